@@ -1,0 +1,72 @@
+"""Callbacks that deliver the metrics of a Katib trial.
+
+Everything here is loaded on first use: importing the package loads no framework, no grpc and no protobuf.
+"""
+
+from katib_callbacks._version import __version__
+
+TYPE_CHECKING = False  # as type checkers know it; importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from katib_callbacks.errors import (
+        ConfigurationError,
+        DeliveryError,
+        KatibCallbacksError,
+        MetricValueError,
+        MissingDependencyError,
+        RejectedError,
+        ReporterClosedError,
+        SpoolError,
+        StoreError,
+        UnavailableError,
+    )
+    from katib_callbacks.metrics import MetricLog, StoredMetricLog
+    from katib_callbacks.reporter import KatibReporter, ReportReceipt, report_metrics
+    from katib_callbacks.sinks import MetricSink, SinkOutcome
+
+__all__ = [
+    "ConfigurationError",
+    "DeliveryError",
+    "KatibCallbacksError",
+    "KatibReporter",
+    "MetricLog",
+    "MetricSink",
+    "MetricValueError",
+    "MissingDependencyError",
+    "RejectedError",
+    "ReportReceipt",
+    "ReporterClosedError",
+    "SinkOutcome",
+    "SpoolError",
+    "StoreError",
+    "StoredMetricLog",
+    "UnavailableError",
+    "__version__",
+    "report_metrics",
+]
+
+_HOMES = {
+    "KatibReporter": "reporter",
+    "report_metrics": "reporter",
+    "ReportReceipt": "reporter",
+    "SinkOutcome": "sinks",
+    "MetricSink": "sinks",
+    "MetricLog": "metrics",
+    "StoredMetricLog": "metrics",
+}
+
+
+if not TYPE_CHECKING:  # hidden from type checkers, which would take any misspelt name for a name of ours
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from its module on first use (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415
+
+        value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,75 @@
+"""What can go wrong, as one tree.
+
+KatibCallbacksError
+├── ConfigurationError (ValueError)          an argument, environment variable or file that cannot be right
+├── MissingDependencyError (ImportError)     an optional package is needed; names the extra that brings it
+├── MetricValueError (ValueError)            a metric's name or value that cannot be sent
+├── ReporterClosedError (RuntimeError)       report() after close()
+├── DeliveryError (RuntimeError)             rows did not arrive
+│   ├── RejectedError                        the server refused them for good; sending again cannot help
+│   └── UnavailableError                     the budget of time was spent
+├── SpoolError                               a spool file or directory cannot be read or written
+└── StoreError                               the DB manager's store cannot be opened, read or written
+
+Foreign errors (grpc, SQL) are mapped in one place each and always chained with ``raise ... from``.
+"""
+
+from typing import Any
+
+
+class KatibCallbacksError(Exception):
+    """The base of every error that this package raises."""
+
+
+class ConfigurationError(KatibCallbacksError, ValueError):
+    """An argument, an environment variable or a file that cannot be right; the message names it."""
+
+
+class MissingDependencyError(KatibCallbacksError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+
+class MetricValueError(KatibCallbacksError, ValueError):
+    """A metric's name or value cannot be sent; the message names the metric."""
+
+
+class ReporterClosedError(KatibCallbacksError, RuntimeError):
+    """The reporter was closed before or during this call."""
+
+
+class DeliveryError(KatibCallbacksError, RuntimeError):
+    """Rows did not arrive, or it could not be found out whether they did.
+
+    Attributes:
+        attempts: How many requests were sent to the destination, the ones that read back included.
+        pending: How many rows are not known to be stored. They may lie in a spool; the message says so.
+    """
+
+    def __init__(self, message: str, *, attempts: int = 0, pending: int = 0) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+        self.pending = pending
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_delivery_error, (type(self), str(self), self.attempts, self.pending))
+
+
+class RejectedError(DeliveryError):
+    """The destination refused the rows for good: sending them again cannot help."""
+
+
+class UnavailableError(DeliveryError):
+    """The budget of time was spent before the rows were known to be stored."""
+
+
+class SpoolError(KatibCallbacksError):
+    """A spool file or directory cannot be read or written; the message names it."""
+
+
+class StoreError(KatibCallbacksError):
+    """The DB manager's store cannot be opened, read or written."""
+
+
+def _rebuild_delivery_error(kind: type[DeliveryError], message: str, attempts: int, pending: int) -> DeliveryError:
+    """Unpickle: exceptions with keyword-only arguments do not do so by themselves."""
+    return kind(message, attempts=attempts, pending=pending)

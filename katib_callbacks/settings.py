@@ -1,0 +1,258 @@
+"""Every environment variable, read in this one place, and the runtime that tests replace.
+
+An option is resolved once: the argument, then the variable, then the default. An empty variable counts as unset:
+that is what an unset ``${trialSpec...}`` reference or an empty Helm value leaves behind. A bad value raises
+``ConfigurationError`` naming the variable.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal, TypeVar, cast, get_args
+
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.metrics import name_problem
+
+TRIAL_NAME = "KATIB_TRIAL_NAME"
+"""Injected by Katib's pod webhook into the primary container of every pod of a trial."""
+
+DB_MANAGER_ADDRESS = "KATIB_DB_MANAGER_ADDRESS"
+"""Ours, ``host:port``: Katib does not inject it, and ``KATIB_DB_MANAGER_PORT`` is a service link, never read."""
+
+PREFIX = "KATIB_CALLBACKS_"
+
+METRICS = PREFIX + "METRICS"
+REPORT = PREFIX + "REPORT"
+MONITOR = PREFIX + "MONITOR"
+MODE = PREFIX + "MODE"
+AFTER_TRAINING = PREFIX + "AFTER_TRAINING"
+ON_MISSING = PREFIX + "ON_MISSING"
+ON_NAN = PREFIX + "ON_NAN"
+ON_ERROR = PREFIX + "ON_ERROR"
+TIMEOUT_S = PREFIX + "TIMEOUT_S"
+TLS_CA = PREFIX + "TLS_CA"
+TLS_CERT = PREFIX + "TLS_CERT"
+TLS_KEY = PREFIX + "TLS_KEY"
+TOKEN_PATH = PREFIX + "TOKEN_PATH"
+ALLOW_INSECURE_TOKEN = PREFIX + "ALLOW_INSECURE_TOKEN"
+SPOOL_DIR = PREFIX + "SPOOL_DIR"
+PREVIOUS_ATTEMPT = PREFIX + "PREVIOUS_ATTEMPT"
+VERIFY = PREFIX + "VERIFY"
+SINKS = PREFIX + "SINKS"
+DISABLE = PREFIX + "DISABLE"
+
+DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
+"""Katib's own default (sdk/python/v1beta1/kubeflow/katib/constants/constants.py)."""
+
+DEFAULT_TIMEOUT_S = 480.0
+"""Seconds for one whole report: below NCCL's 600 s, because other ranks may already wait for rank zero."""
+
+Report = Literal["final", "best", "history"]
+Mode = Literal["min", "max"]
+AfterTraining = Literal["missing", "update", "ignore"]
+OnMissing = Literal["warn", "raise", "ignore"]
+OnNan = Literal["skip", "raise", "send"]
+OnError = Literal["warn", "raise"]
+PreviousAttempt = Literal["ignore", "warn", "clear"]
+Verify = Literal["ambiguous", "always"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+T = TypeVar("T")
+
+
+def process_environment() -> Mapping[str, str]:
+    """Return the environment of this process; a function, so that what holds it can be pickled to another process."""
+    return os.environ
+
+
+def utc_now() -> datetime:
+    """Return the wall clock in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def wait_for_event(event: threading.Event, timeout_s: float) -> bool:
+    """Sleep up to ``timeout_s``; return True as soon as ``event`` is set."""
+    return event.wait(timeout_s)
+
+
+def random_between(low: float, high: float) -> float:
+    """Return a random float between two bounds."""
+    import random  # noqa: PLC0415  only a retry needs it
+
+    return random.uniform(low, high)  # noqa: S311  jitter
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a process has around it. Tests hand in their own; everybody else uses ``DEFAULT_RUNTIME``.
+
+    Args:
+        environ: Returns the environment.
+        monotonic: Seconds that never go backwards; deadlines are measured with it.
+        now: Wall clock, timezone-aware UTC; timestamps are made of it.
+        wait: Sleeps on an event for some seconds and returns whether it was set.
+        uniform: A random float between two bounds; jitter is made of it.
+    """
+
+    environ: Callable[[], Mapping[str, str]] = process_environment
+    monotonic: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = utc_now
+    wait: Callable[[threading.Event, float], bool] = wait_for_event
+    uniform: Callable[[float, float], float] = random_between
+
+    def variable(self, name: str) -> str | None:
+        """Return an environment variable without surrounding blanks; None if unset or empty."""
+        return self.environ().get(name, "").strip() or None
+
+
+DEFAULT_RUNTIME = Runtime()
+
+
+def choice(options: object, argument: str, value: T | None, variable: str, default: T, runtime: Runtime) -> T:
+    """Resolve an option that is one of a ``Literal``'s words.
+
+    Args:
+        options: The ``Literal`` type.
+        argument: The argument's name, for messages.
+        value: The argument; None if it was not given.
+        variable: The environment variable's name.
+        default: What holds when neither is given.
+        runtime: Where the environment comes from.
+
+    Raises:
+        ConfigurationError: Another word; the message lists the known ones.
+    """
+    allowed = get_args(options)
+    chosen, source = value, argument
+    if chosen is None:
+        chosen, source = cast("T | None", runtime.variable(variable)), variable
+    if chosen is None:
+        return default
+    if chosen not in allowed:
+        raise ConfigurationError(f"{source} must be one of {', '.join(map(repr, allowed))}, not {chosen!r}")
+    return chosen
+
+
+def text(value: str | os.PathLike[str] | None, variable: str, runtime: Runtime) -> str | None:
+    """Resolve an option that is a text or a path."""
+    return os.fspath(value) if value is not None else runtime.variable(variable)
+
+
+def flag(argument: str, value: bool | None, variable: str, runtime: Runtime) -> bool:
+    """Resolve an option that is yes or no, no by default.
+
+    Raises:
+        ConfigurationError: Not a bool, or a variable that is none of 1/true/yes/on and 0/false/no/off.
+    """
+    if value is not None:
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{argument} must be True or False, not {value!r}")
+        return value
+    word = runtime.variable(variable)
+    if word is None or word.lower() in _FALSE:
+        return False
+    if word.lower() in _TRUE:
+        return True
+    raise ConfigurationError(f"{variable} must be 1 or 0 (or true, yes, on, false, no, off), not {word!r}")
+
+
+def seconds(argument: str, value: float | None, variable: str, default: float, runtime: Runtime) -> float:
+    """Resolve an option that is a positive number of seconds.
+
+    Raises:
+        ConfigurationError: Not a positive finite number.
+    """
+    given: object = value
+    source = argument
+    if given is None:
+        given, source = runtime.variable(variable), variable
+    if given is None:
+        return default
+    try:
+        number = float(cast("str", given))
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(given, bool) or not 0 < number < float("inf"):
+        raise ConfigurationError(f"{source} must be a positive number of seconds, not {given!r}")
+    return number
+
+
+def metric_selection(
+    metrics: str | Sequence[str] | Mapping[str, str] | None, runtime: Runtime
+) -> dict[str, str] | None:
+    """Resolve which metrics are reported, as ``{name in Katib: name in the framework}``; None for every scalar.
+
+    Args:
+        metrics: One name, several names, or a mapping in that direction (the one of Ray's report callbacks).
+        runtime: Where ``KATIB_CALLBACKS_METRICS`` comes from: ``accuracy=val_acc,loss`` separated by commas.
+
+    Raises:
+        ConfigurationError: No names, an empty or repeated one, or something that is no str.
+    """
+    source, given = ("metrics", metrics) if metrics is not None else (METRICS, runtime.variable(METRICS))
+    if given is None:
+        return None
+    pairs: list[tuple[object, object]]
+    if source == METRICS:
+        items = (item.partition("=") for item in str(given).split(","))
+        pairs = [(name.strip(), (framework_name if equals else name).strip()) for name, equals, framework_name in items]
+    elif isinstance(given, Mapping):
+        pairs = list(given.items())
+    elif isinstance(given, Iterable):
+        pairs = [(name, name) for name in ([given] if isinstance(given, str) else given)]
+    else:
+        raise ConfigurationError(f"{source} must be a name, several or a mapping, not {given!r}")
+    if not pairs:
+        raise ConfigurationError(f"{source} names no metric; leave it out to report every scalar")
+    selection: dict[str, str] = {}
+    for katib_name, framework_name in pairs:
+        for name in (katib_name, framework_name):
+            if not isinstance(name, str) or not name:
+                raise ConfigurationError(f"{source}: a metric's name must be a non-empty str, not {name!r}")
+        if katib_name in selection:
+            raise ConfigurationError(f"{source}: {katib_name!r} is named twice")
+        selection[cast("str", katib_name)] = cast("str", framework_name)
+    return selection
+
+
+def is_disabled(runtime: Runtime) -> bool:
+    """Say whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
+    return flag("disable", None, DISABLE, runtime)
+
+
+def is_conspicuous(runtime: Runtime) -> bool:
+    """Say whether somebody seems to expect reports here: a pod, or any variable of ours.
+
+    There a missing trial name is worth a WARNING; on a laptop an INFO is enough.
+    """
+    environ = runtime.environ()
+    return "KUBERNETES_SERVICE_HOST" in environ or any(
+        name == DB_MANAGER_ADDRESS or name.startswith(PREFIX) for name, value in environ.items() if value
+    )
+
+
+def trial_name(value: str | None, runtime: Runtime) -> str | None:
+    """Resolve the trial's name; None outside a trial.
+
+    Raises:
+        ConfigurationError: It cannot be one: not a str, empty, too long, or with characters that cannot be stored.
+    """
+    source, name = "trial_name", value
+    if name is None:
+        source, name = TRIAL_NAME, runtime.variable(TRIAL_NAME)
+        if name is None:
+            return None
+    problem = name_problem(name) if isinstance(name, str) else f"is a {type(name).__name__}, not a str"
+    if problem:
+        raise ConfigurationError(f"{source} {problem}")
+    return name
+
+
+def sink_names(runtime: Runtime) -> list[str]:
+    """Resolve ``KATIB_CALLBACKS_SINKS``, names separated by commas; empty if it is unset."""
+    return [name.strip() for name in (runtime.variable(SINKS) or "").split(",") if name.strip()]

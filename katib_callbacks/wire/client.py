@@ -1,0 +1,89 @@
+"""Typed calls on a gRPC channel: what Katib's generated stub does, without the generated code."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks.metrics import MetricLog, StoredMetricLog, format_timestamp, parse_timestamp
+from katib_callbacks.wire import methods
+from katib_callbacks.wire.encoding import report_request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import grpc
+
+
+class DBManagerStub:
+    """The DB manager's methods and its health check on one channel.
+
+    Each call blocks until the answer or ``timeout_s``, raises ``grpc.RpcError``, and may be made by several threads.
+    All but :meth:`report` load protobuf.
+
+    Args:
+        channel: Open or lazily connecting; the caller owns and closes it.
+    """
+
+    def __init__(self, channel: "grpc.Channel") -> None:
+        self._channel = channel
+
+    def report(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> None:
+        """Store the rows in one atomic batch."""
+        call: Any = self._channel.unary_unary(methods.REPORT_OBSERVATION_LOG)
+        call(report_request(trial_name, logs), timeout=timeout_s)
+
+    def get(
+        self,
+        trial_name: str,
+        *,
+        metric_name: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        timeout_s: float,
+    ) -> list[StoredMetricLog]:
+        """Return a trial's rows ordered by time.
+
+        Args:
+            trial_name: Which trial.
+            metric_name: Only this metric, by its exact name: MySQL's comparison ignores case and accents, so what it
+                answers is filtered again here. Empty for all.
+            start: Only rows at or after this time.
+            end: Only rows at or before this time.
+            timeout_s: Seconds.
+        """
+        from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
+
+        reply = self._call(
+            methods.GET_OBSERVATION_LOG,
+            messages.GetObservationLogRequest(
+                trial_name=trial_name,
+                metric_name=metric_name,
+                start_time="" if start is None else format_timestamp(start),
+                end_time="" if end is None else format_timestamp(end),
+            ),
+            messages.GetObservationLogReply,
+            timeout_s,
+        )
+        return [
+            StoredMetricLog(log.metric.name, log.metric.value, parse_timestamp(log.time_stamp))
+            for log in reply.observation_log.metric_logs
+            if not metric_name or log.metric.name == metric_name
+        ]
+
+    def delete(self, trial_name: str, *, timeout_s: float) -> None:
+        """Delete all rows of a trial."""
+        from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
+
+        request = messages.DeleteObservationLogRequest(trial_name=trial_name)
+        self._call(methods.DELETE_OBSERVATION_LOG, request, messages.DeleteObservationLogReply, timeout_s)
+
+    def is_serving(self, *, timeout_s: float) -> bool:
+        """Ask for the server's overall health."""
+        from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
+
+        request = messages.HealthCheckRequest()
+        status: int = self._call(methods.HEALTH_CHECK, request, messages.HealthCheckResponse, timeout_s).status
+        return status == messages.SERVING
+
+    def _call(self, path: str, request: Any, reply: Any, timeout_s: float) -> Any:
+        call: Any = self._channel.unary_unary(path, response_deserializer=reply.FromString)
+        return call(request.SerializeToString(), timeout=timeout_s)

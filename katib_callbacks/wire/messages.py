@@ -1,0 +1,110 @@
+"""Katib's messages and gRPC health, made at import from descriptors written here, in a pool of our own.
+
+Source of the fields: kubeflow/katib v0.19.0, pkg/apis/manager/v1beta1/api.proto, and grpc/grpc-proto, health.proto.
+The wire sees field numbers and method paths alone, so the files' names are our own.
+"""
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from katib_callbacks.wire import methods
+
+_KATIB_PACKAGE = methods.DB_MANAGER_SERVICE.rpartition(".")[0]
+_HEALTH_PACKAGE = methods.HEALTH_SERVICE.rpartition(".")[0]
+
+# {message: {field: type}} in the order of the field numbers, which count from 1. "[X]" is a repeated field.
+_KATIB_MESSAGES = {
+    "Metric": {"name": "string", "value": "string"},
+    "MetricLog": {"time_stamp": "string", "metric": "Metric"},
+    "ObservationLog": {"metric_logs": "[MetricLog]"},
+    "ReportObservationLogRequest": {"trial_name": "string", "observation_log": "ObservationLog"},
+    "ReportObservationLogReply": {},
+    "GetObservationLogRequest": {
+        "trial_name": "string",
+        "metric_name": "string",
+        "start_time": "string",
+        "end_time": "string",
+    },
+    "GetObservationLogReply": {"observation_log": "ObservationLog"},
+    "DeleteObservationLogRequest": {"trial_name": "string"},
+    "DeleteObservationLogReply": {},
+}
+_KATIB_METHODS = {
+    name: (f"{name}Request", f"{name}Reply")
+    for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
+}
+_HEALTH_MESSAGES = {
+    "HealthCheckRequest": {"service": "string"},
+    "HealthCheckResponse": {"status": "HealthCheckResponse.ServingStatus"},
+}
+_SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
+
+_Field = descriptor_pb2.FieldDescriptorProto
+
+
+def _file(name: str, package: str, messages: dict[str, dict[str, str]]) -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
+    for message_name, fields in messages.items():
+        message = file.message_type.add(name=message_name)
+        for number, (field_name, kind) in enumerate(fields.items(), start=1):
+            element = kind.strip("[]")
+            field = message.field.add(name=field_name, number=number)
+            field.label = _Field.LABEL_REPEATED if element != kind else _Field.LABEL_OPTIONAL
+            if element == "string":
+                field.type = _Field.TYPE_STRING
+            else:
+                field.type = _Field.TYPE_ENUM if element.endswith("Status") else _Field.TYPE_MESSAGE
+                field.type_name = f".{package}.{element}"
+    return file
+
+
+def _build_pool() -> descriptor_pool.DescriptorPool:
+    katib = _file("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
+    service = katib.service.add(name=methods.DB_MANAGER_SERVICE.rpartition(".")[2])
+    for name, (request, reply) in _KATIB_METHODS.items():
+        service.method.add(
+            name=name, input_type=f".{_KATIB_PACKAGE}.{request}", output_type=f".{_KATIB_PACKAGE}.{reply}"
+        )
+
+    health = _file("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES)
+    statuses = health.message_type[-1].enum_type.add(name="ServingStatus")
+    for number, status in enumerate(_SERVING_STATUS):
+        statuses.value.add(name=status, number=number)
+    service = health.service.add(name=methods.HEALTH_SERVICE.rpartition(".")[2])
+    service.method.add(
+        name="Check",
+        input_type=f".{_HEALTH_PACKAGE}.HealthCheckRequest",
+        output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
+    )
+
+    pool = descriptor_pool.DescriptorPool()
+    for file in (katib, health):
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
+POOL = _build_pool()
+
+
+def _message_class(full_name: str) -> Any:
+    descriptor = POOL.FindMessageTypeByName(full_name)
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(POOL).GetPrototype(descriptor)  # type: ignore[attr-defined]  # protobuf below 4.22
+
+
+Metric = _message_class(f"{_KATIB_PACKAGE}.Metric")
+MetricLog = _message_class(f"{_KATIB_PACKAGE}.MetricLog")
+ObservationLog = _message_class(f"{_KATIB_PACKAGE}.ObservationLog")
+ReportObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.ReportObservationLogRequest")
+ReportObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.ReportObservationLogReply")
+GetObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.GetObservationLogRequest")
+GetObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.GetObservationLogReply")
+DeleteObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogRequest")
+DeleteObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogReply")
+HealthCheckRequest = _message_class(f"{_HEALTH_PACKAGE}.HealthCheckRequest")
+HealthCheckResponse = _message_class(f"{_HEALTH_PACKAGE}.HealthCheckResponse")
+
+SERVING = _SERVING_STATUS.index("SERVING")
+NOT_SERVING = _SERVING_STATUS.index("NOT_SERVING")

@@ -1,0 +1,9 @@
+"""The names that gRPC sees: services and their methods' paths."""
+
+DB_MANAGER_SERVICE = "api.v1.beta1.DBManager"
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+REPORT_OBSERVATION_LOG = f"/{DB_MANAGER_SERVICE}/ReportObservationLog"
+GET_OBSERVATION_LOG = f"/{DB_MANAGER_SERVICE}/GetObservationLog"
+DELETE_OBSERVATION_LOG = f"/{DB_MANAGER_SERVICE}/DeleteObservationLog"
+HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"

@@ -1,0 +1,330 @@
+"""KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, SupportsFloat
+
+from katib_callbacks import settings
+from katib_callbacks._handover import hand_over
+from katib_callbacks.distributed import ProcessRank, process_rank
+from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
+from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
+from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
+from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks._endpoint import resolve_endpoint
+from katib_callbacks.sinks._previous import has_begun, mark_begun
+from katib_callbacks.sinks._registry import KATIB, SinkOptions, make_sink, resolve_sinks
+
+PathLike = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+_lock = threading.Lock()
+"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
+
+
+@dataclass(frozen=True)
+class ReportReceipt:
+    """What became of one report.
+
+    Args:
+        trial_name: The trial; None where nothing was sent because it is not known.
+        delivered: Rows that the first sink is known to have stored.
+        spooled: Rows that still lie in the spool, for ``katib-callbacks replay``.
+        dropped: Rows that are neither.
+        attempts: Requests sent to the first sink, the ones that read back included.
+        verified: Whether every row was read back from the first sink.
+        elapsed_s: Seconds that the report took.
+        skipped: Why nothing was sent, if so: the rank of this process and where that was read, or that no rows came.
+        sinks: Each sink's outcome by its name; a custom sink's is its class.
+    """
+
+    trial_name: str | None
+    delivered: int
+    spooled: int
+    dropped: int
+    attempts: int
+    verified: bool
+    elapsed_s: float
+    skipped: str | None
+    sinks: Mapping[str, SinkOutcome]
+
+
+class KatibReporter:
+    """Reports metrics of this trial, synchronously, from global rank zero alone.
+
+    Making one opens nothing. Each report opens a channel, delivers, and closes it again, so that a reporter may be used
+    by several threads, after a fork, and pickled to another process. Every option is None by default and resolved
+    once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the default.
+
+    Args:
+        db_manager_address: ``host:port``. Variable ``KATIB_DB_MANAGER_ADDRESS``; default Katib's own,
+            ``katib-db-manager.kubeflow:6789``.
+        trial_name: Default ``KATIB_TRIAL_NAME``, which Katib injects.
+        timeout_s: Seconds for one whole report, all retries included. Default 480, below NCCL's 600: other ranks may
+            wait for this one.
+        tls_ca: PEM file with the authorities that the server's certificate is checked against; turns TLS on.
+        tls_cert: PEM file with this client's certificate chain, for mTLS.
+        tls_key: PEM file with its private key, unencrypted.
+        token_path: File with a bearer token, read again for every call.
+        allow_insecure_token: Let the token travel without TLS. Default False.
+        spool_dir: Directory where rows lie from before the first attempt until they are known to be stored.
+        previous_attempt: What to do about rows that the trial already has before this process's first write, usually
+            those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
+        verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
+        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one decides what became of a report.
+            Those after it run beside it, and may take two seconds longer. Objects are not closed.
+
+    Raises:
+        ConfigurationError: An option that cannot be right; the message names the argument or variable.
+    """
+
+    def __init__(
+        self,
+        db_manager_address: str | None = None,
+        *,
+        trial_name: str | None = None,
+        timeout_s: float | None = None,
+        tls_ca: PathLike | None = None,
+        tls_cert: PathLike | None = None,
+        tls_key: PathLike | None = None,
+        token_path: PathLike | None = None,
+        allow_insecure_token: bool | None = None,
+        spool_dir: PathLike | None = None,
+        previous_attempt: PreviousAttempt | None = None,
+        verify: Verify | None = None,
+        sinks: Sequence[MetricSink | str] | None = None,
+        _runtime: Runtime = DEFAULT_RUNTIME,
+    ) -> None:
+        self._runtime = _runtime
+        self._trial_name = settings.trial_name(trial_name, _runtime)
+        self._timeout_s = settings.seconds(
+            "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
+        )
+        self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        self._options = SinkOptions(
+            endpoint=resolve_endpoint(
+                db_manager_address,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                token_path=token_path,
+                allow_insecure_token=allow_insecure_token,
+                runtime=_runtime,
+            ),
+            verify=settings.choice(Verify, "verify", verify, settings.VERIFY, "ambiguous", _runtime),
+            previous_attempt=settings.choice(
+                PreviousAttempt,
+                "previous_attempt",
+                previous_attempt,
+                settings.PREVIOUS_ATTEMPT,
+                "ignore",
+                _runtime,
+            ),
+            runtime=_runtime,
+        )
+        self._sinks = resolve_sinks(sinks, _runtime)
+        if self._spool_dir is not None and self._sinks[0] != KATIB:
+            raise ConfigurationError(
+                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
+                f"has to be the first of sinks ({settings.SINKS})"
+            )
+        self._is_closed = False
+        self._pid = os.getpid()
+        self._own_sinks: dict[str, MetricSink] = {}
+
+    @classmethod
+    def from_env(cls) -> "KatibReporter":
+        """Make a reporter from environment variables and defaults alone."""
+        return cls()
+
+    @property
+    def trial_name(self) -> str | None:
+        """The trial that this reporter reports for; None outside one."""
+        return self._trial_name
+
+    def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
+        """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
+
+        Off rank zero it does nothing.
+
+        Args:
+            metrics: Names and numbers: ints, floats, one-element arrays. All are checked before anything is sent.
+            timestamp: Timezone-aware; default now. Kept if it is later than every row that this process has reported
+                for the trial; the second metric's row and so on follow at steps of 1 us.
+
+        Raises:
+            ConfigurationError: There is no trial name.
+            MetricValueError: No metrics, or a name or value that cannot be sent, or one that is not finite.
+            DeliveryError: Not all rows are known to be stored; the message says where they are.
+            ReporterClosedError: The reporter was closed, before or in the meantime.
+        """
+        skipped = self._check(None)
+        if skipped is not None:
+            return skipped
+        if not isinstance(metrics, Mapping):
+            raise MetricValueError(f"metrics must map names to numbers; a {type(metrics).__name__} does not")
+        if not metrics:
+            raise MetricValueError("there are no metrics to report")
+        wanted = self._runtime.now() if timestamp is None else timestamp
+        return self._deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
+
+    def report_logs(self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None) -> ReportReceipt:
+        """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
+
+        As :meth:`report` otherwise. Rows go out in order of time, in batches of 1,000, each batch all or nothing.
+
+        Args:
+            logs: The rows; all are collected before anything is sent.
+
+        Raises:
+            ConfigurationError: There is no trial name.
+            MetricValueError: Something that is no MetricLog.
+            DeliveryError: Not all rows are known to be stored; the message says where they are.
+            ReporterClosedError: The reporter was closed, before or in the meantime.
+        """
+        skipped = self._check(_rank)
+        if skipped is not None:
+            return skipped
+        rows = list(logs)
+        for row in rows:
+            if not isinstance(row, MetricLog):
+                raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
+        return self._deliver(rows) if rows else self._skip("no rows to report")
+
+    def close(self) -> None:
+        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice."""
+        self._is_closed = True
+        with _lock:
+            own_sinks = list(self._own_sinks.values()) if self._pid == os.getpid() else []
+            self._own_sinks = {}
+        for sink in own_sinks:
+            sink.close()
+
+    def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._is_closed else ""
+        return f"<KatibReporter of trial {self._trial_name!r} to {self._options.endpoint.address}{state}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        begun = self._trial_name is not None and has_begun(self._trial_name)
+        return {**self.__dict__, "_own_sinks": {}, "has_begun": begun}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
+            mark_begun(state["_trial_name"])
+        self.__dict__.update(state)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _check(self, rank: ProcessRank | None) -> ReportReceipt | None:
+        """Return a receipt if this process has nothing to report."""
+        if self._is_closed:
+            raise ReporterClosedError("the reporter is closed")
+        rank = process_rank(self._runtime.environ()) if rank is None else rank
+        if rank.is_global_zero:
+            return None
+        logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        return self._skip(str(rank))
+
+    def _skip(self, reason: str) -> ReportReceipt:
+        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks={})
+
+    def _deliver(self, logs: list[MetricLog]) -> ReportReceipt:
+        if self._trial_name is None:
+            raise ConfigurationError(
+                f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+            )
+        start_s = self._runtime.monotonic()
+        outcome = hand_over(
+            self._trial_name,
+            logs,
+            self._open_sinks(),
+            address=self._options.endpoint.address,
+            timeout_s=self._timeout_s,
+            spool_dir=self._spool_dir,
+            is_clearing=self._options.previous_attempt == "clear",
+            runtime=self._runtime,
+        )
+        return ReportReceipt(
+            self._trial_name,
+            delivered=outcome.first.delivered,
+            spooled=outcome.spooled,
+            dropped=0,
+            attempts=outcome.first.attempts,
+            verified=outcome.first.verified,
+            elapsed_s=self._runtime.monotonic() - start_s,
+            skipped=None,
+            sinks=outcome.sinks,
+        )
+
+    def _open_sinks(self) -> list[tuple[str, MetricSink]]:
+        """Return every sink with the name that the receipt calls it."""
+        named: dict[str, MetricSink] = {}
+        with _lock:
+            if self._pid != os.getpid():  # after a fork
+                self._pid, self._own_sinks = os.getpid(), {}
+            for sink in self._sinks:
+                if isinstance(sink, str):
+                    if sink not in self._own_sinks:
+                        if self._is_closed:
+                            raise ReporterClosedError("the reporter is closed")
+                        self._own_sinks[sink] = make_sink(sink, self._options)
+                    named[sink] = self._own_sinks[sink]
+                else:
+                    kind = type(sink).__name__
+                    number = 1 + sum(type(other) is type(sink) for other in named.values())
+                    named[kind if number == 1 else f"{kind} {number}"] = sink
+        return list(named.items())
+
+
+def report_metrics(
+    metrics: Mapping[str, SupportsFloat], db_manager_address: str | None = None, timeout: float = 120
+) -> ReportReceipt:
+    """Report metrics of this trial once; takes the place of ``kubeflow.katib.report_metrics``.
+
+    Args:
+        metrics: Names and numbers.
+        db_manager_address: ``host:port``. Default ``KATIB_DB_MANAGER_ADDRESS``, then upstream's own default,
+            ``katib-db-manager.kubeflow:6789``.
+        timeout: Seconds for the whole report, all retries included.
+
+    Raises:
+        ConfigurationError: A ValueError: no trial name, or an option that cannot be right.
+        MetricValueError: A ValueError: no metrics, or a name or value that cannot be sent.
+        DeliveryError: A RuntimeError: not all rows are known to be stored.
+    """
+    with KatibReporter(db_manager_address, timeout_s=timeout) as reporter:
+        return reporter.report(metrics)
+
+
+def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricLog:
+    number = to_number(check_name(name), value)
+    if not math.isfinite(number):
+        raise MetricValueError(
+            f"metric {name!r} is {format_value(number)}, which Katib cannot compare; if it is meant, send it with "
+            "report_logs([MetricLog(...)])"
+        )
+    return MetricLog(name, number, timestamp)
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -1,0 +1,51 @@
+"""Destinations of metrics: the protocol that each one keeps, and what it answers.
+
+A sink knows one destination and nothing of who sends.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from katib_callbacks.metrics import MetricLog
+
+
+@dataclass(frozen=True)
+class SinkOutcome:
+    """What became of the rows handed to one sink.
+
+    Args:
+        delivered: Rows known to be stored.
+        attempts: Requests sent, the ones that read back included.
+        verified: Whether every delivered row was read back from the destination.
+        error: Why the rest was not delivered; None if all was.
+    """
+
+    delivered: int
+    attempts: int
+    verified: bool = False
+    error: str | None = None
+
+
+@runtime_checkable
+class MetricSink(Protocol):
+    """One destination of metrics."""
+
+    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
+        """Deliver the rows, blocking.
+
+        Args:
+            trial_name: The trial that they belong to.
+            logs: Rows with strictly increasing timestamps.
+            deadline_s: Seconds that this call may take, all retries included.
+
+        Raises:
+            DeliveryError: Not all rows are known to be stored.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections. May be called twice, and by another thread while ``send`` waits: then it ends."""
+        ...

@@ -1,0 +1,81 @@
+"""What a failed call says about its rows: refused for good, not written, or perhaps written.
+
+Katib's DB manager answers UNKNOWN to everything that its handler rejects, so there the text has to tell. It was
+collected from Katib v0.19.0 on MySQL, MariaDB and PostgreSQL. The embedded DB manager and gRPC itself use statuses.
+"""
+
+import enum
+import re
+from typing import NamedTuple
+
+
+class Fate(enum.Enum):
+    """What became of the rows of a call that failed."""
+
+    REFUSED = "refused"
+    """Not written, and never will be: sending the same again cannot help."""
+
+    NOT_WRITTEN = "not written"
+    """Not written, and may be sent again at once."""
+
+    UNCLEAR = "unclear"
+    """Perhaps written, perhaps later: to be read back before it is sent again."""
+
+
+class Rule(NamedTuple):
+    """One row of the table: the first one whose status and text both match decides."""
+
+    status: str
+    text: str
+    fate: Fate
+
+
+# MySQL's errors arrive as "Error 1064 (42000): You have an error in your SQL syntax"; PostgreSQL's as "pq: ...".
+# Refusals stand first: Prepare fails with them too. Texts are searched, ignoring case.
+RULES = (
+    Rule("UNKNOWN", r"error parsing", Fate.REFUSED),  # a timestamp
+    Rule("UNKNOWN", r"error 1064\b|syntax error", Fate.REFUSED),
+    Rule("UNKNOWN", r"error 1390\b|sql: expected", Fate.REFUSED),  # too many placeholders
+    Rule("UNKNOWN", r"error 1406\b|value too long|data too long", Fate.REFUSED),
+    Rule("UNKNOWN", r"error (1366|1292|1105)\b|out of range|invalid byte sequence", Fate.REFUSED),
+    Rule(
+        "UNKNOWN",
+        r"prepare sql statement failed.*(dial tcp|error 1040\b|too many connections|too many clients|connection slots"
+        r"|reset by peer)",
+        Fate.NOT_WRITTEN,
+    ),
+    Rule("UNKNOWN", r"", Fate.UNCLEAR),
+    # gRPC's own words for a connection that never came about, then Envoy's for a mesh in between.
+    Rule("UNAVAILABLE", r"failed to connect|errors? resolving|dns resolution failed|name resolution", Fate.NOT_WRITTEN),
+    Rule("UNAVAILABLE", r"no healthy upstream|reset reason: (remote )?connection failure", Fate.NOT_WRITTEN),
+    Rule("UNAVAILABLE", r"", Fate.UNCLEAR),
+    Rule("RESOURCE_EXHAUSTED", r"larger than max", Fate.REFUSED),
+    Rule("RESOURCE_EXHAUSTED", r"", Fate.NOT_WRITTEN),
+    Rule("INVALID_ARGUMENT", r"", Fate.REFUSED),
+    Rule("NOT_FOUND", r"", Fate.REFUSED),
+    Rule("ALREADY_EXISTS", r"", Fate.REFUSED),
+    Rule("PERMISSION_DENIED", r"", Fate.REFUSED),
+    Rule("UNAUTHENTICATED", r"", Fate.REFUSED),
+    Rule("FAILED_PRECONDITION", r"", Fate.REFUSED),
+    Rule("OUT_OF_RANGE", r"", Fate.REFUSED),
+    Rule("UNIMPLEMENTED", r"", Fate.REFUSED),
+    Rule("DEADLINE_EXCEEDED", r"", Fate.UNCLEAR),
+    Rule("CANCELLED", r"", Fate.UNCLEAR),
+    Rule("ABORTED", r"", Fate.UNCLEAR),
+    Rule("INTERNAL", r"", Fate.UNCLEAR),
+    Rule("DATA_LOSS", r"", Fate.UNCLEAR),
+)
+"""Whatever matches no row is unclear."""
+
+
+def classify(status: str, text: str) -> Fate:
+    """Say what became of the rows.
+
+    Args:
+        status: The gRPC status code's name.
+        text: Its details.
+    """
+    for rule in RULES:
+        if rule.status == status and re.search(rule.text, text, re.IGNORECASE | re.DOTALL):
+            return rule.fate
+    return Fate.UNCLEAR

@@ -1,0 +1,130 @@
+"""DBManagerSink: the destination ``katib``, a Katib DB manager or the embedded one."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError, ReporterClosedError
+from katib_callbacks.metrics import MetricLog, name_problem
+from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
+from katib_callbacks.sinks import SinkOutcome
+from katib_callbacks.sinks._budget import Budget
+from katib_callbacks.sinks._connection import Connection
+from katib_callbacks.sinks._courier import Courier
+from katib_callbacks.sinks._delivery import Delivery
+from katib_callbacks.sinks._endpoint import Endpoint
+
+
+class DBManagerSink:
+    """Sends rows to a DB manager, each once.
+
+    May be used by several threads at once and after a fork: each delivery opens its own channel and closes it.
+    Pickles without anything live.
+
+    Args:
+        endpoint: Where the DB manager listens.
+        verify: ``"ambiguous"``: read back where a call's outcome is unclear. ``"always"``: successes too.
+        previous_attempt: What to do about rows that the trial already has before this process's first write.
+        runtime: For tests.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        verify: Verify = "ambiguous",
+        previous_attempt: PreviousAttempt = "ignore",
+        runtime: Runtime = DEFAULT_RUNTIME,
+    ) -> None:
+        self._endpoint = endpoint
+        self._verify = verify
+        self._previous_attempt = previous_attempt
+        self._runtime = runtime
+        self._closing = threading.Event()
+        self._connections: set[Connection] = set()
+        self._lock = threading.Lock()
+
+    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
+        """Deliver the rows, blocking; see :class:`katib_callbacks.MetricSink`.
+
+        Raises:
+            ConfigurationError: The trial's name cannot be stored.
+            RejectedError: The DB manager refused rows for good.
+            UnavailableError: The budget was spent.
+            ReporterClosedError: Closed, before or in the meantime.
+        """
+        with self._delivery(trial_name, logs, deadline_s, self._previous_attempt) as delivery:
+            return delivery.run()
+
+    def resend(
+        self,
+        trial_name: str,
+        logs: Sequence[MetricLog],
+        *,
+        deadline_s: float,
+        abandoned_s: float = 0.0,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> SinkOutcome:
+        """Deliver rows that an earlier process may have delivered, in this order: ask before sending.
+
+        Args:
+            trial_name: The trial.
+            logs: Its rows, as they were handed to :meth:`send`.
+            deadline_s: Seconds that this call may take.
+            abandoned_s: For how long nobody has been sending them any more while the DB manager answered.
+            on_progress: Called with the number of rows delivered, after each batch.
+
+        Raises:
+            DeliveryError: As :meth:`send`, and so for the other errors.
+        """
+        with self._delivery(trial_name, logs, deadline_s, "ignore") as delivery:
+            return delivery.run(abandoned_s=abandoned_s, on_progress=on_progress)
+
+    def close(self) -> None:
+        """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""
+        self._closing.set()
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _delivery(
+        self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float, previous_attempt: PreviousAttempt
+    ) -> Iterator[Delivery]:
+        problem = name_problem(trial_name)
+        if problem:
+            raise ConfigurationError(f"trial name {trial_name!r} {problem}")
+        budget = Budget(deadline_s, self._closing, self._runtime)
+        connection = Connection(self._endpoint)
+        with self._lock:
+            if self._closing.is_set():
+                raise ReporterClosedError("the sink is closed")
+            self._connections.add(connection)
+        try:
+            yield Delivery(
+                Courier(connection, self._endpoint.address, budget),
+                trial_name,
+                logs,
+                previous_attempt=previous_attempt,
+                is_always_verified=self._verify == "always",
+                runtime=self._runtime,
+            )
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for live in ("_closing", "_connections", "_lock"):
+            del state[live]
+        return {**state, "is_closed": self._closing.is_set()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_closed = state.pop("is_closed")
+        self.__dict__.update(state)
+        self._closing, self._connections, self._lock = threading.Event(), set(), threading.Lock()
+        if is_closed:
+            self._closing.set()

@@ -1,0 +1,23 @@
+"""The embedded DB manager: Katib's gRPC API on a database of one's own, for laptops, tests and small clusters.
+
+``server`` speaks gRPC, ``validation`` refuses what cannot be stored before the store is touched, ``store`` holds the
+rows, and ``sqlite`` is what one database needs beyond SQLAlchemy. Imports wire, metrics, settings and errors alone.
+"""
+
+from katib_callbacks.errors import MissingDependencyError
+
+try:
+    import sqlalchemy
+except ImportError as error:
+    raise MissingDependencyError(
+        'the DB manager keeps its rows through SQLAlchemy: pip install "katib-callbacks[db-manager]"'
+    ) from error
+if int(sqlalchemy.__version__.partition(".")[0]) < 2:  # noqa: PLR2004  the first with the API that the store uses
+    raise MissingDependencyError(
+        f"the DB manager needs SQLAlchemy 2, and {sqlalchemy.__version__} is installed: "
+        'pip install "katib-callbacks[db-manager]"'
+    )
+
+from katib_callbacks.db_manager.server import DBManager
+
+__all__ = ["DBManager"]

@@ -1,0 +1,77 @@
+"""Where the server listens: addresses read strictly, and clear errors for those that cannot be had."""
+
+import errno
+import os
+import re
+import socket
+from typing import Any
+
+import grpc
+
+from katib_callbacks.errors import ConfigurationError
+
+_ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]/\s]+)):(\d{1,5})", re.ASCII)
+_MAX_PORT = 65_535
+
+
+def check_address(address: str) -> None:
+    """Find out whether ``address`` can be listened on, and if not, why.
+
+    gRPC does not say why, and writes to stderr about it. A host may have several addresses. Those that this machine
+    lacks (IPv6 in many containers) do not matter as long as one is left, but one that is in use does: clients would
+    reach its owner.
+
+    Args:
+        address: ``host:port``, an IPv6 host in brackets; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: Not such an address, an unknown host, or the address is in use or may not be had.
+    """
+    host, port = _split(address)
+    try:
+        candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label that no host name can have
+        raise ConfigurationError(f"cannot listen on {address}: unknown host {host!r} ({error})") from error
+    failures = [failure for candidate in candidates if (failure := _failure_to_bind(*candidate))]
+    in_use = [failure for failure in failures if failure.errno == errno.EADDRINUSE]
+    if in_use or len(failures) == len(candidates):
+        failure = (in_use or failures)[0]
+        raise ConfigurationError(f"cannot listen on {address}: {failure.strerror or failure}") from failure
+
+
+def bind(server: grpc.Server, address: str) -> str:
+    """Let ``server``, made with ``grpc.so_reuseport=0``, listen on an address that was checked.
+
+    Returns:
+        The address with the port that was taken.
+
+    Raises:
+        ConfigurationError: Somebody else was quicker.
+    """
+    try:
+        taken = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigurationError(f"cannot listen on {address}: {error}") from error
+    if not taken:  # older grpcio returns 0 in place of raising
+        raise ConfigurationError(f"cannot listen on {address}")
+    return f"{address.rpartition(':')[0]}:{taken}"
+
+
+def _split(address: str) -> tuple[str, int]:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match[3]) > _MAX_PORT:
+        raise ConfigurationError(
+            f"{address!r} is no address to listen on; write host:port, such as 127.0.0.1:6789 or [::1]:6789"
+        )
+    return match[1] or match[2], int(match[3])
+
+
+def _failure_to_bind(family: int, kind: int, protocol: int, _name: str, address: Any) -> OSError | None:
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # elsewhere the option lets two servers share a port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None

@@ -1,0 +1,123 @@
+"""SQLite as a store that keeps what it acknowledged: WAL, a sync at every commit, one writer at a time."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import OperationalError
+
+from katib_callbacks.errors import ConfigurationError, StoreError
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a call waits for another writer, of this process or another one. Clients retry what fails after it."""
+
+_OPEN_RETRY_INTERVAL_S = 0.02
+_WRITES = "katib_callbacks_writes"
+
+
+class SQLiteDatabase:
+    """An SQLite file, opened for several threads and beside other processes.
+
+    Args:
+        url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
+        max_connections: How many threads may read or wait to write at once.
+
+    Raises:
+        ConfigurationError: The URL names no plain file.
+    """
+
+    def __init__(self, url: URL, *, max_connections: int) -> None:
+        if url.drivername not in {"sqlite", "sqlite+pysqlite"}:
+            raise ConfigurationError(f"database driver {url.drivername!r} is not known; write sqlite:///katib.db")
+        if url.database in {None, "", ":memory:"}:
+            raise ConfigurationError(
+                "an in-memory database would lose every row with this process; name a file: sqlite:///katib.db"
+            )
+        if url.host or url.query or str(url.database).startswith("file:"):
+            raise ConfigurationError("an SQLite database is named by a plain path alone: sqlite:///katib.db")
+        self._path = Path(str(url.database)).absolute()  # a later chdir must not lead to another file
+        self._file_id: tuple[int, int] | None = None
+        # SQLite's own waiting polls and is unfair: 50 threads would starve some. This lock queues them; SQLite's
+        # busy timeout is left for other processes.
+        self._turn_to_write = threading.Lock()
+        self.url = url.set(database=str(self._path))
+        self.engine: Engine = create_engine(
+            self.url,
+            poolclass=QueuePool,
+            pool_size=max_connections,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            connect_args={"timeout": BUSY_TIMEOUT_S},
+        )
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", self._begin)
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def creating(self) -> Iterator[Connection]:
+        """As :meth:`writing`, for the first transaction, in which the file may be made.
+
+        While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
+        """
+        if not self._path.parent.is_dir():
+            raise StoreError(f"the folder {str(self._path.parent)!r} does not exist")
+        give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self.engine.connect().close()
+                break
+            except OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_OPEN_RETRY_INTERVAL_S)
+        with self.writing() as connection:
+            yield connection
+        self._file_id = self._identify()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that sees one state of the database and waits for nobody."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open a transaction that may write and is committed, and on disk, when the block is left."""
+        if not self._turn_to_write.acquire(timeout=BUSY_TIMEOUT_S):
+            raise StoreError(f"the database is busy: no turn to write within {BUSY_TIMEOUT_S:g} s")
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        finally:
+            self._turn_to_write.release()
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the WAL into the file."""
+        self.engine.dispose()
+
+    def _begin(self, connection: Connection) -> None:
+        # Python's sqlite3 would begin late and as a reader: two readers that both want to write then fail at once,
+        # without waiting.
+        if self._file_id is not None and self._identify() != self._file_id:
+            raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+def _configure(connection: Any, _record: object) -> None:
+    """Set up one new connection of Python's ``sqlite3``."""
+    connection.isolation_level = None  # begin and commit are SQLAlchemy's to send
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"SQLite cannot keep a write-ahead log there (journal mode {mode!r}); use a local disk")
+    connection.execute("PRAGMA synchronous=FULL")  # a commit returns when its rows are on the disk

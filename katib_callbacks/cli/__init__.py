@@ -1,0 +1,70 @@
+"""The command ``katib-callbacks``: a module for each subcommand, which parses here and imports its work when it runs.
+
+So ``--help`` is quick, and no subcommand needs what only another one needs. Errors that were foreseen are one line on
+stderr and exit status 2 (it was called wrongly) or 1 (it could not be done).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from katib_callbacks._version import __version__
+from katib_callbacks.cli.output import abandon_stdout
+from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError, MissingDependencyError
+
+SUBCOMMANDS = ("db_manager", "logs", "replay")
+"""Modules of this package. Each has ``add_parser(subparsers)``, which sets ``run``: the arguments -> exit status."""
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2  # argparse's own
+EXIT_INTERRUPTED = 130  # what shells make of SIGINT: 128 + 2
+EXIT_BROKEN_PIPE = 141  # and of SIGPIPE: 128 + 13
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The arguments without the program's name; None for those of this process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: By argparse, after ``--help``, ``--version`` and wrong arguments.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a metric's name may have what this terminal's encoding has not
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except (ConfigurationError, MissingDependencyError, MetricValueError) as error:
+        return _fail(error, EXIT_USAGE)
+    except KatibCallbacksError as error:
+        return _fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        abandon_stdout()
+        return EXIT_BROKEN_PIPE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="katib-callbacks", description="Deliver the metrics of a Katib trial, and see what was delivered."
+    )
+    parser.add_argument("--version", action="version", version=f"katib-callbacks {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in SUBCOMMANDS:
+        import_module(f"{__name__}.{name}").add_parser(subparsers)
+    return parser
+
+
+def _fail(error: Exception, status: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"katib-callbacks: error: {line}", file=sys.stderr)
+    return status

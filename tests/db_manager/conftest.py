@@ -1,0 +1,139 @@
+"""A DB manager of each test's own, in this process or in one that can be killed, and clients that know no manners."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire.client import DBManagerStub
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+TIMEOUT_S = 60.0
+
+_REPLIES = {
+    methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogReply,
+    methods.GET_OBSERVATION_LOG: messages.GetObservationLogReply,
+    methods.DELETE_OBSERVATION_LOG: messages.DeleteObservationLogReply,
+    methods.HEALTH_CHECK: messages.HealthCheckResponse,
+}
+
+
+class RawClient:
+    """Sends what no stub of ours would."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def send(self, path: str, request: Any) -> Any:
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        call = self._channel.unary_unary(path, response_deserializer=_REPLIES[path].FromString)
+        return call(data, timeout=TIMEOUT_S)
+
+    def report(self, trial_name: str, *rows: tuple[str, str, str]) -> None:
+        logs = [
+            messages.MetricLog(time_stamp=time, metric=messages.Metric(name=name, value=value))
+            for time, name, value in rows
+        ]
+        self.send(
+            methods.REPORT_OBSERVATION_LOG,
+            messages.ReportObservationLogRequest(
+                trial_name=trial_name, observation_log=messages.ObservationLog(metric_logs=logs)
+            ),
+        )
+
+    def get(self, trial_name: str, **filters: str) -> list[tuple[str, str, str]]:
+        reply = self.send(
+            methods.GET_OBSERVATION_LOG, messages.GetObservationLogRequest(trial_name=trial_name, **filters)
+        )
+        return [(log.time_stamp, log.metric.name, log.metric.value) for log in reply.observation_log.metric_logs]
+
+    def status(self, service: str = "") -> int:
+        status: int = self.send(methods.HEALTH_CHECK, messages.HealthCheckRequest(service=service)).status
+        return status
+
+
+class ServerProcess:
+    """``katib-callbacks db-manager`` in a process of its own."""
+
+    def __init__(self, db: Path) -> None:
+        command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager"]
+        self.process = subprocess.Popen(
+            [*command, "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
+        match = re.search(r"listening on (\S+),", self.first_line)
+        assert match, self.process.communicate()
+        self.address = match[1]
+
+    def finish(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "katib.db"
+
+
+@pytest.fixture
+def server(db: Path) -> Iterator[DBManager]:
+    with DBManager(f"sqlite:///{db}") as server:
+        yield server
+
+
+@pytest.fixture
+def open_channel() -> Iterator[Callable[[str], grpc.Channel]]:
+    with ExitStack() as channels:
+        yield lambda address: channels.enter_context(
+            grpc.insecure_channel(
+                address, options=(("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+            )
+        )
+
+
+@pytest.fixture
+def stub(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> DBManagerStub:
+    return DBManagerStub(open_channel(server.address))
+
+
+@pytest.fixture
+def raw(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> RawClient:
+    return RawClient(open_channel(server.address))
+
+
+@pytest.fixture
+def start_process(db: Path) -> Iterator[Callable[[], ServerProcess]]:
+    started = []
+
+    def start() -> ServerProcess:
+        started.append(ServerProcess(db))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.communicate()
+
+
+@pytest.fixture
+def make_logs() -> Callable[..., list[MetricLog]]:
+    def make(*values: float, name: str = "loss") -> list[MetricLog]:
+        """Return a row for each value, a microsecond apart."""
+        return [MetricLog(name, value, NOON + timedelta(microseconds=index)) for index, value in enumerate(values)]
+
+    return make

@@ -1,0 +1,196 @@
+"""Rows of an attempt before: looked for or deleted once, before the first write, and never rows of this process."""
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+from partners import NOON, FastClock, Fault, ScriptedDBManager
+
+from katib_callbacks import DeliveryError, KatibReporter, RejectedError
+from katib_callbacks.settings import DEFAULT_RUNTIME
+
+TRIALS = map("attempted-{}".format, count())
+
+
+@pytest.fixture
+def trial(server: ScriptedDBManager) -> str:
+    """A trial with two rows of an earlier attempt; each test's own, for what is done is done once per process."""
+    trial = next(TRIALS)
+    server.rows = [(trial, "loss", "9", "2026-01-31T12:00:00Z"), (trial, "loss", "8", "2026-01-31T13:00:00.5Z")]
+    return trial
+
+
+def reporter_of(server, trial, policy, **options) -> KatibReporter:
+    options.setdefault("_runtime", FastClock().runtime)
+    return KatibReporter(server.address, trial_name=trial, previous_attempt=policy, **options)
+
+
+def test_by_default_nothing_is_read_and_everything_is_kept(server, trial):
+    KatibReporter(server.address, trial_name=trial).report({"loss": 1})
+
+    assert server.calls == ["report"]
+    assert server.values(trial) == [("loss", "9"), ("loss", "8"), ("loss", "1")]
+
+
+def test_a_warning_counts_the_rows_and_says_when_they_were_written_once(server, trial, caplog):
+    with reporter_of(server, trial, "warn") as reporter:
+        reporter.report({"loss": 1})
+        reporter.report({"loss": 2})
+
+    assert server.calls == ["get", "report", "report"]
+    (record,) = caplog.records
+    assert "2 rows from 2026-01-31T12:00:00.000000Z to 2026-01-31T13:00:00.500000Z" in record.message
+    assert len(server.values(trial)) == 4
+
+
+def test_a_first_attempt_is_not_warned_of(server, caplog):
+    reporter_of(server, next(TRIALS), "warn").report({"loss": 1})
+
+    assert server.calls == ["get", "report"]
+    assert caplog.records == []
+
+
+def test_clearing_deletes_once_and_only_what_was_there_before(server, trial):
+    with reporter_of(server, trial, "clear") as reporter:
+        reporter.report({"loss": 1})
+        reporter.report({"loss": 2})
+    reporter_of(server, trial, "clear").report({"loss": 3})
+
+    assert server.calls == ["get", "delete", "report", "report", "report"]
+    assert server.values(trial) == [("loss", "1"), ("loss", "2"), ("loss", "3")]
+
+
+def test_nothing_is_deleted_where_nothing_is(server):
+    trial = next(TRIALS)
+    reporter_of(server, trial, "clear").report({"loss": 1})
+
+    assert server.calls == ["get", "report"]
+    assert server.values(trial) == [("loss", "1")]
+
+
+def test_rows_that_another_reporter_of_the_process_wrote_are_not_cleared(server, trial):
+    KatibReporter(server.address, trial_name=trial).report({"loss": 1})
+    reporter_of(server, trial, "clear").report({"loss": 2})
+
+    assert "delete" not in server.calls
+    assert len(server.values(trial)) == 4
+
+
+def test_a_first_report_that_failed_is_not_followed_by_clearing(server, trial):
+    server.report_faults = [Fault("UNAVAILABLE", "Socket closed", is_stored=True), Fault("INVALID_ARGUMENT", "no")]
+    server.get_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 10_000
+    with reporter_of(server, trial, "clear") as reporter:
+        with pytest.raises(DeliveryError):
+            reporter.report({"loss": 1})
+        server.get_faults.clear()
+        server.report_faults.clear()
+        reporter.report({"loss": 2})
+
+    assert "delete" not in server.calls
+    assert len(server.values(trial)) == 3
+
+
+@pytest.mark.parametrize("is_carried_out", [True, False])
+def test_a_deletion_whose_reply_is_lost_is_looked_after(server, trial, is_carried_out):
+    server.delete_faults = [Fault("UNAVAILABLE", "Socket closed", is_stored=is_carried_out)]
+
+    reporter_of(server, trial, "clear").report({"loss": 1})
+
+    assert server.calls.count("delete") == (1 if is_carried_out else 2)
+    assert server.values(trial) == [("loss", "1")]
+
+
+def test_a_deletion_that_is_carried_out_late_does_not_meet_our_rows(trial, server, clock):
+    server.delete_faults = [Fault("UNAVAILABLE", "Socket closed", stored_after_s=1.9)]
+
+    reporter_of(server, trial, "clear", _runtime=clock.runtime).report({"loss": 1})
+    server.carry_out_everything()
+
+    assert server.values(trial) == [("loss", "1")]
+
+
+@pytest.mark.parametrize("policy", ["warn", "clear"])
+@pytest.mark.parametrize(
+    "fault", [Fault("PERMISSION_DENIED", "RBAC: access denied"), Fault("UNKNOWN", "something new")], ids=repr
+)
+def test_a_look_that_fails_for_good_does_not_cost_the_report(server, trial, caplog, policy, fault):
+    server.get_faults = [fault] * 5
+
+    receipt = reporter_of(server, trial, policy).report({"loss": 1})
+
+    assert receipt.delivered == 1
+    assert len(server.values(trial)) == 3
+    assert "are left" in caplog.text
+
+
+def test_a_deletion_that_fails_for_good_does_not_cost_the_report(server, trial, caplog):
+    server.delete_faults = [Fault("UNKNOWN", "something new")] * 5
+
+    reporter_of(server, trial, "clear").report({"loss": 1})
+
+    assert server.calls.count("delete") == 3
+    assert len(server.values(trial)) == 3
+    assert "are left" in caplog.text
+
+
+def test_an_outage_before_the_look_is_waited_out(server, trial):
+    server.get_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 20
+
+    reporter_of(server, trial, "clear").report({"loss": 1})
+
+    assert server.values(trial) == [("loss", "1")]
+
+
+def test_a_second_thread_waits_until_the_first_has_cleared(server, trial):
+    server.delete_faults = [Fault(is_stored=True, hang_s=0.5)]
+    with reporter_of(server, trial, "clear", _runtime=DEFAULT_RUNTIME) as reporter, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: reporter.report({"loss": number}), range(8)))
+
+    assert server.calls[:2] == ["get", "delete"]
+    assert sorted(value for _, value in server.values(trial)) == sorted(map(str, range(8)))
+
+
+def test_a_reporter_that_was_used_and_sent_to_another_process_clears_no_more(server, trial, tmp_path):
+    with KatibReporter(server.address, trial_name=trial, previous_attempt="clear") as reporter:
+        reporter.report({"loss": 1})
+        (tmp_path / "reporter").write_bytes(pickle.dumps(reporter))
+    code = f"""
+import pickle
+from pathlib import Path
+pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss": 2}})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+    assert server.values(trial) == [("loss", "1"), ("loss", "2")]
+
+
+def test_a_forked_child_clears_no_more(katib_db_manager):
+    code = """
+import os
+from katib_callbacks import KatibReporter
+with KatibReporter(previous_attempt="clear") as reporter:
+    reporter.report({"parent": 1})
+    pid = os.fork()
+    if pid == 0:
+        reporter.report({"child": 1})
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+    KatibReporter().report({"before": 1})
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+    assert [log.name for log in katib_db_manager.metrics()] == ["parent", "child"]
+
+
+def test_a_refused_report_still_counts_as_the_first(server, trial):
+    server.report_faults = [Fault("INVALID_ARGUMENT", "no")]
+    with reporter_of(server, trial, "clear") as reporter:
+        with pytest.raises(RejectedError):
+            reporter.report({"loss": 1}, timestamp=NOON)
+        reporter.report({"loss": 2})
+
+    assert server.calls.count("delete") == 1
+    assert server.values(trial) == [("loss", "2")]

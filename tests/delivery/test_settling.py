@@ -1,0 +1,213 @@
+"""What is done when it is unclear what a call did: each row ends in the database once."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault, ScriptedDBManager
+
+from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
+from katib_callbacks.sinks._delivery import MAX_UNCLEAR_SENDS
+
+
+def test_a_lost_reply_is_not_sent_twice(server, reporter):
+    server.report_faults = [LOST_REPLY]
+
+    receipt = reporter.report({"loss": 0.5, "accuracy": 0.9})
+
+    assert server.calls == ["report", "get"]
+    assert server.values() == [("loss", "0.5"), ("accuracy", "0.9")]
+    assert receipt.verified
+    assert receipt.attempts == 2
+    assert receipt.sinks["katib"].verified
+
+
+def test_a_lost_request_is_sent_again_with_the_same_timestamps(server, reporter):
+    server.report_faults = [LOST_REQUEST]
+
+    receipt = reporter.report({"loss": 0.5}, timestamp=NOON.replace(year=2090))
+
+    assert server.rows == [("trial", "loss", "0.5", "2090-01-31T12:00:00.000000Z")]
+    assert not receipt.verified
+
+
+def test_a_deadline_that_passes_while_the_server_still_commits_leaves_one_row(server):
+    server.report_faults = [Fault(is_stored=True, hang_s=1.5)]
+    with KatibReporter(server.address, trial_name="trial", timeout_s=4) as reporter:
+        receipt = reporter.report({"loss": 0.5})
+    time.sleep(0.5)
+
+    assert server.calls.count("report") == 1
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.verified
+
+
+def test_a_server_that_hangs_does_not_eat_the_whole_budget_in_one_call(server):
+    server.report_faults = [Fault("UNAVAILABLE", hang_s=30)]
+    with KatibReporter(server.address, trial_name="trial", timeout_s=10) as reporter:
+        receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == 2
+    assert receipt.delivered == 1
+    assert server.values() == [("loss", "0.5")]
+
+
+@pytest.mark.parametrize("late_s", [0.5, 1.0, 1.9])
+def test_rows_that_are_committed_late_are_waited_for(server, reporter, late_s):
+    server.report_faults = [Fault("UNAVAILABLE", "Socket closed", stored_after_s=late_s)]
+
+    receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == 1
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.verified
+
+
+def test_one_truncated_answer_does_not_pass_for_absence(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.get_faults = [TRUNCATED]
+
+    receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls == ["report", "get", "get"]
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.verified
+
+
+def test_questions_that_fail_are_asked_again(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.get_faults = [Fault("UNAVAILABLE", "Socket closed"), Fault("UNKNOWN", "invalid connection")]
+
+    reporter.report({"loss": 0.5})
+
+    assert server.calls == ["report", "get", "get", "get"]
+    assert server.values() == [("loss", "0.5")]
+
+
+def test_a_server_that_forbids_reading_leaves_the_rows_pending_and_is_not_sent_them_again(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.get_faults = [Fault("PERMISSION_DENIED", "RBAC: access denied")]
+
+    with pytest.raises(UnavailableError, match=r"may not have reached.*cannot be read back.*RBAC") as caught:
+        reporter.report({"loss": 0.5})
+
+    assert caught.value.pending == 1
+    assert server.calls == ["report", "get"]
+
+
+def test_only_the_row_itself_proves_its_batch(server, reporter):
+    time_stamp = "2090-01-31T12:00:00Z"
+    server.rows = [
+        ("trial", "Loss", "0.5", time_stamp),  # MySQL's comparison ignores case
+        ("trial", "loss", "0.25", time_stamp),
+        ("other", "loss", "0.5", time_stamp),
+    ]
+    server.report_faults = [LOST_REQUEST]
+
+    reporter.report({"loss": 0.5}, timestamp=NOON.replace(year=2090))
+
+    assert ("loss", "0.5") in server.values()
+
+
+def test_a_row_is_recognised_without_its_trailing_zeros(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.prints_as_go = True
+
+    reporter.report({"loss": 0.5}, timestamp=NOON.replace(year=2090, microsecond=500_000))
+
+    assert server.calls == ["report", "get"]
+    assert server.values() == [("loss", "0.5")]
+
+
+def test_a_request_that_breaks_the_connection_each_time_is_given_up(server, reporter):
+    server.report_faults = [LOST_REQUEST] * 100
+
+    with pytest.raises(RejectedError, match=f"sent {MAX_UNCLEAR_SENDS} times.*breaks the DB manager.*Socket closed"):
+        reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == MAX_UNCLEAR_SENDS
+
+
+def test_always_verifying_reads_successes_back_too(server, clock):
+    with KatibReporter(server.address, trial_name="trial", verify="always", _runtime=clock.runtime) as reporter:
+        receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls == ["report", "get"]
+    assert receipt.verified
+
+
+def test_a_success_that_cannot_be_read_back_is_sent_again_where_all_are_verified(server, clock):
+    server.report_faults = [Fault()]  # an answer, and nothing stored
+    with KatibReporter(server.address, trial_name="trial", verify="always", _runtime=clock.runtime) as reporter:
+        receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == 2
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.verified
+
+
+def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(server, reporter):
+    server.report_faults = [Fault(is_stored=True), LOST_REPLY, LOST_REQUEST]
+
+    receipt = reporter.report_logs([MetricLog("loss", number, NOON) for number in range(2_500)])
+
+    assert server.batch_sizes == [1_000, 1_000, 500, 500]
+    assert [value for _, value in server.values()] == [str(number) for number in range(2_500)]
+    assert receipt.delivered == 2_500
+    assert not receipt.verified
+
+
+def test_a_refusal_in_the_middle_counts_what_was_delivered(server, reporter):
+    server.report_faults = [Fault(is_stored=True), Fault("INVALID_ARGUMENT", "no")]
+
+    with pytest.raises(RejectedError, match="1,500 of 2,500 rows") as caught:
+        reporter.report_logs([MetricLog("loss", number, NOON) for number in range(2_500)])
+
+    assert caught.value.pending == 1_500
+    assert len(server.values()) == 1_000
+
+
+FAULTS = st.one_of(
+    st.just(None),
+    st.builds(
+        Fault,
+        st.sampled_from(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN"]),
+        st.just("Socket closed"),
+        is_stored=st.booleans(),
+        stored_after_s=st.sampled_from([0.0, 0.0, 0.3, 1.0, 1.9]),
+    ),
+    st.builds(Fault, st.just("UNAVAILABLE"), st.just("failed to connect to all addresses")),
+    st.builds(Fault, st.just("UNKNOWN"), st.just("Prepare SQL statement failed: Error 1040: Too many connections")),
+    st.builds(Fault, st.just("INVALID_ARGUMENT"), st.just("no")),
+)
+READ_FAULTS = st.one_of(
+    st.just(None), st.builds(Fault, st.sampled_from(["UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"]), st.just("lost"))
+)
+
+
+@settings(max_examples=60)
+@given(
+    report_faults=st.lists(FAULTS, max_size=12),
+    get_faults=st.lists(READ_FAULTS, max_size=12),
+    rows=st.sampled_from([1, 2, 1_001, 2_500]),
+    timeout_s=st.sampled_from([3.0, 30.0, 480.0]),
+)
+def test_under_any_schedule_of_faults_each_row_is_stored_once_or_said_to_be_pending(
+    report_faults, get_faults, rows, timeout_s
+):
+    clock = FastClock()
+    with ScriptedDBManager(clock.now_s) as server:
+        server.report_faults = [fault or Fault(is_stored=True) for fault in report_faults]
+        server.get_faults = [fault for fault in get_faults if fault is not None]
+        with KatibReporter(server.address, trial_name="trial", timeout_s=timeout_s, _runtime=clock.runtime) as reporter:
+            try:
+                reporter.report_logs([MetricLog("loss", number, NOON) for number in range(rows)])
+                pending = 0
+            except DeliveryError as error:
+                pending = error.pending
+        server.carry_out_everything()
+
+        stored = [int(value) for _, value in server.values()]
+        assert len(set(stored)) == len(stored)
+        assert set(range(rows - pending)) <= set(stored)

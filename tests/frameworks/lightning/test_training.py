@@ -1,0 +1,246 @@
+"""Every way that a Lightning training goes, in one process: real Trainers, rows read back from the DB manager."""
+
+import contextlib
+import logging
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from torch.utils.data import DataLoader
+
+from katib_callbacks.lightning import KatibReportCallback
+
+
+def rows(katib_db_manager):
+    return [(row.name, row.value) for row in katib_db_manager.metrics()]
+
+
+class RaisesIn(Callback):
+    """Another callback that fails in one hook."""
+
+    def __init__(self, hook, error):
+        def fail(*_, **__):
+            raise error
+
+        setattr(self, hook, fail)
+
+
+def test_the_last_validation_is_reported_and_the_sanity_check_is_not(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback({"accuracy": "val_acc", "loss": "train_loss"})
+    make_trainer(callback, num_sanity_val_steps=2).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("accuracy", "0.2"), ("loss", "0.5")]
+    assert callback.receipt.delivered == 2
+    assert callback.receipt.trial_name == katib_db_manager.trial_name
+
+
+def test_a_float32_arrives_as_its_shortest_decimal(katib_db_manager, make_trainer, module, loader):
+    module.val_accuracies = [torch.tensor(0.1), torch.tensor(0.9)]
+    make_trainer(KatibReportCallback("val_acc")).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.9")]
+
+
+def test_a_validation_of_an_earlier_epoch_counts_if_it_is_the_last(katib_db_manager, make_trainer, module, loader):
+    make_trainer(KatibReportCallback("val_acc"), max_epochs=3, check_val_every_n_epoch=2).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.2")]
+
+
+def test_history_leaves_out_a_stale_validation(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback(["val_acc", "train_loss"], report="history")
+    make_trainer(callback, max_epochs=4, check_val_every_n_epoch=2).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [
+        ("train_loss", "1"),
+        ("val_acc", "0.2"),
+        ("train_loss", "0.5"),
+        ("train_loss", "0.33333334"),
+        ("val_acc", "0.4"),
+        ("train_loss", "0.25"),
+    ]
+    times = [row.timestamp for row in katib_db_manager.metrics()]
+    assert times == sorted(set(times))
+
+
+def test_best_reports_the_metrics_of_one_epoch(katib_db_manager, make_trainer, module, loader):
+    module.val_accuracies = [0.5, 0.875, 0.75]
+    callback = KatibReportCallback(["val_acc", "train_loss"], report="best", monitor="val_acc", mode="max")
+    make_trainer(callback, max_epochs=3).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.875"), ("train_loss", "0.5")]
+
+
+def test_best_may_be_the_last_epoch_and_a_minimum(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback(["val_acc", "train_loss"], report="best", monitor="train_loss", mode="min")
+    make_trainer(callback, max_epochs=3).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.3"), ("train_loss", "0.33333334")]
+
+
+def test_what_the_module_logs_at_the_epochs_end_belongs_to_that_epoch(katib_db_manager, make_trainer, module, loader):
+    def on_train_epoch_end():
+        module.log("late", float(module.current_epoch))
+
+    module.on_train_epoch_end = on_train_epoch_end
+    callback = KatibReportCallback(["train_loss", "late"], report="history")
+    make_trainer(callback, max_epochs=2).fit(module, loader)
+    assert rows(katib_db_manager) == [("train_loss", "1"), ("late", "0"), ("train_loss", "0.5"), ("late", "1")]
+
+
+def test_a_metric_logged_on_step_and_epoch_counts_with_its_epochs_value(katib_db_manager, make_trainer, module, loader):
+    def training_step(batch, batch_idx):
+        module.log("m", float(batch_idx), on_step=True, on_epoch=True)
+        return module.layer(batch[0]).mean()
+
+    module.training_step = training_step
+    make_trainer(KatibReportCallback(), log_every_n_steps=1).fit(module, loader)
+    assert rows(katib_db_manager) == [("m", "0.5")]
+
+
+def test_max_steps_in_mid_epoch_keeps_the_last_validation(katib_db_manager, make_trainer, module, loader):
+    make_trainer(KatibReportCallback("val_acc"), max_epochs=None, max_steps=3).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.1")]
+
+
+def test_early_stopping_is_a_normal_end(katib_db_manager, make_trainer, module, loader):
+    module.val_accuracies = [0.5, 0.25, 0.125, 0.0625]
+    stopping = EarlyStopping("val_acc", mode="max", patience=1)
+    make_trainer(stopping, KatibReportCallback("val_acc"), max_epochs=4).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.25")]
+
+
+def test_should_stop_in_mid_epoch_is_a_normal_end(katib_db_manager, make_trainer, module, loader):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = True
+
+    make_trainer(Stop(), KatibReportCallback("val_acc"), max_epochs=4).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.1")]
+
+
+def test_max_time_is_a_normal_end(katib_db_manager, make_trainer, module, loader):
+    timer = Timer(duration={"milliseconds": 1}, interval="epoch")
+    make_trainer(timer, KatibReportCallback("val_acc"), max_epochs=-1).fit(module, loader, loader)
+    assert [name for name, _ in rows(katib_db_manager)] == ["val_acc"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), SystemExit(3), KeyboardInterrupt()])
+def test_a_run_that_fails_or_is_interrupted_reports_nothing(katib_db_manager, make_trainer, module, loader, error):
+    callback = KatibReportCallback("val_acc")
+    trainer = make_trainer(RaisesIn("on_train_epoch_end", error), callback)
+    with contextlib.suppress(RuntimeError, SystemExit):  # older releases return after a KeyboardInterrupt
+        trainer.fit(module, loader, loader)
+    assert trainer.interrupted
+    assert rows(katib_db_manager) == []
+    assert callback.receipt is None
+
+
+def test_an_evaluation_after_a_failed_run_reports_nothing(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback("val_acc")
+    with pytest.raises(RuntimeError, match="no memory"):
+        make_trainer(RaisesIn("on_train_epoch_end", RuntimeError("no memory")), callback).fit(module, loader, loader)
+    make_trainer(callback).validate(module, loader, verbose=False)
+    assert rows(katib_db_manager) == []
+
+
+def test_a_later_callback_that_fails_in_on_fit_end_leaves_one_report(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback("val_acc")
+    with pytest.raises(RuntimeError, match="late"):
+        make_trainer(callback, RaisesIn("on_fit_end", RuntimeError("late"))).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.2")]
+
+
+@pytest.mark.parametrize("hook", ["on_train_end", "on_fit_end"])
+def test_an_earlier_callback_that_fails_at_the_end_keeps_ours_from_reporting(
+    katib_db_manager, make_trainer, module, loader, hook
+):
+    with pytest.raises(RuntimeError, match="early"):
+        make_trainer(RaisesIn(hook, RuntimeError("early")), KatibReportCallback("val_acc")).fit(module, loader, loader)
+    assert rows(katib_db_manager) == []
+
+
+def test_validate_and_test_alone_report_nothing(katib_db_manager, make_trainer, module, loader):
+    trainer = make_trainer(KatibReportCallback(["val_acc", "test_acc"]))
+    trainer.validate(module, loader, verbose=False)
+    trainer.test(module, loader, verbose=False)
+    assert rows(katib_db_manager) == []
+
+
+def test_a_fit_with_nothing_left_to_do_reports_nothing(katib_db_manager, make_trainer, module, loader):
+    trainer = make_trainer(KatibReportCallback("val_acc"))
+    trainer.fit(module, loader, loader)
+    trainer.fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.2")]
+
+
+def test_zero_epochs_report_nothing(katib_db_manager, make_trainer, module, loader):
+    make_trainer(KatibReportCallback("val_acc"), max_epochs=0).fit(module, loader, loader)
+    assert rows(katib_db_manager) == []
+
+
+def test_a_continued_fit_reports_again(katib_db_manager, make_trainer, module, loader):
+    trainer = make_trainer(KatibReportCallback("val_acc"))
+    trainer.fit(module, loader, loader)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.2"), ("val_acc", "0.3")]
+
+
+def test_each_fold_reports_with_one_callback(katib_db_manager, make_trainer, module, loader):
+    callback = KatibReportCallback("val_acc")
+    for accuracy in (0.5, 0.25):
+        module.val_accuracies = [accuracy, accuracy]
+        make_trainer(callback).fit(module, loader, loader)
+    assert rows(katib_db_manager) == [("val_acc", "0.5"), ("val_acc", "0.25")]
+
+
+@pytest.mark.parametrize("mode", ["fast_dev_run", "barebones"])
+def test_runs_for_debugging_report_nothing(katib_db_manager, make_trainer, module, loader, mode, caplog):
+    options = {mode: True}
+    if mode == "barebones":
+        options |= {"logger": None, "enable_checkpointing": None, "enable_progress_bar": None}
+        options |= {"enable_model_summary": None}
+    callback = KatibReportCallback("val_acc")
+    make_trainer(callback, **options).fit(module, loader, loader)
+    assert rows(katib_db_manager) == []
+    assert callback.receipt is None
+
+
+def test_two_validation_loaders_have_names_with_a_slash(katib_db_manager, make_trainer, module, loader):
+    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: module.log("val", dataloader_idx / 4)
+    make_trainer(KatibReportCallback(["val/dataloader_idx_0", "val/dataloader_idx_1"])).fit(
+        module, loader, [loader, DataLoader(loader.dataset, batch_size=8)]
+    )
+    assert rows(katib_db_manager) == [("val/dataloader_idx_0", "0"), ("val/dataloader_idx_1", "0.25")]
+
+
+def test_the_last_checkpoint_is_on_disk_before_delivery(katib_db_manager, make_trainer, module, loader, tmp_path):
+    found = []
+
+    class Looks:
+        trial_name = "trial"
+
+        def report_logs(self, logs, **_):
+            found.extend((tmp_path / "checkpoints").glob("last.ckpt"))
+
+    checkpoint = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_on_train_epoch_end=True)
+    callback = KatibReportCallback("val_acc", reporter=Looks())
+    make_trainer(callback, checkpoint, enable_checkpointing=True).fit(module, loader, loader)
+    assert [path.name for path in found] == ["last.ckpt"]
+
+
+def test_outside_a_trial_nothing_is_reported_and_said_once(monkeypatch, make_trainer, module, loader, caplog):
+    monkeypatch.delenv("KATIB_TRIAL_NAME", raising=False)
+    callback = KatibReportCallback("val_acc")
+    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
+        make_trainer(callback).fit(module, loader, loader)
+    assert callback.receipt is None
+    ours = [record for record in caplog.records if record.name.startswith("katib_callbacks")]
+    assert [record.levelname for record in ours] == ["INFO"]
+    assert "KATIB_TRIAL_NAME is not set" in caplog.text
+
+
+def test_a_worker_that_the_launcher_calls_rank_one_is_silent(
+    katib_db_manager, make_trainer, module, loader, monkeypatch, caplog
+):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
+        make_trainer(KatibReportCallback("val_acc")).fit(module, loader, loader)
+    assert rows(katib_db_manager) == []
+    assert "OMPI_COMM_WORLD_RANK=1" in caplog.text

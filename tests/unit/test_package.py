@@ -1,0 +1,187 @@
+"""The rules of the house: what may import what, what an import costs, and which names are public."""
+
+import ast
+import importlib.metadata
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import katib_callbacks
+
+PACKAGE = Path(katib_callbacks.__file__).parent
+UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
+
+# From below to above, as CONTRIBUTING.md draws it. A unit (a module or a subpackage) may import those of lower layers;
+# those on one layer know nothing of each other.
+LAYERS = (
+    {"_version", "errors"},
+    {"metrics", "distributed"},
+    {"settings"},
+    {"wire"},
+    {"sinks", "db_manager"},
+    {"_timestamps", "_spool_format"},
+    {"_spool"},
+    {"_handover"},
+    {"reporter"},
+    {"_rows"},
+    {"recorder"},
+    {"_callback"},
+    {"lightning", "keras", "transformers", "cli", "testing"},
+)
+LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
+
+DB_MANAGER_MAY_IMPORT = {"wire", "metrics", "settings", "errors"}
+MAY_IMPORT_DB_MANAGER = {"cli", "testing"}
+
+# Whatever is not named here imports the standard library alone.
+THIRD_PARTY = {
+    "wire": {"google", "grpc"},
+    "sinks": {"grpc"},
+    "db_manager": {"grpc", "sqlalchemy"},
+    "cli": {"grpc", "rich"},
+    "testing": {"grpc", "pytest"},
+    "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed
+    "keras": {"keras"},
+    "transformers": {"transformers"},
+}
+
+
+def imported_modules(path):
+    """Yield every module that a file imports: at its top, in functions, for types, and by ``import_module``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+def imports_of(unit):
+    """Return the units and the foreign packages that ``unit`` imports."""
+    folder = PACKAGE / unit
+    files = folder.rglob("*.py") if folder.is_dir() else [PACKAGE / f"{unit}.py"]
+    names = {tuple(name.split(".")) for file in files for name in imported_modules(file)}
+    own = {name[1] for name in names if name[0] == "katib_callbacks" and len(name) > 1 and name[1] in UNITS}
+    return own - {unit}, {name[0] for name in names} - {"katib_callbacks"} - sys.stdlib_module_names
+
+
+def test_every_unit_has_its_layer():
+    assert set(LAYER_OF) == UNITS
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS))
+def test_imports_go_downward_only(unit):
+    own, _ = imports_of(unit)
+
+    assert {other for other in own if LAYER_OF[other] >= LAYER_OF[unit]} == set()
+
+
+def test_the_db_manager_stands_beside_the_client():
+    assert imports_of("db_manager")[0] <= DB_MANAGER_MAY_IMPORT
+    assert {unit for unit in UNITS if "db_manager" in imports_of(unit)[0]} <= MAY_IMPORT_DB_MANAGER
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS))
+def test_foreign_packages_are_imported_where_they_belong(unit):
+    _, foreign = imports_of(unit)
+
+    assert foreign <= THIRD_PARTY.get(unit, set())
+
+
+def test_the_test_of_imports_sees_imports():
+    assert imports_of("wire") == ({"metrics"}, {"google", "grpc"})
+    assert "reporter" in imports_of("recorder")[0], "for types, and in a function"
+
+
+def foreign_modules_after(code):
+    """Run ``code`` in a fresh interpreter; return the modules it loaded that neither Python nor this project brings."""
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    return loaded - sys.stdlib_module_names - {"katib_callbacks"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import katib_callbacks",
+        "import katib_callbacks as k; [getattr(k, name) for name in k.__all__]",
+        "import katib_callbacks as k; k.KatibReporter('localhost:6789', trial_name='t').close()",
+        "import katib_callbacks.recorder, katib_callbacks.distributed, katib_callbacks.settings",
+    ],
+    ids=["import", "public names", "a reporter that sends nothing", "the recorder"],
+)
+def test_nothing_foreign_is_loaded_before_something_is_sent(code):
+    assert foreign_modules_after(code) == set()
+
+
+def test_a_report_loads_grpc_but_not_protobuf():
+    code = """
+import katib_callbacks
+reporter = katib_callbacks.KatibReporter("127.0.0.1:1", trial_name="t", timeout_s=0.1)
+try:
+    reporter.report({"loss": 0.5})
+except katib_callbacks.UnavailableError:
+    pass
+"""
+    loaded = foreign_modules_after(code)
+
+    assert "grpc" in loaded
+    assert "google" not in loaded
+
+
+def test_the_test_of_loaded_modules_sees_them():
+    assert {"google", "grpc"} <= foreign_modules_after("import katib_callbacks.wire.messages, grpc")
+
+
+def test_importing_the_package_loads_nothing_else():
+    # Not even typing, which alone would cost what the whole import may.
+    script = "import sys; before = set(sys.modules); import katib_callbacks; print(*sorted(set(sys.modules) - before))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert result.stdout.split() == ["katib_callbacks", "katib_callbacks._version"]
+
+
+def test_every_public_name_resolves_and_is_shown():
+    assert katib_callbacks.__all__ == sorted(katib_callbacks.__all__)
+    for name in katib_callbacks.__all__:
+        assert getattr(katib_callbacks, name) is not None
+        assert name in dir(katib_callbacks)
+
+
+def test_public_names_come_from_where_type_checkers_find_them():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    declared = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in katib_callbacks.__all__
+    }
+
+    assert set(declared) == set(katib_callbacks.__all__)
+    for name, module in declared.items():
+        assert getattr(katib_callbacks, name) is getattr(importlib.import_module(module), name)
+
+
+def test_no_public_name_equals_a_submodules_name():
+    assert UNITS.isdisjoint(katib_callbacks.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'katib_callbacks' has no attribute 'KatibReportCallback'"):
+        _ = katib_callbacks.KatibReportCallback
+
+
+def test_the_version_is_the_packages():
+    assert katib_callbacks.__version__ == importlib.metadata.version("katib-callbacks")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").is_file()

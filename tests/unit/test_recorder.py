@@ -1,0 +1,203 @@
+"""The recorder without a framework: what it hands to the reporter."""
+
+import logging
+import pickle
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from katib_callbacks.distributed import framework_rank
+from katib_callbacks.recorder import MetricRecorder
+from katib_callbacks.settings import Runtime
+
+ZERO = framework_rank(is_global_zero=True)
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class Collects:
+    """Stands where a KatibReporter stands."""
+
+    trial_name = "trial"
+
+    def __init__(self, error=None):
+        self.logs = []
+        self.error = error
+
+    def report_logs(self, logs, *, _rank):
+        if self.error:
+            raise self.error
+        self.logs.extend(logs)
+        return f"receipt of {len(logs)}"
+
+    @property
+    def rows(self):
+        return [(log.name, log.value) for log in self.logs]
+
+
+class Clock:
+    """A wall clock that goes on by a second each time it is read."""
+
+    def __init__(self):
+        self.now = START
+
+    def __call__(self):
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+class NoNumber:
+    """A value that raises whenever it is read."""
+
+    def __float__(self):
+        raise RuntimeError("deleted")
+
+
+def trained(recorder, *rows, start=True):
+    if start:
+        recorder.start(ZERO)
+    for number, row in enumerate(rows):
+        recorder.record(row, row=number)
+    recorder.finish()
+    recorder.deliver()
+
+
+def test_final_keeps_the_latest_value_of_each_name():
+    reporter = Collects()
+    trained(MetricRecorder(reporter=reporter), {"a": 1, "b": 2}, {"a": 3})
+    assert reporter.rows == [("a", 3), ("b", 2)]
+
+
+def test_the_selection_renames_and_orders():
+    reporter = Collects()
+    trained(MetricRecorder({"x": "b", "y": "a", "z": "a"}, reporter=reporter), {"a": 1, "b": 2, "c": 3})
+    assert reporter.rows == [("x", 2), ("y", 1), ("z", 1)]
+
+
+def test_best_takes_the_first_of_equals_and_other_metrics_as_they_were_then():
+    reporter = Collects()
+    recorder = MetricRecorder(["a", "b"], report="best", monitor="m", mode="min", reporter=reporter)
+    trained(recorder, {"a": 1, "m": 5}, {"a": 2, "b": 7, "m": 3}, {"a": 3, "b": 8, "m": 3}, {"a": 4, "m": 9})
+    assert reporter.rows == [("a", 2), ("b", 7)]
+
+
+def test_best_without_a_finite_monitor_reports_the_final_values_and_says_so(caplog):
+    reporter = Collects()
+    recorder = MetricRecorder("a", report="best", monitor="m", mode="min", reporter=reporter)
+    trained(recorder, {"a": 1, "m": float("nan")}, {"a": 2})
+    assert reporter.rows == [("a", 2)]
+    assert "'m' never had a finite value" in caplog.text
+
+
+def test_history_has_each_rows_fresh_values_with_the_rows_own_time():
+    reporter = Collects()
+    recorder = MetricRecorder(report="history", reporter=reporter, _runtime=Runtime(now=Clock()))
+    trained(recorder, {"a": 1, "b": 2}, {"a": 3})
+    assert reporter.rows == [("a", 1), ("b", 2), ("a", 3)]
+    first, second, third = (log.timestamp for log in reporter.logs)
+    assert first == second < third
+
+
+def test_values_without_a_row_belong_to_the_last_one():
+    reporter = Collects()
+    recorder = MetricRecorder("a", report="best", monitor="m", mode="max", reporter=reporter)
+    recorder.start(ZERO)
+    recorder.record({"m": 2}, row=0)
+    recorder.record({"a": 1})
+    recorder.record({"m": 1, "a": 5}, row=1)
+    recorder.finish()
+    recorder.deliver()
+    assert reporter.rows == [("a", 1)]
+
+
+def test_a_new_run_forgets_the_one_before():
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter)
+    recorder.start(ZERO)
+    recorder.record({"old": 1}, row=0)
+    trained(recorder, {"new": 2})
+    assert reporter.rows == [("new", 2)]
+
+
+def test_an_abandoned_run_delivers_nothing_now_or_later():
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter)
+    recorder.start(ZERO)
+    recorder.record({"a": 1}, row=0)
+    recorder.abandon()
+    recorder.finish()
+    recorder.deliver()
+    recorder.evaluated({"a": 1}, is_validation=True)
+    assert reporter.rows == []
+
+
+def test_what_was_delivered_is_not_delivered_again():
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter)
+    trained(recorder, {"a": 1})
+    recorder.deliver()
+    assert reporter.rows == [("a", 1)]
+
+
+def test_a_value_that_cannot_be_read_is_named_and_the_others_go_out(caplog):
+    reporter = Collects()
+    trained(MetricRecorder(reporter=reporter), {"a": 1, "bad": NoNumber(), "word": "x", "pair": [1, 2]})
+    assert reporter.rows == [("a", 1)]
+    for name in ("bad", "word", "pair"):
+        assert f"metric '{name}'" in caplog.text
+
+
+def test_a_name_that_katib_cannot_hold_is_left_out(caplog):
+    reporter = Collects()
+    trained(MetricRecorder(reporter=reporter), {"a": 1, "b" * 256: 2})
+    assert reporter.rows == [("a", 1)]
+    assert "256 characters" in caplog.text
+
+
+@pytest.mark.logs_error("Internal error while reporting metrics")
+@pytest.mark.parametrize("error", [RuntimeError("a mistake of ours"), OSError("no disk")])
+def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
+    recorder = MetricRecorder(reporter=Collects(error))
+    trained(recorder, {"a": 1})
+    assert recorder.receipt is None
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info[1] is error
+
+
+def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3"}))
+    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
+        trained(recorder, {"a": 1})
+    assert reporter.rows == []
+    assert recorder.receipt is None
+    assert "RANK=3" in caplog.text
+
+
+def test_a_pickled_recorder_goes_on_where_it_was():
+    recorder = MetricRecorder(reporter=Collects())
+    recorder.start(ZERO)
+    recorder.record({"a": 1}, row=0)
+    copy = pickle.loads(pickle.dumps(recorder))  # noqa: S301  our own bytes
+    copy.finish()
+    copy.deliver()
+    assert copy._reporter.rows == [("a", 1)]
+
+
+@pytest.mark.parametrize("report", ["final", "best", "history"])
+def test_the_state_resumes_to_the_same_report(report):
+    options = {"monitor": "m", "mode": "max"} if report == "best" else {}
+    rows = [{"m": 1, "a": 10}, {"m": 3, "a": 20}, {"m": 2}]
+    whole, resumed = Collects(), Collects()
+    trained(MetricRecorder(report=report, reporter=whole, **options), *rows)
+
+    first = MetricRecorder(report=report, reporter=Collects(), **options)
+    first.start(ZERO)
+    for number, row in enumerate(rows[:2]):
+        first.record(row, row=number)
+    second = MetricRecorder(report=report, reporter=resumed, **options)
+    second.restore(first.state())
+    second.start(ZERO)
+    second.record(rows[2], row=2)
+    second.finish()
+    second.deliver()
+    assert resumed.rows == whole.rows

@@ -1,5 +1,6 @@
 """Servicer bases: subclass, implement the methods, hand ``generic_handler()`` to a ``grpc.Server``."""
 
+from collections.abc import Container, Iterator
 from typing import Any
 
 import grpc
@@ -34,26 +35,35 @@ class DBManagerServicer:
 
 
 class HealthServicer:
-    """The service ``grpc.health.v1.Health``, its ``Check`` alone.
-
-    Probes use nothing else, and the protocol lets a server leave ``Watch`` unimplemented.
-    """
+    """The service ``grpc.health.v1.Health``: probes use its ``Check``, load balancers its ``Watch``."""
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
         """Answer whether the service named in the request (empty: the server) is serving."""
         raise NotImplementedError
 
+    def Watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802  gRPC's name
+        """Answer the same, and again whenever it changes, until the client has seen enough."""
+        raise NotImplementedError
+
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return what ``grpc.Server.add_generic_rpc_handlers`` takes."""
-        return _generic_handler({methods.HEALTH_CHECK: (self.Check, messages.HealthCheckRequest)})
+        return _generic_handler(
+            {
+                methods.HEALTH_CHECK: (self.Check, messages.HealthCheckRequest),
+                methods.HEALTH_WATCH: (self.Watch, messages.HealthCheckRequest),
+            },
+            streaming=(methods.HEALTH_WATCH,),
+        )
 
 
-def _generic_handler(handlers: dict[str, tuple[Any, Any]]) -> grpc.GenericRpcHandler:
+def _generic_handler(handlers: dict[str, tuple[Any, Any]], streaming: Container[str] = ()) -> grpc.GenericRpcHandler:
     service = next(iter(handlers)).split("/")[1]
     return grpc.method_handlers_generic_handler(
         service,
         {
-            path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(
+            path.rpartition("/")[2]: (
+                grpc.unary_stream_rpc_method_handler if path in streaming else grpc.unary_unary_rpc_method_handler
+            )(
                 method,
                 request_deserializer=request.FromString,
                 response_serializer=lambda reply: reply.SerializeToString(),

@@ -1,5 +1,6 @@
 """A DB manager of each test's own, in this process or in one that can be killed, and clients that know no manners."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from servers import SERVERS, DatabaseServer
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.metrics import MetricLog
@@ -19,6 +21,9 @@ from katib_callbacks.wire.client import DBManagerStub
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 TIMEOUT_S = 60.0
+
+STORES = os.environ.get("TEST_STORES", "sqlite").split(",")
+"""What nox's ``databases`` names beside SQLite; a server that is missing then is an error."""
 
 _REPLIES = {
     methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogReply,
@@ -89,9 +94,38 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "katib.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs a DB manager on every store, and what looks into SQLite's file (``db``) on SQLite alone."""
+    if "database_url" in metafunc.fixturenames:
+        stores = ["sqlite"] if "db" in metafunc.fixturenames else STORES
+        metafunc.parametrize("database_url", stores, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[Callable[[str], DatabaseServer]]:
+    """Servers that all tests share, each started when it is first asked for; whoever kills one starts it again."""
+    with ExitStack() as running:
+        servers: dict[str, DatabaseServer] = {}
+
+        def get(name: str) -> DatabaseServer:
+            if name not in servers:
+                servers[name] = running.enter_context(SERVERS[name]())
+            return servers[name]
+
+        yield get
+
+
 @pytest.fixture
-def server(db: Path) -> Iterator[DBManager]:
-    with DBManager(f"sqlite:///{db}") as server:
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new database of one store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('db')}"
+    return request.getfixturevalue("database_server")(request.param).create_database()
+
+
+@pytest.fixture
+def server(database_url: str) -> Iterator[DBManager]:
+    with DBManager(database_url) as server:
         yield server
 
 

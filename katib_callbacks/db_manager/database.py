@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, NullPool, QueuePool, Result, create_engine, event
@@ -108,6 +109,7 @@ class DatabaseServer:
     driver = ""
     extra = ""
     package = ""
+    engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self, url: URL, *, max_connections: int, connect_args: dict[str, Any], unlimited_args: dict[str, Any]
@@ -124,8 +126,6 @@ class DatabaseServer:
         self._creator = create_engine(
             self.url, poolclass=NullPool, connect_args={**connect_args, **unlimited_args}, **self.engine_options
         )
-
-    engine_options: dict[str, Any] = {}
 
     def _make_engine(self, size: int, connect_args: dict[str, Any]) -> Engine:
         try:
@@ -173,7 +173,7 @@ class DatabaseServer:
         while True:
             try:
                 return self._creator.connect()
-            except DBAPIError as error:
+            except DBAPIError as error:  # noqa: PERF203  at most once a second
                 if self.is_refusal(error) or time.monotonic() + CONNECT_INTERVAL_S > give_up_at:
                     raise
                 _logger.warning("waiting for the database: %s", told_by(error))

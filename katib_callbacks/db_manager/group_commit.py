@@ -4,9 +4,9 @@ A single thread writes. Each caller waits until the transaction that holds its b
 answered before it is on disk; a hundred callers share the sync that one would have waited for.
 """
 
-import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,7 +17,9 @@ MAX_GROUP_BATCHES = 256
 MAX_GROUP_ROWS = 4_096
 """When a group takes no further batch. Bounds the statement that asks for stored rows, and how long others wait."""
 
-_logger = logging.getLogger(__name__)
+GATHER_S = 0.003
+"""How long a group is waited for where the last one had several batches: about what a sync of a disk takes. Without it
+many small groups would each cost a sync and many changes of threads. Whoever reports alone never waits."""
 
 
 class Batch:
@@ -68,6 +70,7 @@ class GroupCommit:
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
+        self._is_crowded = False
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-writer", daemon=True)
         self._thread.start()
 
@@ -98,6 +101,13 @@ class GroupCommit:
     def _next_group(self) -> list[Batch]:
         """Return what is waiting, at least one batch; nothing at the end."""
         batch = self._queue.get()
+        if self._is_crowded:
+            time.sleep(GATHER_S)
+        group = self._gather(batch)
+        self._is_crowded = len(group) > 1
+        return group
+
+    def _gather(self, batch: Batch | None) -> list[Batch]:
         group: list[Batch] = []
         rows = 0
         while batch is not None:

@@ -7,6 +7,7 @@ again byte by byte. Their locks belong to a session and outlive its transactions
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import URL, Column, ColumnElement, Connection, LargeBinary, Result, and_, bindparam, literal_column
@@ -38,11 +39,12 @@ _HAS_INDEX = (
     "WHERE table_schema = DATABASE() AND table_name = 'observation_logs' AND index_name = %s"
 )
 
-# Strict: a text that does not fit is an error and not cut. The timeouts hold for locks of tables, which an administrator
-# may keep for hours, and for a session of ours that stands still.
+# Strict: a text that does not fit is an error and not cut. The timeouts hold for locks of tables, which an
+# administrator may keep for hours, and for a session of ours that stands still.
 _SESSION = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
-    f"lock_wait_timeout = {LOCK_TIMEOUT_S}, innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}, wait_timeout = {IDLE_TIMEOUT_S}"
+    f"lock_wait_timeout = {LOCK_TIMEOUT_S}, innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}, "
+    f"wait_timeout = {IDLE_TIMEOUT_S}"
 )
 
 _ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE = 1045, 1044, 1049
@@ -64,7 +66,7 @@ class MySQLDatabase(DatabaseServer):
     driver = "mysql+pymysql"
     extra = "mysql"
     package = "PyMySQL"
-    engine_options = {"isolation_level": "READ COMMITTED"}  # noqa: RUF012  never changed
+    engine_options = MappingProxyType({"isolation_level": "READ COMMITTED"})
 
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"}:

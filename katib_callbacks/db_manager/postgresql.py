@@ -74,6 +74,7 @@ class PostgreSQLDatabase(DatabaseServer):
                 "keepalives_idle": ANSWER_TIMEOUT_S,
                 "keepalives_interval": CONNECT_TIMEOUT_S,
                 "keepalives_count": 3,
+                "client_encoding": "utf8",  # what the database's own cannot hold is its to refuse
                 "application_name": "katib-callbacks",
             },
             unlimited_args={},

@@ -11,7 +11,7 @@ import grpc
 from katib_callbacks.db_manager.admission import Admission
 from katib_callbacks.db_manager.observer import Observer
 from katib_callbacks.db_manager.store import ObservationLogStore
-from katib_callbacks.db_manager.store_errors import BusyError, RowsRefusedError, TooLargeError
+from katib_callbacks.db_manager.store_errors import BusyError, RefusedError, TooLargeError
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages
@@ -19,7 +19,7 @@ from katib_callbacks.wire.server import DBManagerServicer
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
-    (RowsRefusedError, grpc.StatusCode.INVALID_ARGUMENT),
+    (RefusedError, grpc.StatusCode.INVALID_ARGUMENT),
     (TooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),

@@ -18,7 +18,7 @@ from katib_callbacks.db_manager.group_commit import Batch, GroupCommit, missing_
 from katib_callbacks.db_manager.mysql import MySQLDatabase
 from katib_callbacks.db_manager.postgresql import PostgreSQLDatabase
 from katib_callbacks.db_manager.sqlite import SQLiteDatabase
-from katib_callbacks.db_manager.store_errors import BusyError, RowsRefusedError, TooLargeError
+from katib_callbacks.db_manager.store_errors import BusyError, RefusedError, TooLargeError
 from katib_callbacks.db_manager.table import OBSERVATION_LOGS, naive_utc, to_rows
 from katib_callbacks.errors import ConfigurationError, StoreError
 from katib_callbacks.metrics import StoredMetricLog
@@ -39,8 +39,6 @@ ROW_BYTES = 48
 
 STREAMED_ROWS = 1_000
 """How many rows are fetched ahead of those that are looked at."""
-
-_WRITE = "write to"
 
 T = TypeVar("T")
 
@@ -89,7 +87,7 @@ class ObservationLogStore:
             with self._mapped_errors("open"):
                 self._database.create(is_initialized=is_initialized, connect_timeout_s=connect_timeout_s)
             self.check()
-            self._writer = GroupCommit(self._write_group, refusals=(RowsRefusedError,))
+            self._writer = GroupCommit(self._write_group, refusals=(RefusedError,))
         except BaseException:
             self.close()
             raise
@@ -102,7 +100,7 @@ class ObservationLogStore:
 
         Raises:
             BusyError: They were not stored; there was no room or no turn.
-            RowsRefusedError: They were not stored, and never will be.
+            RefusedError: They were not stored, and never will be.
             StoreError: The database did not say that they are stored.
         """
         if self._writer is None:
@@ -111,7 +109,7 @@ class ObservationLogStore:
         self._writer.submit(batch)
         batch.wait()
         if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
-            with self._mapped_errors(_WRITE):
+            with self._mapped_errors("write to"):
                 self._try_twice(lambda: self._write([batch], is_patient=True))
 
     def select(
@@ -178,7 +176,7 @@ class ObservationLogStore:
                 self._database.lock(connection, [trial_name], is_patient=True)
                 connection.execute(query)
 
-        with self._mapped_errors(_WRITE):
+        with self._mapped_errors("write to"):
             self._try_twice(write)
 
     def check(self) -> None:
@@ -202,7 +200,7 @@ class ObservationLogStore:
         self._database.close()
 
     def _write_group(self, batches: Sequence[Batch]) -> None:
-        with self._mapped_errors(_WRITE):
+        with self._mapped_errors("write to"):
             self._try_twice(lambda: self._write(batches, is_patient=False))
 
     def _write(self, batches: Sequence[Batch], *, is_patient: bool) -> None:
@@ -239,8 +237,8 @@ class ObservationLogStore:
         except PoolTimeoutError as error:
             raise BusyError(f"{self.url}: every connection to the database is in use") from error
         except (SQLAlchemyError, ValueError) as error:  # ValueError: a cell that is no time
-            if isinstance(error, DataError) and action == _WRITE:
-                raise RowsRefusedError(f"{self.url}: the database refuses the rows: {told_by(error)}") from error
+            if isinstance(error, DataError):
+                raise RefusedError(f"{self.url}: the database refuses what was sent: {told_by(error)}") from error
             raise StoreError(f"{self.url}: cannot {action} the database: {told_by(error)}") from error
 
 

@@ -7,8 +7,8 @@ class BusyError(StoreError):
     """There was no room or no turn for the call, and it has done nothing. RESOURCE_EXHAUSTED: try again."""
 
 
-class RowsRefusedError(StoreError):
-    """The database refuses these rows for good. INVALID_ARGUMENT."""
+class RefusedError(StoreError):
+    """The database refuses these texts for good, as one with few characters does. INVALID_ARGUMENT."""
 
 
 class TooLargeError(StoreError):

@@ -1,6 +1,5 @@
 """A DB manager of each test's own, in this process or in one that can be killed, and clients that know no manners."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from servers import SERVERS, DatabaseServer
+from servers import SERVERS, STORES, DatabaseServer
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.metrics import MetricLog
@@ -21,9 +20,6 @@ from katib_callbacks.wire.client import DBManagerStub
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 TIMEOUT_S = 60.0
-
-STORES = os.environ.get("TEST_STORES", "sqlite").split(",")
-"""What nox's ``databases`` names beside SQLite; a server that is missing then is an error."""
 
 _REPLIES = {
     methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogReply,
@@ -147,6 +143,11 @@ def stub(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> DBMa
 @pytest.fixture
 def raw(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> RawClient:
     return RawClient(open_channel(server.address))
+
+
+@pytest.fixture
+def open_raw(open_channel: Callable[[str], grpc.Channel]) -> Callable[[DBManager], RawClient]:
+    return lambda db_manager: RawClient(open_channel(db_manager.address))
 
 
 @pytest.fixture

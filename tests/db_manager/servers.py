@@ -3,6 +3,7 @@
 They are Debian's programs (``mariadb-server``, ``postgresql``), started here and never as a service of the system.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -13,6 +14,10 @@ import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
+
+STORES = os.environ.get("TEST_STORES", "sqlite").split(",")
+"""What tests of the DB manager run on. nox's ``databases`` names servers, too: one that is missing then is an error."""
 
 START_TIMEOUT_S = 120.0
 PASSWORD = "p@ss:w/rd %"  # noqa: S105  one that shows whether it is quoted
@@ -24,7 +29,11 @@ class MissingServerError(Exception):
 
 def find(program: str, package: str) -> str:
     """Return a server's program, which Debian keeps off the PATH."""
-    folders = [*os.get_exec_path(), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    folders = [
+        *os.get_exec_path(),
+        "/usr/sbin",
+        *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
+    ]
     found = shutil.which(program, path=os.pathsep.join(folders))
     if found is None:
         raise MissingServerError(f"no {program}: apt-get install {package}")
@@ -40,7 +49,7 @@ class DatabaseServer:
         self.folder = Path(tempfile.mkdtemp(prefix=f"katib-{self.name}-"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
-        self.process: "subprocess.Popen[bytes] | None" = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._databases = 0
 
     def __enter__(self):
@@ -63,14 +72,19 @@ class DatabaseServer:
             if self.process is None or self.process.poll() is not None:  # a killed one's memory may not be free yet
                 with (self.folder / "server.log").open("ab") as log:
                     self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=START_TIMEOUT_S).close()
-                self.execute("SELECT 1")
+            if self._answers(raising=time.monotonic() > end):
                 return
-            except Exception:
-                if time.monotonic() > end:
-                    raise
             time.sleep(0.1)
+
+    def _answers(self, *, raising: bool) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=START_TIMEOUT_S).close()
+            self.execute("SELECT 1")
+        except Exception:
+            if raising:
+                raise
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL it, as a machine that loses power, but for what the kernel has written."""
@@ -80,12 +94,18 @@ class DatabaseServer:
             self.process = None
 
     def freeze(self) -> None:
-        """Stop it without closing anything."""
-        self.process.send_signal(signal.SIGSTOP)
+        """Stop it, and the processes that it has for its sessions, without closing anything."""
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self.process.send_signal(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (self.process.pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def remove(self) -> None:
         """Stop it and delete what it wrote."""
@@ -155,11 +175,11 @@ class MariaDBServer(DatabaseServer):
         ]
 
     def prepare(self) -> None:
-        self.execute(f"CREATE USER katib@'127.0.0.1' IDENTIFIED BY '{PASSWORD.replace('%', '%%')}'".replace("%%", "%"))
+        self.execute(f"CREATE USER katib@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
         self.execute("GRANT ALL ON *.* TO katib@'127.0.0.1'")
 
     def url(self, database: str) -> str:
-        return f"mysql://katib:{_quoted(PASSWORD)}@127.0.0.1:{self.port}/{database}"
+        return f"mysql://katib:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def execute(self, statement: str, database: str | None = None) -> list[tuple]:
         import pymysql  # noqa: PLC0415  only in the session that has it
@@ -174,7 +194,8 @@ class MariaDBServer(DatabaseServer):
     def kill_connections(self) -> int:
         ids = [row[0] for row in self.execute(_SESSIONS)]
         for number in ids:
-            _ignoring(lambda number=number: self.execute(f"KILL {number}"))
+            with contextlib.suppress(Exception):  # it may have ended by itself
+                self.execute(f"KILL {number}")
         return len(ids)
 
     def connections(self) -> int:
@@ -221,7 +242,7 @@ class PostgreSQLServer(DatabaseServer):
         self.execute("SELECT pg_reload_conf()")
 
     def url(self, database: str) -> str:
-        return f"postgresql://katib:{_quoted(PASSWORD)}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://katib:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def execute(self, statement: str, database: str | None = None) -> list[tuple]:
         import psycopg  # noqa: PLC0415  only in the session that has it
@@ -246,16 +267,3 @@ class PostgreSQLServer(DatabaseServer):
 
 
 SERVERS = {server.name: server for server in (MariaDBServer, PostgreSQLServer)}
-
-
-def _quoted(text: str) -> str:
-    from urllib.parse import quote  # noqa: PLC0415
-
-    return quote(text, safe="")
-
-
-def _ignoring(action) -> None:
-    try:
-        action()
-    except Exception:  # noqa: BLE001, S110  the session has ended by itself
-        pass

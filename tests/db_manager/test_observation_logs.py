@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from katib_callbacks.db_manager import store
 from katib_callbacks.db_manager.store import ObservationLogStore
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
 
@@ -179,8 +180,9 @@ def test_a_request_of_too_many_rows_is_refused_and_not_stored(raw):
     assert raw.get("t") == []
 
 
-def test_a_reply_that_would_be_too_large_is_refused_and_parts_of_it_are_not(raw):
-    value = "x" * 65_535
+def test_a_reply_that_would_be_too_large_is_refused_and_parts_of_it_are_not(raw, monkeypatch):
+    monkeypatch.setattr(store, "MAX_REPLY_BYTES", 4 * 1024 * 1024)
+    value = "x" * 2_000
     for metric in range(5):
         raw.report("t", *((f"2026-01-31T12:00:00.{index:06}Z", f"m{metric}", value) for index in range(500)))
     with pytest.raises(grpc.RpcError, match="larger than max") as caught:
@@ -276,17 +278,17 @@ def test_the_table_has_katibs_columns_and_an_index_on_trial_and_time(server, stu
 
 
 def test_every_connection_logs_ahead_and_syncs_at_each_commit(db):
-    store = ObservationLogStore(f"sqlite:///{db}", max_connections=3)
+    opened = ObservationLogStore(f"sqlite:///{db}", max_connections=3)
     try:
         with (
-            store._database.writing() as first,
-            store._database.reading() as second,
-            store._database.reading() as third,
+            opened._database.writing() as first,
+            opened._database.reading() as second,
+            opened._database.reading() as third,
         ):
             for connection in (first, second, third):
                 assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     finally:
-        store.close()
+        opened.close()
     with closing(sqlite3.connect(db)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -238,6 +238,12 @@ def test_a_method_that_the_service_has_not_is_unimplemented(partner):
 
 def test_the_bases_ask_to_be_implemented():
     bare, health = DBManagerServicer(), HealthServicer()
-    for method in (bare.ReportObservationLog, bare.GetObservationLog, bare.DeleteObservationLog, health.Check, health.Watch):
+    for method in (
+        bare.ReportObservationLog,
+        bare.GetObservationLog,
+        bare.DeleteObservationLog,
+        health.Check,
+        health.Watch,
+    ):
         with pytest.raises(NotImplementedError):
             method(None, None)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from katib_callbacks.cli.log_format import configure_logging
 from katib_callbacks.cli.output import say
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.settings import DB_NAME, DEFAULT_RUNTIME
+from katib_callbacks.settings import DEFAULT_RUNTIME
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
         "--db",
         metavar="URL",
         help="the database: sqlite:///PATH, a file that is made if it does not exist, mysql://USER:PASSWORD@HOST/NAME "
-        f"or postgresql://USER:PASSWORD@HOST/NAME (default: what {DB_NAME} and Katib's other variables say, else "
+        f"or postgresql://USER:PASSWORD@HOST/NAME (default: what DB_NAME and Katib's other variables say, else "
         f"{DEFAULT_DB})",
     )
     parser.add_argument(
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(
         prog="katib-db-manager",
-        description=f"Serve Katib's database in the place of its own DB manager. {DB_NAME} and the other variables of "
+        description="Serve Katib's database in the place of its own DB manager. DB_NAME and the other variables of "
         "Katib's deployment name the database.",
     )
     add_arguments(parser, listen_address=KATIB_LISTEN_ADDRESS)
@@ -166,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_as_katib(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.db_manager.configuration import DB_NAME  # noqa: PLC0415  needs the extra
+
     if arguments.db is None and DEFAULT_RUNTIME.variable(DB_NAME) is None:
         raise ConfigurationError(f"{DB_NAME} is not set; write mysql or postgres, or name a database with --db")
     return run(arguments)

@@ -11,6 +11,18 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import Runtime
 
+DB_NAME = "DB_NAME"
+DB_USER = "DB_USER"
+DB_PASSWORD = "DB_PASSWORD"  # noqa: S105  the variable's name
+MYSQL_HOST = "KATIB_MYSQL_DB_HOST"
+MYSQL_PORT = "KATIB_MYSQL_DB_PORT"
+MYSQL_DATABASE = "KATIB_MYSQL_DB_DATABASE"
+POSTGRESQL_HOST = "KATIB_POSTGRESQL_DB_HOST"
+POSTGRESQL_PORT = "KATIB_POSTGRESQL_DB_PORT"
+POSTGRESQL_DATABASE = "KATIB_POSTGRESQL_DB_DATABASE"
+POSTGRESQL_SSL_MODE = "KATIB_POSTGRESQL_SSL_MODE"
+SKIP_DB_INITIALIZATION = "SKIP_DB_INITIALIZATION"
+
 _MAX_PORT = 65_535
 
 
@@ -26,16 +38,16 @@ _KINDS = {
     "mysql": _Kind(
         "mysql",
         "root",
-        (settings.MYSQL_HOST, "katib-mysql"),
-        (settings.MYSQL_PORT, 3306),
-        (settings.MYSQL_DATABASE, "katib"),
+        (MYSQL_HOST, "katib-mysql"),
+        (MYSQL_PORT, 3306),
+        (MYSQL_DATABASE, "katib"),
     ),
     "postgres": _Kind(
         "postgresql",
         "katib",
-        (settings.POSTGRESQL_HOST, "katib-postgres"),
-        (settings.POSTGRESQL_PORT, 5432),
-        (settings.POSTGRESQL_DATABASE, "katib"),
+        (POSTGRESQL_HOST, "katib-postgres"),
+        (POSTGRESQL_PORT, 5432),
+        (POSTGRESQL_DATABASE, "katib"),
     ),
 }
 """By the value of ``DB_NAME``: the driver, the default user, and each variable with its default."""
@@ -47,19 +59,19 @@ def database_url(runtime: Runtime) -> str | None:
     Raises:
         ConfigurationError: A variable has a value that cannot be right.
     """
-    name = runtime.variable(settings.DB_NAME)
+    name = runtime.variable(DB_NAME)
     if name is None:
         return None
     if name not in _KINDS:
-        raise ConfigurationError(f"{settings.DB_NAME} must be one of {', '.join(map(repr, _KINDS))}, not {name!r}")
+        raise ConfigurationError(f"{DB_NAME} must be one of {', '.join(map(repr, _KINDS))}, not {name!r}")
     kind = _KINDS[name]
     query = {}
     if name == "postgres":
-        query["sslmode"] = runtime.variable(settings.POSTGRESQL_SSL_MODE) or "disable"
+        query["sslmode"] = runtime.variable(POSTGRESQL_SSL_MODE) or "disable"
     url = URL.create(
         kind.driver,
-        username=runtime.variable(settings.DB_USER) or kind.user,
-        password=runtime.environ().get(settings.DB_PASSWORD, "") or None,  # blanks are part of a password
+        username=runtime.variable(DB_USER) or kind.user,
+        password=runtime.environ().get(DB_PASSWORD, "") or None,  # blanks are part of a password
         host=runtime.variable(kind.host[0]) or kind.host[1],
         port=_port(*kind.port, runtime),
         database=runtime.variable(kind.database[0]) or kind.database[1],
@@ -74,7 +86,7 @@ def is_initialized(runtime: Runtime) -> bool:
     Raises:
         ConfigurationError: It is neither true nor false.
     """
-    return settings.flag("is_initialized", None, settings.SKIP_DB_INITIALIZATION, runtime)
+    return settings.flag("is_initialized", None, SKIP_DB_INITIALIZATION, runtime)
 
 
 def _port(variable: str, default: int, runtime: Runtime) -> int:

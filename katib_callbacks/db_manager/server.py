@@ -35,9 +35,6 @@ MAX_THREADS = MAX_CALLS + 256
 """The others are for what never waits long, health checks and refusals, and for clients that send their request slowly:
 gRPC keeps a thread for each."""
 
-MAX_STREAMS_PER_CLIENT = 128
-"""Calls at once on one connection; a client's gRPC lets further ones wait. No single one can take every thread."""
-
 KEEPALIVE_S = 60
 """How often a silent client is asked whether it still lives, lest its calls stay for hours."""
 
@@ -174,7 +171,6 @@ class DBManager:
                         0,
                     ),  # otherwise a second server on the port would silently take half the calls
                     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-                    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CLIENT),
                     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1_000),
                 ),
             )

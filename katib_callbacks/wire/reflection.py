@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
 from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire.server import decode
 
 VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 
@@ -95,15 +96,15 @@ def generic_handler(version: str) -> grpc.GenericRpcHandler:
     """Return what ``grpc.Server.add_generic_rpc_handlers`` takes, for one of ``VERSIONS``."""
     handler: Any = grpc.stream_stream_rpc_method_handler(
         _answer_all,
-        request_deserializer=Request.FromString,  # both versions have the same bytes
+        request_deserializer=None,
         response_serializer=lambda reply: reply.SerializeToString(),
     )
     return grpc.method_handlers_generic_handler(f"{version}.ServerReflection", {"ServerReflectionInfo": handler})
 
 
-def _answer_all(requests: Iterable[Any], _context: grpc.ServicerContext) -> Iterator[Any]:
-    for request in requests:
-        yield answer(request)
+def _answer_all(requests: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+    for data in requests:
+        yield answer(decode(Request, data, context))  # both versions have the same bytes
 
 
 def answer(request: Any) -> Any:

@@ -95,6 +95,6 @@ def decode(request: Any, data: bytes, context: grpc.ServicerContext) -> Any:
         return request.FromString(data)
     except Exception as error:
         name = request.DESCRIPTOR.name
-        _logger.error("deserializing a %s failed: %s", name, error)  # noqa: TRY400  the traceback tells nothing
+        _logger.error("deserializing a %s failed: %s", name, str(error))  # noqa: TRY400  a kept record would keep the call
         context.abort(grpc.StatusCode.INTERNAL, f"the bytes are no {name}")
         raise

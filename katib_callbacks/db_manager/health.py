@@ -26,6 +26,10 @@ SERVICES = frozenset({"", methods.DB_MANAGER_SERVICE, methods.HEALTH_SERVICE})
 _logger = logging.getLogger(__name__)
 
 
+class UnforeseenError(Exception):
+    """A health check failed with an error that is a mistake of ours; the message is its type."""
+
+
 class HealthMonitor:
     """Asks the store whether it serves: one question at a time, however many want to know and however long it takes.
 
@@ -37,13 +41,17 @@ class HealthMonitor:
         self._check = check
         self._condition = threading.Condition()
         self._asked = self._answered = 0
-        self._answer: bool | Exception = True
+        self._answer: bool | str = True
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-health", daemon=True)
         self._thread.start()
 
     def is_serving(self) -> bool:
-        """Say whether the database answers a question that is asked from now on, within a few seconds."""
+        """Say whether the database answers a question that is asked from now on, within a few seconds.
+
+        Raises:
+            UnforeseenError: The check failed in a way that it was not written for; the log says more.
+        """
         with self._condition:
             self._asked += 1
             mine = self._asked
@@ -53,8 +61,8 @@ class HealthMonitor:
             )
             if not is_answered:
                 _logger.warning("not serving: the database has not answered for %g s", CHECK_TIMEOUT_S)
-            if isinstance(self._answer, Exception):
-                raise self._answer
+            if isinstance(self._answer, str):
+                raise UnforeseenError(self._answer)
             return is_answered and self._answer and not self._is_closed
 
     def close(self) -> None:
@@ -76,14 +84,15 @@ class HealthMonitor:
                 self._answered, self._answer = number, answer
                 self._condition.notify_all()
 
-    def _ask(self) -> "bool | Exception":
+    def _ask(self) -> bool | str:
         try:
             self._check()
         except StoreError as error:
             _logger.warning("not serving: %s", str(error))  # the text alone: a kept record would keep the call
             return False
-        except Exception as error:  # noqa: BLE001  raised where it is asked
-            return error
+        except Exception as error:
+            _logger.exception("a health check failed in a way that was not foreseen")
+            return type(error).__name__  # not itself: it would keep whatever call it is raised in
         return True
 
 
@@ -148,9 +157,8 @@ class Health(HealthServicer):
     def _status(self, context: grpc.ServicerContext) -> int:
         try:
             return messages.SERVING if self._monitor.is_serving() else messages.NOT_SERVING
-        except Exception as error:
-            _logger.exception("a health check failed in a way that was not foreseen")
-            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the DB manager's log says more")
+        except UnforeseenError as error:
+            context.abort(grpc.StatusCode.INTERNAL, f"{error}; the DB manager's log says more")
             raise
 
 

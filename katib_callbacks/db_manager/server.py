@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 
 import grpc
+from sqlalchemy import URL
 
 from katib_callbacks.db_manager.admission import Admission
 from katib_callbacks.db_manager.health import Health, HealthMonitor
@@ -66,7 +67,7 @@ class DBManager:
 
     def __init__(
         self,
-        db: str = "sqlite:///katib.db",
+        db: str | URL = "sqlite:///katib.db",
         listen_address: str = "127.0.0.1:0",
         *,
         max_connections: int = MAX_CONNECTIONS,

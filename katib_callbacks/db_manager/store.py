@@ -62,7 +62,7 @@ class ObservationLogStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         max_connections: int,
         is_initialized: bool = False,
@@ -242,7 +242,9 @@ class ObservationLogStore:
             raise StoreError(f"{self.url}: cannot {action} the database: {told_by(error)}") from error
 
 
-def _parse_url(text: str) -> URL:
+def _parse_url(text: str | URL) -> URL:
+    if isinstance(text, URL):
+        return text
     try:
         return make_url(text)
     except (SQLAlchemyError, ValueError):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import make_url
 
 from katib_callbacks import ConfigurationError
 from katib_callbacks.cli.db_manager import _duration, add_arguments, main
@@ -27,42 +26,39 @@ def test_without_a_db_name_no_database_is_named():
 
 
 def test_katibs_defaults_hold_for_mysql():
-    assert database_url(runtime(DB_NAME="mysql")) == "mysql://root@katib-mysql:3306/katib"
+    assert str(database_url(runtime(DB_NAME="mysql"))) == "mysql://root@katib-mysql:3306/katib"
 
 
 def test_katibs_defaults_hold_for_postgres():
-    assert database_url(runtime(DB_NAME="postgres")) == "postgresql://katib@katib-postgres:5432/katib?sslmode=disable"
+    url = str(database_url(runtime(DB_NAME="postgres")))
+    assert url == "postgresql://katib@katib-postgres:5432/katib?sslmode=disable"
 
 
 def test_katibs_variables_are_read_and_a_password_keeps_every_character():
     password = " p@ss:w/rd?%20#é "  # noqa: S105  that is the point
-    url = make_url(
-        database_url(
-            runtime(
-                DB_NAME="mysql",
-                DB_USER="me",
-                DB_PASSWORD=password,
-                KATIB_MYSQL_DB_HOST="db.example.com",
-                KATIB_MYSQL_DB_PORT="3307",
-                KATIB_MYSQL_DB_DATABASE="katib-2",
-                KATIB_MYSQL_PORT="tcp://10.0.0.1:3306",  # a service link, which nobody reads
-            )
+    url = database_url(
+        runtime(
+            DB_NAME="mysql",
+            DB_USER="me",
+            DB_PASSWORD=password,
+            KATIB_MYSQL_DB_HOST="db.example.com",
+            KATIB_MYSQL_DB_PORT="3307",
+            KATIB_MYSQL_DB_DATABASE="katib-2",
+            KATIB_MYSQL_PORT="tcp://10.0.0.1:3306",  # a service link, which nobody reads
         )
     )
     assert (url.username, url.password, url.host, url.port, url.database) == (
         *("me", password),
         *("db.example.com", 3307, "katib-2"),
     )
-    url = make_url(
-        database_url(
-            runtime(
-                DB_NAME="postgres",
-                DB_PASSWORD=password,
-                KATIB_POSTGRESQL_DB_HOST="::1",
-                KATIB_POSTGRESQL_DB_PORT="5433",
-                KATIB_POSTGRESQL_DB_DATABASE="other",
-                KATIB_POSTGRESQL_SSL_MODE="verify-full",
-            )
+    url = database_url(
+        runtime(
+            DB_NAME="postgres",
+            DB_PASSWORD=password,
+            KATIB_POSTGRESQL_DB_HOST="::1",
+            KATIB_POSTGRESQL_DB_PORT="5433",
+            KATIB_POSTGRESQL_DB_DATABASE="other",
+            KATIB_POSTGRESQL_SSL_MODE="verify-full",
         )
     )
     assert (url.password, url.host, url.port, url.database) == (password, "::1", 5433, "other")

@@ -23,14 +23,24 @@ TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
 FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate", "optuna"]
 
+COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
+
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
 
 UNSETTLED = ["tests/delivery/test_kill.py", "tests/delivery/test_replay.py", "tests/delivery/test_outage.py"]
 """Seen to fail on a loaded machine for reasons not understood yet: `tests_delivery` runs them, CI does not."""
 
-REQUIRED = "jax,keras,lightning,torch,transformers"
-"""The folders of tests/frameworks that `tests` may not skip, separated by commas."""
+FRAMEWORK_TESTS = {
+    "jax": {},
+    "keras": {"KERAS_BACKEND": "torch"},
+    "keras on jax": {"KERAS_BACKEND": "jax"},
+    "lightning": {},
+    "torch": {},
+    "transformers": {},
+}
+"""Folders of tests/frameworks, each run in a process of its own, as a user's training is: what one framework does at
+import (JAX, for one, warns at every later fork) must not reach another one's tests, nor the core's."""
 
 FLOOR = ["grpcio==1.62.3", "protobuf==4.21.1", "sqlalchemy==2.0.0"]
 """The oldest releases that pyproject.toml admits."""
@@ -113,14 +123,11 @@ def tests(session: nox.Session) -> None:
         else:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
-    session.run(
-        *("coverage", "run", "-m", "pytest", "tests", "--ignore=tests/sdk", "--require", REQUIRED),
-        *(f"--ignore={path}" for path in UNSETTLED),
-    )
-    session.run(  # the run above had Keras on torch
-        *("coverage", "run", "-m", "pytest", "tests/frameworks/keras", "--require", "keras"),
-        env={"KERAS_BACKEND": "jax"},
-    )
+    session.run(*COVERED_PYTEST, *CORE_TESTS, *(f"--ignore={path}" for path in UNSETTLED))
+    for name, environment in FRAMEWORK_TESTS.items():
+        folder = name.partition(" ")[0]
+        session.run(*COVERED_PYTEST, f"tests/frameworks/{folder}", "--require", folder, env=environment)
+    session.run(*COVERED_PYTEST, "tests/examples")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

@@ -180,10 +180,11 @@ class MetricRecorder:
             level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
             logger.log(level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME)
             return False
-        self._rank = process_rank(self._runtime.environ(), framework=framework)
-        if not self._rank.is_global_zero and self._rank != framework:
-            logger.info("This process is %s, not rank zero: it reports nothing.", self._rank)
-        return self._rank.is_global_zero
+        rank = process_rank(self._runtime.environ(), framework=framework)
+        if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        self._rank = rank
+        return rank.is_global_zero
 
     @_guarded
     def record(

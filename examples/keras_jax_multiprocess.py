@@ -17,24 +17,16 @@ import os
 os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
 
 import jax
-
-SHUTDOWN_S = 600
-"""How long the other processes wait at their end for process 0, which may still be delivering: for up to 480 s, while
-JAX's own default of 300 s would end them all."""
-
-jax.distributed.initialize(  # before anything else touches JAX
-    os.environ["JAX_COORDINATOR_ADDRESS"],
-    int(os.environ["JAX_NUM_PROCESSES"]),
-    int(os.environ["JAX_PROCESS_ID"]),
-    shutdown_timeout_seconds=SHUTDOWN_S,
-)
-
 import keras
 from keras_digits import digits_classifier
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from katib_callbacks.keras import KatibReportCallback
+
+SHUTDOWN_S = 600
+"""How long the other processes wait at their end for process 0, which may be delivering for up to 480 s. After JAX's
+default of 300 s it would abort them all, process 0 with its rows included."""
 
 
 def main() -> None:
@@ -46,6 +38,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    jax.distributed.initialize(  # keras.distribution.initialize() does not take the last of these
+        os.environ["JAX_COORDINATOR_ADDRESS"],
+        int(os.environ["JAX_NUM_PROCESSES"]),
+        int(os.environ["JAX_PROCESS_ID"]),
+        shutdown_timeout_seconds=SHUTDOWN_S,
+    )
     keras.utils.set_random_seed(0)
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 

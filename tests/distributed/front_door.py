@@ -6,6 +6,10 @@ import socket
 import threading
 from pathlib import Path
 
+GONE = 0
+"""Stands for the process of a visitor that has closed its connection before it was looked for, as gRPC does with one
+that it no longer needs: nobody can tell any more."""
+
 
 class FrontDoor:
     """A TCP line to the DB manager that notes every visitor's process, and can keep them waiting.
@@ -27,7 +31,7 @@ class FrontDoor:
         self._lines: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> "FrontDoor":
+    def __enter__(self):
         self._run(self._accept)
         return self
 
@@ -94,7 +98,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _owner(port: int, our_port: int) -> int:
-    """Return the process at the other end of a connection on this machine; 0 if it has ended already."""
+    """Return the process at the other end of a connection on this machine."""
     ends = (f"0100007F:{port:04X}", f"0100007F:{our_port:04X}")
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -105,4 +109,4 @@ def _owner(port: int, our_port: int) -> int:
                     with contextlib.suppress(OSError):
                         if os.readlink(descriptor) == f"socket:[{inode}]":  # noqa: PTH115  one call a descriptor
                             return int(descriptor.parts[2])
-    return 0
+    return GONE

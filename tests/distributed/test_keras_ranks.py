@@ -9,8 +9,23 @@ def tf_config(kind, index, **cluster):
     return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
 
 
-def test_two_jax_processes(trial, free_port):
-    job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port}", "JAX_NUM_PROCESSES": "2"}
+@pytest.fixture
+def job(free_port):
+    """What a TrainJob tells its JAX processes, besides which one each is."""
+    return {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port}", "JAX_NUM_PROCESSES": "2", "KERAS_BACKEND": "jax"}
+
+
+def test_two_jax_processes(trial, job):
+    for rank in ("0", "1"):
+        options = ("--rank-from", "JAX_PROCESS_ID", "--join-jax")
+        trial.start("keras_trial.py", *options, name=f"jax-{rank}", JAX_PROCESS_ID=rank, **job)
+    trial.wait()
+
+    assert trial.rows() == [("score", 1.25)]
+    trial.assert_rank_zero_alone_reported(has_own_grpc=True)
+
+
+def test_the_example(trial, job):
     processes = [
         trial.start("keras_jax_multiprocess.py", "--epochs", "2", name=f"jax-{rank}", JAX_PROCESS_ID=str(rank), **job)
         for rank in (0, 1)

@@ -1,6 +1,6 @@
 """Trains in Lightning; the numbers tell epoch and ranks, and every rank waits for the others in several places."""
 
-import witness  # isort: skip  # noqa: I001  first, to see everything
+import witness  # isort: skip  # first, to see everything
 
 import argparse
 
@@ -22,13 +22,14 @@ class Module(LightningModule):
 
     def training_step(self, batch, _):
         x, y = batch
-        self.log("train_loss", self.current_epoch + 1.0 + self.global_rank, on_step=False, on_epoch=True, sync_dist=True)
+        loss = self.current_epoch + 1.0 + self.global_rank
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return (self.layer(x) - y).square().mean()
 
     def validation_step(self, batch, _):
         self.log("val_acc", self.current_epoch + 0.25 + 0.5 * self.global_rank, sync_dist=True)
 
-    def test_step(self, batch, _):
+    def test_step(self, batch, batch_idx):
         self.log("test_acc", 0.25 + 0.5 * self.global_rank, sync_dist=True)
 
     def on_validation_epoch_end(self):

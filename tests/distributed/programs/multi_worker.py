@@ -1,6 +1,6 @@
 """Tries to fit a Keras 3 model under tf.distribute's MultiWorkerMirroredStrategy, as a TFJob's workers would."""
 
-import witness  # isort: skip  # noqa: I001  first, to see everything
+import witness  # isort: skip  # first, to see everything
 
 import json
 import os

@@ -1,6 +1,6 @@
 """A loop by hand: gradients are averaged over the ranks, and every rank calls the reporter."""
 
-import witness  # isort: skip  # noqa: I001  first, to see everything
+import witness  # isort: skip  # first, to see everything
 
 import argparse
 

@@ -176,11 +176,14 @@ class MetricRecorder:
         if self._is_disabled:
             logger.info("%s is set: nothing will be reported.", settings.DISABLE)
             return False
-        if self._trial_name is None:
-            level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-            logger.log(level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME)
-            return False
         rank = process_rank(self._runtime.environ(), framework=framework)
+        if self._trial_name is None:
+            if rank.is_global_zero:  # one line, however many processes there are
+                level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
+                logger.log(
+                    level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
+                )
+            return False
         if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
             logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         self._rank = rank

@@ -31,7 +31,7 @@ def test_nothing_is_reported_and_nobody_hangs_if_a_rank_is_killed_in_mid_trainin
 
 def test_rank_zero_waits_for_the_db_manager_while_the_others_go_on_to_test(trial, block_s):
     trial.door.hold()
-    trial.start("lightning_trial.py", "--strategy", "ddp", "--test")
+    trial.torchrun("lightning_trial.py", "--strategy", "ddp", "--test")
     trial.until(lambda: trial.door.visitors, "rank zero to deliver", watch=True)
     trial.until((trial.folder / "trained-1").exists, "rank one to come out of fit", watch=True)
     time.sleep(block_s)

@@ -66,15 +66,15 @@ def test_processes_that_mpirun_starts_and_jax_does_not_join(trial, mpirun):
     assert trial.testimonies()[1]["said"] == silent
 
 
-@pytest.mark.parametrize("first", ["chief", "worker"])
-def test_the_workers_of_a_tfjob_that_each_fit_on_their_own(trial, first):
-    # Beside a chief, worker 0 is the second of them.
+@pytest.mark.parametrize(("first", "backend"), [("worker", "tensorflow"), ("chief", "jax")])
+def test_the_workers_of_a_tfjob_that_each_fit_on_their_own(trial, first, backend):
+    # Beside a chief, worker 0 is the second of them. TF_CONFIG counts on any backend.
     if first == "chief":
         tasks, cluster = [("chief", 0), ("worker", 0)], {"chief": ["a:1"], "worker": ["b:1"]}
     else:
         tasks, cluster = [("worker", 0), ("worker", 1)], {"worker": ["a:1", "b:1"]}
     for rank, (kind, index) in enumerate(tasks):
-        environ = {"TF_CONFIG": tf_config(kind, index, **cluster), "KERAS_BACKEND": "tensorflow"}
+        environ = {"TF_CONFIG": tf_config(kind, index, **cluster), "KERAS_BACKEND": backend}
         trial.start("keras_trial.py", "--rank", rank, name=f"task-{rank}", **environ)
     trial.wait()
 

@@ -29,14 +29,6 @@ def test_a_child_that_inherits_rank_0_does_not_report_for_it(trial, strategy):
     assert trial.testimonies()[1]["said"] == []  # nothing of the environment silenced it
 
 
-def test_torchrun_starts_the_processes_of_ddp(trial):
-    trial.torchrun("lightning_trial.py", "--strategy", "ddp")
-    trial.wait()
-
-    assert trial.rows() == FINAL
-    trial.assert_rank_zero_alone_reported()
-
-
 def test_single_device_trainers_that_all_call_themselves_rank_zero(trial):
     # Two pods of a PyTorchJob whose script knows nothing of the other pod.
     pods = [

@@ -3,6 +3,7 @@
 ``nox -l`` lists them. They need Python, pip and the network, nothing else. Environments are kept between runs.
 """
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -41,6 +42,9 @@ FRAMEWORK_TESTS = {
 }
 """Folders of tests/frameworks, each run in a process of its own, as a user's training is: what one framework does at
 import (JAX, for one, warns at every later fork) must not reach another one's tests, nor the core's."""
+
+DISTRIBUTED_PYTHON = "3.11"
+"""The Python of `tests_distributed`: the one whose torch, JAX and TensorFlow were seen to work together."""
 
 FLOOR = ["grpcio==1.62.3", "protobuf==4.21.1", "sqlalchemy==2.0.0"]
 """The oldest releases that pyproject.toml admits."""
@@ -82,6 +86,7 @@ def _interpreter(version: str) -> str | None:
 
 
 CORE_PYTHONS = {version: _interpreter(version) for version in CORE_PINS}
+DISTRIBUTED = _interpreter(DISTRIBUTED_PYTHON)
 SDK_PYTHON = next(filter(None, map(_interpreter, SDK_PYTHONS)), None)
 
 
@@ -140,6 +145,32 @@ def tests_core(session: nox.Session) -> None:
     for pins in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
         session.run("pytest", *(session.posargs or CORE_TESTS), *(f"--ignore={path}" for path in UNSETTLED))
+
+
+@nox.session(python=DISTRIBUTED)
+def tests_distributed(session: nox.Session) -> None:
+    """Train in several processes on this machine. ``-- --repeat N`` runs all of it N times and counts failures."""
+    if DISTRIBUTED is None:
+        _missing(session, f"Python {DISTRIBUTED_PYTHON}")
+        return
+    parser = argparse.ArgumentParser(prog="nox -s tests_distributed --", add_help=False, allow_abbrev=False)
+    parser.add_argument("--repeat", type=int, default=1)
+    options, arguments = parser.parse_known_args(session.posargs)
+    if shutil.which("mpirun") is None:  # the tests that need it are skipped, and fail where CI is set
+        session.warn("there is no mpirun: install OpenMPI, on Debian and Ubuntu `apt-get install openmpi-bin`")
+    _install_torch(session)
+    session.install("-e", ".[db-manager]", *FRAMEWORKS, "tensorflow-cpu==2.21.*", *TEST_TOOLS)
+    failed = 0
+    for run in range(1, options.repeat + 1):
+        if options.repeat > 1:
+            session.log(f"run {run} of {options.repeat}, {failed} failed so far")
+        try:
+            session.run("pytest", *(arguments or ["tests/distributed"]))
+        except nox.command.CommandFailed:
+            failed += 1
+    if failed:
+        session.error(f"{failed} of {options.repeat} runs failed")
+    session.log(f"{options.repeat} of {options.repeat} runs passed")
 
 
 @nox.session(python=SDK_PYTHON)

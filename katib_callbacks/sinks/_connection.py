@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.sinks._classification import Fate, classify
+from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
     import grpc
@@ -39,8 +40,8 @@ class FailedCallError(Exception):
 class Connection:
     """One delivery's way to the DB manager.
 
-    Every delivery has its own: nothing is left open between them that a fork could inherit, and no failure of one
-    reaches another. A call that failed drops the channel, so that the next one resolves and connects anew.
+    Every delivery has its own: nothing is left open between them, and no failure of one reaches another. A call that
+    failed drops the channel, so that the next one resolves and connects anew; and so does a fork.
 
     Args:
         endpoint: Where the DB manager listens.
@@ -48,7 +49,7 @@ class Connection:
 
     def __init__(self, endpoint: "Endpoint") -> None:
         self._endpoint = endpoint
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler that forks drops what its thread may be opening
         self._channel: grpc.Channel | None = None
         self._stub: DBManagerStub | None = None
         self._is_closed = False
@@ -64,9 +65,10 @@ class Connection:
         import grpc  # noqa: PLC0415  only when something is sent
 
         try:
-            stub = self._open()
-            self.calls += 1
-            return getattr(stub, method)(*arguments, timeout_s=timeout_s, **options)
+            with calling(self):
+                stub = self._open()
+                self.calls += 1
+                return getattr(stub, method)(*arguments, timeout_s=timeout_s, **options)
         except ConfigurationError as error:  # a file of the credentials
             self.drop()
             raise FailedCallError("UNAUTHENTICATED", str(error), Fate.NOT_WRITTEN, is_local=True) from error

@@ -26,9 +26,6 @@ FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", 
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
 
-UNSETTLED = ["tests/delivery/test_kill.py", "tests/delivery/test_replay.py", "tests/delivery/test_outage.py"]
-"""Seen to fail on a loaded machine for reasons not understood yet: `tests_delivery` runs them, CI does not."""
-
 REQUIRED = "jax,keras,lightning,torch,transformers"
 """The folders of tests/frameworks that `tests` may not skip, separated by commas."""
 
@@ -115,7 +112,6 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "erase")
     session.run(
         *("coverage", "run", "-m", "pytest", "tests", "--ignore=tests/sdk", "--require", REQUIRED),
-        *(f"--ignore={path}" for path in UNSETTLED),
     )
     session.run(  # the run above had Keras on torch
         *("coverage", "run", "-m", "pytest", "tests/frameworks/keras", "--require", "keras"),
@@ -132,7 +128,7 @@ def tests_core(session: nox.Session) -> None:
     version = next(version for version, python in CORE_PYTHONS.items() if python == session.python)
     for pins in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
-        session.run("pytest", *(session.posargs or CORE_TESTS), *(f"--ignore={path}" for path in UNSETTLED))
+        session.run("pytest", *(session.posargs or CORE_TESTS))
 
 
 @nox.session(python=SDK_PYTHON)
@@ -154,13 +150,6 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
-
-
-@nox.session
-def tests_delivery(session: nox.Session) -> None:
-    """Run the tests of killed, replayed and long interrupted deliveries, which are not settled yet."""
-    session.install(".[db-manager]", *TEST_TOOLS)
-    session.run("pytest", *(session.posargs or UNSETTLED))
 
 
 @nox.session

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 300
 
-_NO_CONNECTION = re.compile(r"failed to connect.*(handshake|verification|socket closed|settings|http/2)", re.IGNORECASE)
-"""A connection that the other side, or we, gave up while it was made: TLS may be why."""
+_NO_CONNECTION = re.compile(r"failed to connect", re.IGNORECASE)
+
+_NO_ANSWER = re.compile(r"timed? ?out|deadline|unreachable|no route", re.IGNORECASE)
+"""The network is why, and a look at TLS would only wait for it again. Whatever else is said (gRPC's releases have many
+words for a certificate that is not accepted, and of several addresses only the last one's failure shows) may be TLS."""
+
+_GIVEN_UP = re.compile(r"handshake|verification|socket closed|settings|http/2", re.IGNORECASE)
+"""A connection that the other side gave up while it was made, as it does with one that should have begun with TLS."""
 
 
 class FailedCallError(Exception):
@@ -111,14 +117,15 @@ class Connection:
         fate = classify(status, text)
         shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
         credentials = self._endpoint.credentials
-        if _NO_CONNECTION.search(text):
-            if not credentials.is_tls:
-                return FailedCallError(status, f"{shown} (does it want TLS? tls_ca is not set)", fate)
-            from katib_callbacks.sinks._tls_probe import explain  # noqa: PLC0415  only with TLS, and after a failure
+        if _NO_CONNECTION.search(text) and not _NO_ANSWER.search(text):
+            if credentials.is_tls:
+                from katib_callbacks.sinks._tls_probe import explain  # noqa: PLC0415  with TLS, and after a failure
 
-            reason = explain(self._endpoint)
-            if reason is not None:
-                return FailedCallError(status, f"{reason}; gRPC says: {shown}", fate, is_local=True)
+                reason = explain(self._endpoint)
+                if reason is not None:
+                    return FailedCallError(status, f"{reason}; gRPC says: {shown}", fate, is_local=True)
+            elif _GIVEN_UP.search(text):
+                shown += " (does it want TLS? tls_ca is not set)"
         if credentials.token_path is not None and status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             shown += f" (the token is that of token_path {credentials.token_path})"
             if status == "UNAUTHENTICATED":  # it may be about to be replaced

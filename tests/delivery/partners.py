@@ -96,7 +96,7 @@ class ScriptedDBManager(DBManagerServicer):
         self.calls: list[str] = []
         self.batch_sizes: list[int] = []
         self.authorizations: list[str | None] = []
-        self.prints_as_go = False
+        self.print_time_stamp: Callable[[str], str] = str
         self.on_report: Callable[[], object] = lambda: None
         self._late: list[tuple[float, Callable[[], None]]] = []
         self._now_s = now_s
@@ -153,13 +153,12 @@ class ScriptedDBManager(DBManagerServicer):
 
         self._follow("get", self.get_faults, context, read)
         logs = [
-            messages.MetricLog(time_stamp=self._print(time_stamp), metric=messages.Metric(name=name, value=value))
+            messages.MetricLog(
+                time_stamp=self.print_time_stamp(time_stamp), metric=messages.Metric(name=name, value=value)
+            )
             for _, name, value, time_stamp in found
         ]
         return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
-
-    def _print(self, time_stamp: str) -> str:
-        return time_stamp.rstrip("Z").rstrip("0").rstrip(".") + "Z" if self.prints_as_go else time_stamp
 
     def DeleteObservationLog(self, request, context):  # noqa: N802  Katib's name
         def delete():
@@ -363,6 +362,7 @@ class Trials:
         for process in self._ahead:
             process.kill()
             process.communicate()
+        self._err.close()
 
     def start(self, first_number: int) -> "Trial":
         """Start one that reports this number and those after it."""

@@ -96,6 +96,24 @@ except SpoolError as error:
     assert files(spool) == []
 
 
+def test_a_disk_that_fills_up_is_warned_of_and_the_report_goes_out(server, spool):
+    script = f"""
+import resource, sys
+from datetime import datetime, timezone
+from katib_callbacks import KatibReporter, MetricLog
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+logs = [MetricLog("loss", number, datetime(2026, 1, 31, tzinfo=timezone.utc)) for number in range(2_000)]
+receipt = KatibReporter({server.address!r}, trial_name="trial", spool_dir={str(spool)!r}).report_logs(logs)
+print(receipt.delivered, receipt.spooled)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "2000 0\n"
+    assert "Delivering without a spool: rows cannot be spooled to" in done.stderr
+    assert len(server.values()) == 2_000
+    assert files(spool) == []
+
+
 def test_a_file_that_cannot_be_deleted_is_counted(server, spooling, spool, caplog):
     def take_away() -> None:
         (path,) = spool.iterdir()

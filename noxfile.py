@@ -29,9 +29,6 @@ COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
 
-UNSETTLED = ["tests/delivery/test_kill.py", "tests/delivery/test_replay.py", "tests/delivery/test_outage.py"]
-"""Seen to fail on a loaded machine for reasons not understood yet: `tests_delivery` runs them, CI does not."""
-
 FRAMEWORK_TESTS = {
     "jax": {},
     "keras": {"KERAS_BACKEND": "torch"},
@@ -128,7 +125,7 @@ def tests(session: nox.Session) -> None:
         else:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
-    session.run(*COVERED_PYTEST, *CORE_TESTS, *(f"--ignore={path}" for path in UNSETTLED))
+    session.run(*COVERED_PYTEST, *CORE_TESTS)
     for name, environment in FRAMEWORK_TESTS.items():
         folder = name.partition(" ")[0]
         session.run(*COVERED_PYTEST, f"tests/frameworks/{folder}", "--require", folder, env=environment)
@@ -144,7 +141,7 @@ def tests_core(session: nox.Session) -> None:
     version = next(version for version, python in CORE_PYTHONS.items() if python == session.python)
     for pins in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
-        session.run("pytest", *(session.posargs or CORE_TESTS), *(f"--ignore={path}" for path in UNSETTLED))
+        session.run("pytest", *(session.posargs or CORE_TESTS))
 
 
 @nox.session(python=DISTRIBUTED)
@@ -192,13 +189,6 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
-
-
-@nox.session
-def tests_delivery(session: nox.Session) -> None:
-    """Run the tests of killed, replayed and long interrupted deliveries, which are not settled yet."""
-    session.install(".[db-manager]", *TEST_TOOLS)
-    session.run("pytest", *(session.posargs or UNSETTLED))
 
 
 @nox.session

@@ -5,13 +5,15 @@ import inspect
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import katib_callbacks
-from katib_callbacks import ConfigurationError, MetricValueError
+from katib_callbacks import ConfigurationError, MetricValueError, _autolog, settings
 from katib_callbacks._autolog import CallbackArguments, lightning_callbacks
 from katib_callbacks._callback import ReportingCallback
 from katib_callbacks._switch import Switch, is_explicit
@@ -305,6 +307,20 @@ print(lightning_callbacks())
     out = " ".join(run(code, blocked=["lightning", "pytorch_lightning"]))
 
     assert out.startswith("autolog adds no callback: neither lightning nor"), "it goes on to where Lightning is needed"
+
+
+# -- documentation -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_a_call_that_works_and_variables_that_exist(autolog):
+    page = (Path(__file__).parents[2] / "docs" / "autolog.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    before = len(sys.meta_path)
+    exec(code, {})  # noqa: S102  our own page
+
+    assert _autolog._STATE.is_on
+    assert len(sys.meta_path) <= before + 1
+    assert set(re.findall(r"KATIB_[A-Z_]+", page)) <= {v for v in vars(settings).values() if isinstance(v, str)}
 
 
 # -- marks -----------------------------------------------------------------------------------------------------------

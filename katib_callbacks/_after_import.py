@@ -17,6 +17,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+_META_PATH = threading.Lock()
+"""Held while one of ours comes or goes: a list that is replaced would lose what is put into the old one meanwhile."""
+
 
 class AfterImport:
     """Calls an action once for each of some modules: at once if it is loaded, otherwise when it has been imported.
@@ -35,7 +38,8 @@ class AfterImport:
 
     def start(self) -> None:
         """Act on the modules that are loaded, and wait for the others. Imports nothing."""
-        sys.meta_path.insert(0, self)  # first, so that no import falls between
+        with _META_PATH:
+            sys.meta_path.insert(0, self)  # first of all, so that no import falls between
         for name in list(self._actions):
             if sys.modules.get(name) is None:  # None blocks the import of a module
                 continue
@@ -93,8 +97,9 @@ class AfterImport:
 
     def _leave_if_done(self) -> None:
         """Rebind the list: another thread may be walking it, and would skip the finder after one that is removed."""
-        if not self._actions and self in sys.meta_path:
-            sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
+        with _META_PATH:
+            if not self._actions and self in sys.meta_path:
+                sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
 
 
 def _find_spec(asking: object, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:

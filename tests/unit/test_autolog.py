@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,30 @@ def test_off_before_on_and_off_twice_are_fine(autolog):
     autolog(disable=True)
 
     assert sys.meta_path == before
+
+
+def test_threads_that_turn_it_on_and_off_leave_one_hook_or_none(autolog):
+    before, start = len(sys.meta_path), threading.Barrier(8)
+    errors = []
+
+    def toggle(number):
+        start.wait(60)
+        try:
+            for turn in range(100):
+                autolog(disable=(turn + number) % 2 == 1)
+        except Exception as error:  # noqa: BLE001  shown by the assertion
+            errors.append(error)
+
+    threads = [threading.Thread(target=toggle, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    autolog()
+    assert len(sys.meta_path) <= before + 1
+    autolog(disable=True)
+    assert len(sys.meta_path) == before
 
 
 LOADED = (

@@ -61,7 +61,8 @@ FILL = {
     "strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', '+' || (i / {trials}) || ' seconds'), 'loss', i FROM n",
     "mariadb": "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT CONCAT('trial-', seq MOD "
     "{trials}), '2026-01-01' + INTERVAL seq DIV {trials} SECOND, 'loss', seq FROM seq_0_to_{last}",
-    "postgresql": "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT 'trial-' || i % {trials}, "
+    "postgresql": "INSERT INTO observation_logs (trial_name, time, metric_name, value) "
+    "SELECT 'trial-' || i % {trials}, "
     "timestamp '2026-01-01' + i / {trials} * interval '1 second', 'loss', i FROM generate_series(0, {last}) AS i",
 }
 

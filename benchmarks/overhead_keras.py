@@ -6,10 +6,10 @@
     KERAS_BACKEND=tensorflow python benchmarks/overhead_keras.py --ray   # inside a Ray Train worker
 
 Each callback has a fit of its own in the same process, in turns, so that none finds the processor's caches warmed by
-another; all see ten metrics an epoch (five, each on training and validation data). Measured is the time between entering
-and leaving a callback's hooks of an epoch; the table has medians. The yardsticks are what Keras itself does to read its
-metrics once (``model.get_metrics_result()``, here of five metrics, since there is no read of ten), and a plain copy of
-the ``logs`` that it hands over, which is the least that anybody can do who keeps them.
+another; all see ten metrics an epoch (five, each on training and validation data). Measured is the time between
+entering and leaving a callback's hooks of an epoch; the table has medians. The yardsticks are what Keras itself does to
+read its metrics once (``model.get_metrics_result()``, here of five metrics, since there is no read of ten), and a plain
+copy of the ``logs`` that it hands over, which is the least that anybody can do who keeps them.
 
 Ours holds values back until training ends; what that delivery takes is printed apart. Peers that are not installed
 are named as such. What they do in an epoch:

@@ -19,6 +19,7 @@ from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store import ObservationLogStore
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.wire import reflection
+from katib_callbacks.wire.forks import keep_core_up
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """The most rows that Katib's own DB manager takes in a request (16,383), with names of 255 four-byte characters, come
@@ -153,6 +154,7 @@ class DBManager:
 
     def _serve(self) -> "_Running":
         check_address(self._listen_address)  # before the store is opened: an address in use leaves no new file behind
+        keep_core_up()
         with ExitStack() as undo:
             store = self._open_store()
             undo.callback(store.close)

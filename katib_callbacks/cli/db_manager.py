@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
         "--connect-timeout",
         "-connect-timeout",
         metavar="DURATION",
-        type=_duration,
+        type=duration,
         default=DEFAULT_CONNECT_TIMEOUT,
         help="how long to wait at the start for a database server (default: %(default)s)",
     )
@@ -179,7 +179,7 @@ def _wait_for(signals: "queue.SimpleQueue[int]") -> int:
             return signals.get(timeout=_SIGNAL_CHECK_INTERVAL_S)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
     """Return the seconds of a duration as Go writes it, such as ``1m30s``, or of a plain number."""
     if re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|us|ns|s))+", text, re.ASCII):
         return sum(

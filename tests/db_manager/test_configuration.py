@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from katib_callbacks import ConfigurationError
-from katib_callbacks.cli.db_manager import _duration, add_arguments, main
+from katib_callbacks.cli.db_manager import add_arguments, duration, main
 from katib_callbacks.cli.log_format import JsonFormatter
 from katib_callbacks.db_manager.configuration import database_url, is_initialized
 from katib_callbacks.settings import Runtime
@@ -95,13 +95,13 @@ def test_a_word_that_is_neither_yes_nor_no_is_refused():
     [("60s", 60), ("1m30s", 90), ("1.5h", 5_400), ("500ms", 0.5), ("90", 90), ("0", 0), ("2m", 120), ("1000us", 0.001)],
 )
 def test_durations_are_written_as_go_writes_them(text, seconds):
-    assert _duration(text) == pytest.approx(seconds)
+    assert duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["soon", "", "1 m", "-5s", "-1", "inf", "nan", "5x"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises((ValueError, argparse.ArgumentTypeError)):
-        _duration(text)
+        duration(text)
 
 
 @pytest.mark.parametrize("hyphens", ["-", "--"])

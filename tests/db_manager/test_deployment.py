@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import pytest
 from servers import STORES
 
+from katib_callbacks.cli import health_probe
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -46,6 +47,7 @@ def test_the_container_file_makes_katibs_command_for_katibs_user():
     assert "\nWORKDIR /app\n" in DOCKERFILE
     assert "\nUSER 1000\n" in DOCKERFILE
     assert "\nRUN ln -s venv/bin/katib-db-manager katib-db-manager\n" in DOCKERFILE
+    assert "\nRUN ln -s /app/venv/bin/katib-health-probe /bin/grpc_health_probe\n" in DOCKERFILE
     assert '".[mysql,postgres,prometheus]"' in DOCKERFILE
     for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
         for name in copied.split():
@@ -57,6 +59,27 @@ def test_the_console_script_has_katibs_name():
     done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=60)
     assert "--listen-address" in done.stdout
     assert "--connect-timeout" in done.stdout
+
+
+def test_the_probe_of_older_manifests_tells_by_its_exit_status(server, db, capfd):
+    host, _, port = server.address.rpartition(":")
+    script = Path(sys.executable).parent / "katib-health-probe"
+    patience = ["-connect-timeout=60s", "-rpc-timeout", "60s"]
+
+    def probe(*arguments):
+        return subprocess.run([script, *arguments], check=False, timeout=120).returncode
+
+    assert probe(f"-addr={host}:{port}", *patience) == 0
+    assert health_probe.main([f"-addr=:{port}", "-service", "api.v1.beta1.DBManager", *patience]) == 0
+    assert health_probe.main([f"--addr={host}:{port}", "--service=another", *patience]) == 3
+    db.rename(db.with_name("moved.db"))
+    assert health_probe.main([f"-addr={host}:{port}", *patience]) == 4
+    server.stop()
+    assert health_probe.main([f"-addr={host}:{port}", "-connect-timeout=100ms"]) == 2
+    out, err = capfd.readouterr()
+    assert out.splitlines() == ["serving", "serving", "not serving"]
+    assert "NOT_FOUND" in err
+    assert "no connection to 127.0.0.1" in err
 
 
 def test_the_patch_changes_katibs_deployment_alone_and_has_flags_that_there_are():

@@ -50,7 +50,8 @@ def probe(address: str, service: str, connect_timeout_s: float, rpc_timeout_s: f
             print(f"no connection to {target} within {connect_timeout_s:g} s", file=sys.stderr)
             return EXIT_UNREACHABLE
         request = messages.HealthCheckRequest(service=service).SerializeToString()
-        check: Any = channel.unary_unary(methods.HEALTH_CHECK, response_deserializer=messages.HealthCheckResponse.FromString)
+        answer = messages.HealthCheckResponse
+        check: Any = channel.unary_unary(methods.HEALTH_CHECK, response_deserializer=answer.FromString)
         try:
             status = check(request, timeout=rpc_timeout_s).status
         except grpc.RpcError as error:

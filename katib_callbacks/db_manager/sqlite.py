@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from katib_callbacks.db_manager.store_errors import BusyError
 from katib_callbacks.db_manager.table import METADATA, TRIAL_TIME, Row, Span
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 BUSY_TIMEOUT_S = 10.0
 """How long a call waits for another writer, of this process or another one. Clients retry what fails after it."""
+
+RESERVED_CONNECTIONS = 2
+"""One for whoever has the turn to write, one for health checks: neither ever waits for readers."""
 
 _OPEN_RETRY_INTERVAL_S = 0.02
 _WRITES = "katib_callbacks_writes"
@@ -36,7 +40,7 @@ class SQLiteDatabase:
 
     Args:
         url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
-        max_connections: How many threads may read or wait to write at once.
+        max_connections: How many threads may read at once.
 
     Raises:
         ConfigurationError: The URL names no plain file.
@@ -56,11 +60,12 @@ class SQLiteDatabase:
         # SQLite's own waiting polls and is unfair: 50 threads would starve some. This lock queues them; SQLite's
         # busy timeout is left for other processes.
         self._turn_to_write = threading.Lock()
+        self._places_to_read = threading.BoundedSemaphore(max_connections)
         self.url = url.set(database=str(self._path))
         self.engine: Engine = create_engine(
             self.url,
             poolclass=QueuePool,
-            pool_size=max_connections,
+            pool_size=max_connections + RESERVED_CONNECTIONS,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
             connect_args={"timeout": BUSY_TIMEOUT_S},
@@ -94,13 +99,20 @@ class SQLiteDatabase:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that sees one state of the database and waits for nobody."""
+        """Open a transaction that sees one state of the database and waits for other readers alone."""
+        if not self._places_to_read.acquire(timeout=BUSY_TIMEOUT_S):
+            raise BusyError(f"too many are reading: no place within {BUSY_TIMEOUT_S:g} s")
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        finally:
+            self._places_to_read.release()
+
+    @contextmanager
+    def checking(self) -> Iterator[Connection]:
+        """Open a transaction past everybody who waits."""
         with self.engine.begin() as connection:
             yield connection
-
-    def checking(self) -> AbstractContextManager[Connection]:
-        """Open a transaction as :meth:`reading` does: nobody is waited for here."""
-        return self.reading()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:  # noqa: ARG002  there is one lock for all

@@ -231,6 +231,21 @@ def test_more_calls_than_there_is_room_for_are_told_to_try_again_and_health_is_a
             assert len(rows) == (0 if refusal else 2_000)
 
 
+def test_readers_that_take_every_connection_hold_up_neither_writers_nor_health(database_url, open_channel, make_logs):
+    with DBManager(database_url, max_connections=4) as db_manager, contextlib.ExitStack() as readers:
+        stub = DBManagerStub(open_channel(db_manager.address))
+        for _ in range(4 if database_url.startswith("sqlite") else 2):
+            readers.enter_context(db_manager._running.store._database.reading())
+        for number in range(3):
+            stub.report("t", make_logs(number, name=f"m{number}"), timeout_s=60)
+        assert stub.is_serving(timeout_s=60)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(stub.get, "t", timeout_s=60)
+            assert not waiting.done()
+            readers.close()
+            assert len(waiting.result(timeout=60)) == 3
+
+
 # -- metrics -------------------------------------------------------------------------------------------------------
 
 

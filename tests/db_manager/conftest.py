@@ -101,17 +101,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def database_server() -> Iterator[Callable[[str], DatabaseServer]]:
-    """Servers that all tests share, each started when it is first asked for; whoever kills one starts it again."""
-    with ExitStack() as running:
-        servers: dict[str, DatabaseServer] = {}
+def running_servers() -> Iterator[dict[str, DatabaseServer]]:
+    """Those that all tests share, each started when it is first asked for; whoever kills one starts it again."""
+    servers: dict[str, DatabaseServer] = {}
+    yield servers
+    for server in servers.values():
+        server.remove()
 
-        def get(name: str) -> DatabaseServer:
-            if name not in servers:
-                servers[name] = running.enter_context(SERVERS[name]())
-            return servers[name]
 
-        yield get
+@pytest.fixture
+def database_server(running_servers: dict[str, DatabaseServer]) -> Iterator[Callable[[str], DatabaseServer]]:
+    """Return a server by its name; the databases that the test makes in it are dropped."""
+
+    def get(name: str) -> DatabaseServer:
+        if name not in running_servers:
+            running_servers[name] = SERVERS[name]().__enter__()
+        return running_servers[name]
+
+    yield get
+    for server in running_servers.values():
+        server.drop_databases()
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class DatabaseServer:
             self.port = int(free.getsockname()[1])
         self.process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._dropped = 0
 
     def __enter__(self):
         try:
@@ -121,6 +122,16 @@ class DatabaseServer:
         name = f"katib_{self._databases}"
         self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
+
+    def drop_databases(self) -> None:
+        """Drop what was made so far: a server that is killed syncs every file that it has before it answers again."""
+        while self._dropped < self._databases:
+            self._dropped += 1
+            self.drop(f"katib_{self._dropped}")
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever uses it."""
+        self.execute(f"DROP DATABASE {name}")
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""
@@ -232,7 +243,7 @@ class PostgreSQLServer(DatabaseServer):
         return self._as_user(
             find("postgres", "postgresql"),
             *("-D", f"{self.folder}/data", "-p", str(self.port), "-k", str(self.folder)),
-            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=40"),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=40", "-c", "recovery_init_sync_method=syncfs"),
         )
 
     def prepare(self) -> None:
@@ -252,6 +263,9 @@ class PostgreSQLServer(DatabaseServer):
         ) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+    def drop(self, name: str) -> None:
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def kill_connections(self) -> int:
         return len(self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'katib'"))

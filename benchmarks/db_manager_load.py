@@ -1,9 +1,10 @@
 """The DB manager under load, on every store: ``db_manager_load.py --stores sqlite,mariadb,postgresql``.
 
 10,000 calls of one row from 100 clients, 100 calls of 100 rows from 100 clients, beside a grpcio server that answers
-and does nothing; and reads of a trial among 2 million rows. Servers and clients are processes of their own on one
-machine; every answer comes after the commit is on disk. Each load is repeated, alternating with the server that does
-nothing, and the medians are shown. MariaDB and PostgreSQL are started on free ports, as the tests do.
+and does nothing; and reads of a trial of 100 rows among 2 million, which 20,000 trials sent ten at a time in turn.
+Servers and clients are processes of their own on one machine; every answer comes after the commit is on disk. Each load
+is repeated, alternating with the server that does nothing, and the medians are shown. MariaDB and PostgreSQL are
+started on free ports, as the tests do.
 """
 
 import argparse
@@ -55,15 +56,15 @@ server.start()
 server.wait_for_termination()
 """
 
+INSERT = "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT "
 FILL = {
-    "sqlite": "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {rows}) "
-    "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT 'trial-' || (i % {trials}), "
-    "strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', '+' || (i / {trials}) || ' seconds'), 'loss', i FROM n",
-    "mariadb": "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT CONCAT('trial-', seq MOD "
-    "{trials}), '2026-01-01' + INTERVAL seq DIV {trials} SECOND, 'loss', seq FROM seq_0_to_{last}",
-    "postgresql": "INSERT INTO observation_logs (trial_name, time, metric_name, value) "
-    "SELECT 'trial-' || i % {trials}, "
-    "timestamp '2026-01-01' + i / {trials} * interval '1 second', 'loss', i FROM generate_series(0, {last}) AS i",
+    "sqlite": f"WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {{rows}}) {INSERT}"
+    "'trial-' || (i / 10 % {trials}), strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', "
+    "'+' || (i % 10 + i / 10 / {trials} * 10) || ' seconds'), 'loss', i FROM n",
+    "mariadb": INSERT + "CONCAT('trial-', seq DIV 10 MOD {trials}), '2026-01-01' + INTERVAL "
+    "(seq MOD 10 + seq DIV 10 DIV {trials} * 10) SECOND, 'loss', seq FROM seq_0_to_{last}",
+    "postgresql": INSERT + "'trial-' || i / 10 % {trials}, timestamp '2026-01-01' + "
+    "(i % 10 + i / 10 / {trials} * 10) * interval '1 second', 'loss', i FROM generate_series(0, {last}) AS i",
 }
 
 

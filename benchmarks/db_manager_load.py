@@ -58,8 +58,9 @@ server.wait_for_termination()
 
 INSERT = "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT "
 FILL = {
-    "sqlite": f"WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {{rows}}) {INSERT}"
-    "'trial-' || (i / 10 % {trials}), strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', "
+    "sqlite": "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {rows}) "  # noqa: S608  numbers alone
+    + INSERT
+    + "'trial-' || (i / 10 % {trials}), strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', "
     "'+' || (i % 10 + i / 10 / {trials} * 10) || ' seconds'), 'loss', i FROM n",
     "mariadb": INSERT + "CONCAT('trial-', seq DIV 10 MOD {trials}), '2026-01-01' + INTERVAL "
     "(seq MOD 10 + seq DIV 10 DIV {trials} * 10) SECOND, 'loss', seq FROM seq_0_to_{last}",

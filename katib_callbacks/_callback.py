@@ -1,7 +1,7 @@
 """ReportingCallback: the arguments and attributes that the three frameworks' callbacks have in common."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.recorder import MetricRecorder
@@ -47,6 +47,7 @@ class ReportingCallback:
     """
 
     _is_mode_deferred = False
+    _lent: frozenset[str] = frozenset()  # attributes that hold what the framework lends to every callback it calls
 
     def __init__(
         self,
@@ -80,6 +81,10 @@ class ReportingCallback:
     def receipt(self) -> "ReportReceipt | None":
         """What the last delivery answered; None before it, after one that failed, and off rank zero."""
         return self._recorder.receipt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind in copies and pickles what was lent: the model, and with it the trainer."""
+        return {name: value for name, value in self.__dict__.items() if name not in self._lent}
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:

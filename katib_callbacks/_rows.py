@@ -66,7 +66,8 @@ class RowBuffer:
             self.close()
             self._open = Row(key, now, {})
             self.row_count += 1
-        self._open.values.update(values)
+        if self._report != "final":  # which needs the latest values alone
+            self._open.values.update(values)
         self.latest.update(values)
         return is_new_row
 

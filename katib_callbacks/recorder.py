@@ -200,7 +200,8 @@ class MetricRecorder:
         """
         if not values:
             return
-        self._seen.update(dict.fromkeys(values))
+        if not self._has_all:  # the messages alone need them
+            self._seen.update(dict.fromkeys(values))
         is_new_row = self._rows.add(self._selected(values), key=row, now=self._runtime.now())
         if is_new_row and not self._has_all and self._rows.row_count > 1:  # so the first row is complete
             self._warn_early(is_awaited)

@@ -25,6 +25,7 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
+_NUMBERS = frozenset({float, int})
 _BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen"})
 _BOOKKEEPING_SUFFIXES = ("_runtime", "_per_second", "_model_preparation_time", "_jit_compilation_time")
 
@@ -83,7 +84,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report a ``trainer.evaluate`` after training."""
         del args, state, control
-        self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
+        if self._read is None:
+            self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report what was named of a ``trainer.predict`` after training."""
@@ -106,13 +108,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._read = len(state.log_history)
         for row in rows:
             values = row
-            tensors = {
-                name: value.detach().clone()
-                for name, value in row.items()
-                if type(value) is not float and hasattr(value, "clone")
-            }
-            if tensors:  # the user may go on to change them in place
-                values = {**row, **tensors}
+            if not _NUMBERS.issuperset(map(type, row.values())):  # the user may go on to change tensors in place
+                values = {
+                    name: value.detach().clone() if hasattr(value, "clone") else value for name, value in row.items()
+                }
             step = row.get("step", state.global_step)
             if "loss" in row:
                 self._warn_of_filter(args, row)

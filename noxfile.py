@@ -23,6 +23,30 @@ TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
 FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate", "optuna"]
 
+TENSORFLOW = ["keras", "tensorflow", "tf_keras", "scikit-learn", "cloudpickle"]
+
+MINIMUM = [
+    *("lightning==2.0.0", "pytorch-lightning==2.0.0"),
+    "lightning-cloud==0.5.32",  # later ones lack what lightning 2.0.0 imports
+    "setuptools<81",  # later ones lack pkg_resources
+    *("transformers==4.46.1", "accelerate==0.26.0"),  # 4.46.0 was withdrawn from PyPI
+    *("keras==3.0.0", "tensorflow==2.16.1", "tf_keras==2.16.0", "jax==0.4.20", "jaxlib==0.4.20"),
+    "numpy<2",  # for all of these
+    *("scikit-learn", "optuna"),
+]
+"""The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+
+MINIMUM_RUNS = [
+    ("lightning", {}),
+    ("transformers", {}),
+    *(("keras", {"KERAS_BACKEND": backend}) for backend in ("torch", "jax", "tensorflow")),
+    *((numbers, {}) for numbers in ("jax", "tensorflow", "torch")),
+]
+"""Folders of tests/frameworks and the environment of each: a process a folder, so that each imports its own."""
+
+PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
+"""Whose callbacks are measured beside ours."""
+
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
 
@@ -126,6 +150,29 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_tensorflow(session: nox.Session) -> None:
+    """Test Keras on TensorFlow, and its predecessor tf_keras. They need no torch."""
+    session.install("-e", ".[db-manager]", *TENSORFLOW, *TEST_TOOLS)
+    folders = ["tests/frameworks/keras", "tests/frameworks/tensorflow", "--require", "keras,tensorflow"]
+    session.run("pytest", *(session.posargs or folders), env={"KERAS_BACKEND": "tensorflow"})
+
+
+@nox.session(python=SDK_PYTHON)
+def tests_minimum(session: nox.Session) -> None:
+    """Test the oldest frameworks that are supported; there are wheels of them for Python 3.11 and 3.10."""
+    if SDK_PYTHON is None:
+        _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
+        return
+    _install_torch(session)
+    session.install("-e", ".[db-manager]", *MINIMUM, *TEST_TOOLS)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    for framework, variables in MINIMUM_RUNS:
+        session.run("pytest", f"tests/frameworks/{framework}", "--require", framework, env=variables)
+
+
+@nox.session
 @nox.parametrize("python", [nox.param(python, id=version) for version, python in CORE_PYTHONS.items() if python])
 def tests_core(session: nox.Session) -> None:
     """Test the core, as its wheel installs it, on one Python with one set of dependencies after another."""
@@ -154,6 +201,23 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session(python=SDK_PYTHON)
+def bench_overhead(session: nox.Session) -> None:
+    """Measure what the callbacks cost an epoch, beside those of Ray, Optuna and MLflow."""
+    if SDK_PYTHON is None:
+        _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
+        return
+    _install_torch(session)
+    session.install("-e", ".[db-manager]", "lightning", "keras", "tensorflow", "transformers", "accelerate", *PEERS)
+    for framework, variables in [
+        ("lightning", {}),
+        ("keras", {"KERAS_BACKEND": "tensorflow"}),  # the one that Ray's callback works on
+        ("keras", {"KERAS_BACKEND": "torch"}),
+        ("transformers", {}),
+    ]:
+        session.run("python", "benchmarks/overhead.py", framework, *session.posargs, env=variables)
 
 
 @nox.session

@@ -143,25 +143,33 @@ def to_number(name: str, value: Any) -> float:
 
 def _to_python(value: Any) -> tuple[float, bool]:
     """Return the Python float of ``value`` and whether its precision is known to be that of a Python float."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # what nearly all are, and read in every epoch
+        scalar = value.item()
+        if type(scalar) is float or type(scalar) is int:
+            return float(scalar), False
     if isinstance(value, (bool, str, bytes, bytearray, complex)) or value is None:
         raise MetricValueError(f"a {type(value).__name__} is not a number ({_shorten(repr(value))})")
     if isinstance(value, (int, float)) and not hasattr(value, "dtype"):
         return float(value), True
-    scalar = value
-    if not hasattr(scalar, "item") and hasattr(scalar, "numpy"):  # TensorFlow
-        scalar = scalar.numpy()
-    if hasattr(scalar, "item"):
-        size = _element_count(scalar)
-        if size is not None and size != 1:
-            raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
-        if getattr(scalar, "shape", None):  # older JAX calls float(), which numpy is giving up for these
-            scalar = scalar.reshape(())
-        scalar = scalar.item()
+    scalar = _only_element(value)
     if isinstance(scalar, (bool, str, bytes, complex)) or scalar is None:
         raise MetricValueError(f"a {_describe_type(value)} holding a {type(scalar).__name__} is not a number")
     if not hasattr(scalar, "__float__") and not hasattr(scalar, "__index__"):
         raise MetricValueError(f"a {_describe_type(value)} is not a number")
     return float(scalar), False
+
+
+def _only_element(value: Any) -> Any:
+    """Return the element of an array, and what is no array as it is."""
+    array = value.numpy() if not hasattr(value, "item") and hasattr(value, "numpy") else value  # TensorFlow
+    if not hasattr(array, "item"):
+        return array
+    size = _element_count(array)
+    if size is not None and size != 1:
+        raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
+    if getattr(array, "shape", None):  # older JAX calls float(), which numpy is giving up for these
+        array = array.reshape(())
+    return array.item()
 
 
 def _element_count(array: Any) -> int | None:

@@ -114,7 +114,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
                 }
             step = row.get("step", state.global_step)
             if "loss" in row:
-                self._warn_of_filter(args, row)
+                if not self._has_warned_of_filter and args.logging_nan_inf_filter:
+                    self._warn_of_filter(args, row)
             elif "train_runtime" in row and state.global_step == self._first_step:
                 values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
             if best_step is not None and step != best_step:
@@ -130,7 +131,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _warn_of_filter(self, args: Any, row: Mapping[str, Any]) -> None:
         """Say once that a loss is none. With float16, a gradient's norm that is not finite alone is nothing unusual."""
         loss = row["loss"]
-        if self._has_warned_of_filter or not args.logging_nan_inf_filter or not isinstance(loss, float):
+        if not isinstance(loss, float):
             return
         norm = row.get("grad_norm", math.nan if loss == 0.0 else 0.0)  # without clipping it may not be logged
         if isinstance(norm, float) and not math.isfinite(norm) and (loss == 0.0 or not args.fp16):

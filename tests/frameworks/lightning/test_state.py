@@ -1,10 +1,8 @@
 """Copies, pickles, checkpoints, Lightning's tuner."""
 
-import copy
 import pickle
 from inspect import signature
 
-import cloudpickle
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -21,15 +19,6 @@ def rows(katib_db_manager):
     return [(row.name, row.value) for row in katib_db_manager.metrics()]
 
 
-@pytest.mark.parametrize(
-    "copied",
-    [
-        copy.deepcopy,
-        lambda callback: pickle.loads(pickle.dumps(callback)),  # noqa: S301  our own bytes
-        lambda callback: cloudpickle.loads(cloudpickle.dumps(callback)),
-    ],
-    ids=["deepcopy", "pickle", "cloudpickle"],
-)
 @pytest.mark.parametrize("is_used", [False, True])
 def test_a_copy_reports_like_the_original(katib_db_manager, make_trainer, module, loader, copied, is_used):
     callback = KatibReportCallback("val_acc")

@@ -21,7 +21,7 @@ def test_integers_go_out_as_they_are():
 def test_a_symbolic_tensor_is_refused():
     refusals = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def trace(tensor):
         with pytest.raises(MetricValueError, match=r"metric 'loss': a .*Tensor .*") as refusal:
             to_number("loss", tensor)

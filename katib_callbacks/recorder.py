@@ -163,14 +163,18 @@ class MetricRecorder:
         if self._is_disabled:
             logger.info("%s is set: nothing will be reported.", settings.DISABLE)
             return False
+        rank = process_rank(self._runtime.environ(), framework=framework)
         if self._trial_name is None:
-            level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-            logger.log(level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME)
+            if rank.is_global_zero:  # one line, however many processes there are
+                level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
+                logger.log(
+                    level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
+                )
             return False
-        self._rank = process_rank(self._runtime.environ(), framework=framework)
-        if not self._rank.is_global_zero and self._rank != framework:
-            logger.info("This process is %s, not rank zero: it reports nothing.", self._rank)
-        return self._rank.is_global_zero
+        if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        self._rank = rank
+        return rank.is_global_zero
 
     def record(
         self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] | None = None

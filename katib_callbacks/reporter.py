@@ -136,6 +136,7 @@ class KatibReporter:
                 f"has to be the first of sinks ({settings.SINKS})"
             )
         self._is_closed = False
+        self._silenced_by: ProcessRank | None = None
         self._pid = os.getpid()
         self._own_sinks: dict[str, MetricSink] = {}
 
@@ -237,7 +238,9 @@ class KatibReporter:
         rank = process_rank(self._runtime.environ()) if rank is None else rank
         if rank.is_global_zero:
             return None
-        logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        if rank != self._silenced_by:  # once, not for every report of a loop
+            self._silenced_by = rank
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         return self._skip(str(rank))
 
     def _skip(self, reason: str) -> ReportReceipt:

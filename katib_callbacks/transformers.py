@@ -51,6 +51,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
         del control
+        if self._is_superfluous():
+            self._read = None
+            self._recorder.abandon()
+            return
         strategies = {"loss": args.logging_strategy, "eval": args.eval_strategy}
         self._awaited = frozenset(kind for kind, strategy in strategies.items() if strategy != "no")
         self._has_warned_of_filter = False

@@ -17,6 +17,7 @@ from katib_callbacks.db_manager.store import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import KatibCallbacksError, StoreError
 from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire.forks import keep_core_up
 from katib_callbacks.wire.server import DBManagerServicer, HealthServicer
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
@@ -119,6 +120,7 @@ class _Running:
 
 def _serve(db: str, listen_address: str) -> _Running:
     check_address(listen_address)  # before the store is opened: an address in use leaves no new file behind
+    keep_core_up()
     with ExitStack() as undo:
         store = ObservationLogStore(db, max_connections=MAX_CALLS)
         undo.callback(store.close)

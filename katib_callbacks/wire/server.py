@@ -54,10 +54,24 @@ def _generic_handler(handlers: dict[str, tuple[Any, Any]]) -> grpc.GenericRpcHan
         service,
         {
             path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(
-                method,
-                request_deserializer=request.FromString,
-                response_serializer=lambda reply: reply.SerializeToString(),
+                _parsing(method, request), response_serializer=lambda reply: reply.SerializeToString()
             )
             for path, (method, request) in handlers.items()
         },
     )
+
+
+def _parsing(method: Any, request: Any) -> Any:
+    """Parse here and not as gRPC's deserializer.
+
+    gRPC would answer INTERNAL, as if the server were at fault, and before 1.65 keep the call and its socket for ever.
+    """
+
+    def handle(data: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            message = request.FromString(data)
+        except Exception:  # noqa: BLE001  each protobuf has an error of its own for it, and some a ValueError
+            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.name}")
+        return method(message, context)
+
+    return handle

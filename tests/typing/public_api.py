@@ -27,6 +27,7 @@ from katib_callbacks import (
     StoredMetricLog,
     StoreError,
     UnavailableError,
+    autolog,
     report_metrics,
 )
 from katib_callbacks.lightning import KatibReportCallback
@@ -143,6 +144,16 @@ def callbacks(reporter: KatibReporter) -> None:
     KatibReportCallback(report="last")  # type: ignore[arg-type]
     KatibReportCallback(mode="lower")  # type: ignore[arg-type]
     KatibReportCallback("val_acc", "final")  # type: ignore[call-arg]
+
+
+def without_code(reporter: KatibReporter) -> None:
+    """Turn autolog on, with the callbacks' arguments by name, and off."""
+    autolog()
+    autolog(metrics={"accuracy": "val_acc"}, report="best", monitor="val_loss", mode="min", reporter=reporter)
+    autolog(disable=True)
+    autolog(report="last")  # type: ignore[arg-type]
+    autolog(metric="val_acc")  # type: ignore[call-arg]
+    autolog("val_acc")  # type: ignore[call-arg, arg-type]
 
 
 def the_package() -> None:

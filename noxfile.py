@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nox
@@ -24,10 +24,29 @@ TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
 FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate", "optuna"]
 
+TENSORFLOW = ["keras", "tensorflow", "tf_keras", "scikit-learn", "cloudpickle"]
+
+MINIMUM = [
+    *("lightning==2.0.0", "pytorch-lightning==2.0.0"),
+    "lightning-cloud==0.5.32",  # later ones lack what lightning 2.0.0 imports
+    "setuptools<81",  # later ones lack pkg_resources
+    *("transformers==4.46.1", "accelerate==0.26.0"),  # 4.46.0 was withdrawn from PyPI
+    *("keras==3.0.0", "tensorflow==2.16.1", "tf_keras==2.16.0", "jax==0.4.20", "jaxlib==0.4.20"),
+    "numpy<2",  # for all of these
+    *("scikit-learn", "optuna"),
+]
+"""The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+
+PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
+"""Whose callbacks are measured beside ours."""
+
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
+
+PROTOBUF_TESTS = ["tests/unit", "tests/db_manager", "tests/cli"]
+"""What another release of protobuf can break: a report's bytes are written without it."""
 
 FRAMEWORK_TESTS = {
     "jax": {},
@@ -40,6 +59,9 @@ FRAMEWORK_TESTS = {
 """Folders of tests/frameworks, each run in a process of its own, as a user's training is: what one framework does at
 import (JAX, for one, warns at every later fork) must not reach another one's tests, nor the core's."""
 
+MINIMUM_TESTS = {**FRAMEWORK_TESTS, "keras on tensorflow": {"KERAS_BACKEND": "tensorflow"}, "tensorflow": {}}
+"""The same for the oldest frameworks."""
+
 DISTRIBUTED_PYTHON = "3.11"
 """The Python of `tests_distributed`: the one whose torch, JAX and TensorFlow were seen to work together."""
 
@@ -48,10 +70,10 @@ FLOOR = ["grpcio==1.62.3", "protobuf==4.21.1", "sqlalchemy==2.0.0"]
 
 CORE_PINS = {
     # protobuf 4 raises SystemError where warnings are errors on Python 3.12 and later, so its end is tested on 3.10.
-    "3.10": [FLOOR, ["grpcio", "protobuf==4.25.*", "sqlalchemy"]],
-    "3.13": [["grpcio", "protobuf", "sqlalchemy"]],
+    "3.10": [(FLOOR, CORE_TESTS), (["grpcio", "protobuf==4.25.*", "sqlalchemy"], PROTOBUF_TESTS)],
+    "3.13": [(["grpcio", "protobuf", "sqlalchemy"], CORE_TESTS)],
 }
-"""On which Pythons the core is tested, and with what, one after the other in one environment."""
+"""On which Pythons the core is tested, with what, and which part of it, one after the other in one environment."""
 
 SDK = ["kubeflow-katib==0.19.0"]
 SDK_PYTHONS = ["3.11", "3.10"]
@@ -103,6 +125,12 @@ def _install_torch(session: nox.Session) -> None:
     session.install(TORCH)
 
 
+def _test_frameworks(session: nox.Session, runs: Mapping[str, Mapping[str, str]], pytest: Sequence[str]) -> None:
+    for name, environment in runs.items():
+        folder = name.partition(" ")[0]
+        session.run(*pytest, f"tests/frameworks/{folder}", "--require", folder, env=environment)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Train a model as a trial, against an embedded DB manager, and show what that holds."""
@@ -126,12 +154,32 @@ def tests(session: nox.Session) -> None:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
     session.run(*COVERED_PYTEST, *CORE_TESTS)
-    for name, environment in FRAMEWORK_TESTS.items():
-        folder = name.partition(" ")[0]
-        session.run(*COVERED_PYTEST, f"tests/frameworks/{folder}", "--require", folder, env=environment)
+    _test_frameworks(session, FRAMEWORK_TESTS, COVERED_PYTEST)
     session.run(*COVERED_PYTEST, "tests/examples")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def tests_tensorflow(session: nox.Session) -> None:
+    """Test Keras on TensorFlow, and its predecessor tf_keras. They need no torch."""
+    session.install("-e", ".[db-manager]", *TENSORFLOW, *TEST_TOOLS)
+    folders = ["tests/frameworks/keras", "tests/frameworks/tensorflow", "--require", "keras,tensorflow"]
+    session.run("pytest", *(session.posargs or folders), env={"KERAS_BACKEND": "tensorflow"})
+
+
+@nox.session(python=SDK_PYTHON)
+def tests_minimum(session: nox.Session) -> None:
+    """Test the oldest frameworks that are supported; there are wheels of them for Python 3.11 and 3.10."""
+    if SDK_PYTHON is None:
+        _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
+        return
+    _install_torch(session)
+    session.install("-e", ".[db-manager]", *MINIMUM, *TEST_TOOLS)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    _test_frameworks(session, MINIMUM_TESTS, ["pytest"])
 
 
 @nox.session
@@ -139,9 +187,9 @@ def tests(session: nox.Session) -> None:
 def tests_core(session: nox.Session) -> None:
     """Test the core, as its wheel installs it, on one Python with one set of dependencies after another."""
     version = next(version for version, python in CORE_PYTHONS.items() if python == session.python)
-    for pins in CORE_PINS[version]:
+    for pins, folders in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
-        session.run("pytest", *(session.posargs or CORE_TESTS))
+        session.run("pytest", *(session.posargs or folders))
 
 
 @nox.session(python=DISTRIBUTED)
@@ -189,6 +237,23 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session(python=SDK_PYTHON)
+def bench_overhead(session: nox.Session) -> None:
+    """Measure what the callbacks cost an epoch, beside those of Ray, Optuna and MLflow."""
+    if SDK_PYTHON is None:
+        _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
+        return
+    _install_torch(session)
+    session.install("-e", ".[db-manager]", "lightning", "keras", "tensorflow", "transformers", "accelerate", *PEERS)
+    for framework, variables in [
+        ("lightning", {}),
+        ("keras", {"KERAS_BACKEND": "tensorflow"}),  # the one that Ray's callback works on
+        ("keras", {"KERAS_BACKEND": "torch"}),
+        ("transformers", {}),
+    ]:
+        session.run("python", "benchmarks/overhead.py", framework, *session.posargs, env=variables)
 
 
 @nox.session

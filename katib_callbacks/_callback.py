@@ -47,6 +47,7 @@ class ReportingCallback:
     """
 
     _is_mode_deferred = False
+    _lent: frozenset[str] = frozenset()  # attributes that hold what the framework lends to every callback it calls
     _autolog: Any = None  # katib_callbacks._switch.Switch, in a callback that autolog made
 
     def __init__(
@@ -81,6 +82,10 @@ class ReportingCallback:
     def receipt(self) -> "ReportReceipt | None":
         """What the last delivery answered; None before it, after one that failed, and off rank zero."""
         return self._recorder.receipt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind in copies and pickles what was lent: the model, and with it the trainer."""
+        return {name: value for name, value in self.__dict__.items() if name not in self._lent}
 
     def _is_superfluous(self, callbacks: Iterable[object] = ()) -> bool:
         """Say whether autolog made this callback, and the run that begins is not to be reported by it.

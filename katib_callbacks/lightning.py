@@ -43,6 +43,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     ``after_training`` says. A run resumed from a checkpoint goes on with the rows of the run that wrote it.
     """
 
+    _lent = frozenset({"log", "log_dict"})  # methods of the module
     _shown: Mapping[str, Any] = MappingProxyType({})  # what callback_metrics showed last
 
     @property

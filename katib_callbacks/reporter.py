@@ -60,8 +60,10 @@ class KatibReporter:
     """Reports metrics of this trial, synchronously, from global rank zero alone.
 
     Making one opens nothing. Each report opens a channel, delivers, and closes it again, so that a reporter may be used
-    by several threads, after a fork, and pickled to another process. Every option is None by default and resolved
-    once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the default.
+    by several threads and pickled to another process. After a fork it may be used as well: where gRPC had been loaded
+    before, a fresh interpreter delivers, since gRPC does not survive a fork. Every option is None by default and
+    resolved once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the
+    default.
 
     Args:
         db_manager_address: ``host:port``. Variable ``KATIB_DB_MANAGER_ADDRESS``; default Katib's own,

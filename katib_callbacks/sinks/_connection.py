@@ -86,10 +86,12 @@ class Connection:
 
     def drop(self) -> None:
         """Close the channel; the next call opens another."""
-        with self._lock:
-            channel, self._channel, self._stub = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        with calling(self):
+            with self._lock:
+                channel, self._channel, self._stub = self._channel, None, None
+            if channel is not None:
+                channel.close()
+            del channel  # what is left of it is freed here too, where no fork can meet it
 
     def close(self) -> None:
         """End the call in flight, and let no other begin. May be called by any thread, and twice."""

@@ -7,7 +7,7 @@ hangs for ever in the parent itself if the core is just shutting down (https://g
 https://github.com/grpc/grpc/issues/31885 have more). Hence three rules, each kept by one function:
 
 - :func:`keep_core_up`: the core is never shut down;
-- :func:`calling`: a fork waits for the calls in flight, ends those that take long, and finds no channel open;
+- :func:`calling`: a fork waits while a thread is in gRPC, ends calls that take long, and finds no channel open;
 - :func:`is_core_inherited`: a child that was forked after gRPC was loaded does not use it.
 """
 
@@ -63,7 +63,10 @@ def is_core_inherited() -> bool:
 
 @contextlib.contextmanager
 def calling(caller: Droppable) -> Iterator[None]:
-    """Keep forks away while the block is in a call, for a while; then ``caller`` is dropped, so that the call fails."""
+    """Keep forks away while the block is in gRPC, for a while; then ``caller`` is dropped, so that its call fails.
+
+    The opening of channels, calls and the closing of channels belong in such blocks; they may be nested.
+    """
     global _calls  # noqa: PLW0603  one for the process
     with _turn:
         _callers.add(caller)

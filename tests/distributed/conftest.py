@@ -128,6 +128,7 @@ def trial(tmp_path, katib_db_manager):
             "KATIB_TRIAL_NAME": katib_db_manager.trial_name,
             "KATIB_DB_MANAGER_ADDRESS": door.address,
             "KATIB_TEST_FOLDER": str(folder),
+            "KATIB_TEST_LIMIT_S": str(2 * LIMIT_S + BLOCK_S),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(PROGRAMS), os.environ.get("PYTHONPATH")])),
         }
         processes = Processes(folder, environ, limit_s=LIMIT_S + BLOCK_S)

@@ -4,6 +4,7 @@ Import it before everything else: it sees threads and sockets from then on.
 """
 
 import atexit
+import faulthandler
 import json
 import logging
 import os
@@ -50,6 +51,7 @@ class _Listener(logging.Handler):
 
 logging.basicConfig(level=logging.INFO, format="%(process)d %(name)s: %(message)s")
 logging.getLogger("katib_callbacks").addHandler(_Listener())
+faulthandler.dump_traceback_later(float(os.environ["KATIB_TEST_LIMIT_S"]), exit=True)  # if the test itself was killed
 sys.addaudithook(_see_socket)
 threading.setprofile(_see_thread)
 

@@ -264,6 +264,22 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def databases(session: nox.Session) -> None:
+    """Test the DB manager on MariaDB and PostgreSQL, which it starts for itself; a missing server is a failure."""
+    session.install(
+        ".[mysql,postgres,prometheus]", *TEST_TOOLS, "pyyaml", "grpcio-reflection", "grpcio-health-checking"
+    )
+    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": "mariadb,postgresql"})
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Send a DB manager random and mutated requests. Arguments replace ``--seconds 60 --seed 1``."""
+    session.install(".[db-manager]", *TEST_TOOLS)
+    session.run("python", "tests/db_manager/fuzz.py", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check rules and format."""
     session.install("ruff==0.17.*")

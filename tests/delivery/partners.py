@@ -318,6 +318,7 @@ class DBManagerProcess:
             [
                 *(sys.executable, "-m", "katib_callbacks.cli", "db-manager"),
                 *("--listen", self.address, "--db", f"sqlite:///{self._db}"),
+                "--keep-duplicates",  # as Katib's own: what comes twice must be seen twice
             ],
             stdout=subprocess.PIPE,
             text=True,

@@ -21,7 +21,7 @@ def process(tmp_path):
 
 @pytest.fixture
 def line(tmp_path):
-    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as server, Proxy(server.address) as line:
+    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}", keep_duplicates=True) as server, Proxy(server.address) as line:
         line.server_address = server.address
         yield line
 

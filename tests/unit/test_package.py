@@ -42,7 +42,7 @@ MAY_IMPORT_DB_MANAGER = {"cli", "testing"}
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
     "sinks": {"grpc"},
-    "db_manager": {"grpc", "sqlalchemy"},
+    "db_manager": {"grpc", "sqlalchemy", "prometheus_client"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

@@ -13,6 +13,7 @@ minimised objective and the max of a maximised one:
   algorithm compares first rows, so it needs ``history``.
 """
 
+import copy
 import functools
 import logging
 import math
@@ -55,7 +56,8 @@ class MetricRecorder:
         on_missing: What to do if a named metric never appeared.
         on_nan: What to do with NaN and the infinities.
         on_error: What to do if the delivery failed.
-        reporter: Used, and left open. Otherwise one is made for each delivery and closed after it.
+        reporter: Used, and left open. Otherwise one is made from the environment now, and a copy of it is used for each
+            delivery and closed after it.
         is_bookkeeping: Given a name and all names beside it, says whether the framework shows it for its own purposes;
             such metrics are reported only when they are named.
         is_mode_deferred: Whether the framework itself may tell the mode when training starts.
@@ -93,7 +95,8 @@ class MetricRecorder:
         self._on_error = pick(settings.OnError, "on_error", on_error, "warn")
         self._is_bookkeeping = is_bookkeeping
         self._runtime = _runtime
-        self._reporter = reporter
+        self._reporter = self._reporter_of_environment() if reporter is None else reporter
+        self._is_reporter_lent = reporter is not None
 
         for name in self._selection or ():
             check_name(name)
@@ -107,7 +110,7 @@ class MetricRecorder:
                 raise ConfigurationError(f"monitor and mode belong to report='best', not to report={self._report!r}")
             self._monitor = None  # a cluster-wide variable need not fit every script
         self._is_disabled = settings.is_disabled(_runtime)
-        self._trial_name = self._open_reporter().trial_name
+        self._trial_name = self._reporter.trial_name
 
         self.receipt: ReportReceipt | None = None
         self._is_active = False
@@ -380,11 +383,13 @@ class MetricRecorder:
             )
         self.receipt = None
         try:
-            reporter = self._open_reporter()
+            # A copy has the options as they were resolved; a second look at the environment, and at the files that it
+            # names, could fail, and then there were no reporter to try again or to write the spool.
+            reporter = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
             try:
                 self.receipt = reporter.report_logs(logs, _rank=self._rank)
             finally:
-                if reporter is not self._reporter:
+                if not self._is_reporter_lent:
                     reporter.close()
         except KatibCallbacksError as error:
             if self._on_error == "raise":
@@ -395,9 +400,7 @@ class MetricRecorder:
                 raise
             logger.exception("Internal error while reporting metrics.")
 
-    def _open_reporter(self) -> "KatibReporter":
-        if self._reporter is not None:
-            return self._reporter
+    def _reporter_of_environment(self) -> "KatibReporter":
         from katib_callbacks.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
         return KatibReporter(_runtime=self._runtime)

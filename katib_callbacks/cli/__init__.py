@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we began
+            sys.stdout.flush()
     except (ConfigurationError, MissingDependencyError, MetricValueError) as error:
         return _fail(error, EXIT_USAGE)
     except KatibCallbacksError as error:
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         abandon_stdout()
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # a full disk, most likely; every other foreign error is mapped below us
+        abandon_stdout()
+        return _fail(error, EXIT_FAILED)
     return status
 
 

@@ -122,7 +122,9 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
                 values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
             if best_step is not None and step != best_step:
                 values = _without(values, self._recorder.monitor)
-            self._recorder.record(values, row=step, is_awaited=self._is_awaited)
+            # What was not missed while it was logged is not to be missed where it is left out.
+            is_awaited = self._is_awaited if best_step is None else _anything
+            self._recorder.record(values, row=step, is_awaited=is_awaited)
             if self._awaited:
                 self._awaited -= {"eval" if str(name).startswith("eval_") else name for name in row}
 
@@ -174,6 +176,10 @@ def _copied(value: Any) -> Any:
         return value.detach().clone() if hasattr(value, "detach") and hasattr(value, "clone") else value
     except Exception:  # noqa: BLE001  the recorder says what is no number; the training that logs it goes on
         return value
+
+
+def _anything(_name: str) -> bool:
+    return True
 
 
 def _without(values: Mapping[str, Any], name: str | None) -> dict[str, Any]:

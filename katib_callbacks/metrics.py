@@ -58,7 +58,7 @@ class MetricLog:
                 f"metric {self.name!r}: the timestamp must be a timezone-aware datetime, not {self.timestamp!r}"
             )
         try:
-            object.__setattr__(self, "timestamp", self.timestamp.astimezone(timezone.utc))
+            object.__setattr__(self, "timestamp", _plain_utc(self.timestamp))
         except OverflowError as error:
             raise MetricValueError(
                 f"metric {self.name!r}: the timestamp {self.timestamp!r} lies outside the years 1 to 9999 in UTC"
@@ -78,6 +78,14 @@ class StoredMetricLog:
     name: str
     value: str
     timestamp: datetime
+
+
+def _plain_utc(timestamp: datetime) -> datetime:
+    """Return what a DB manager will answer: a pandas.Timestamp has nanoseconds, so it equals nothing that is stored."""
+    utc = timestamp.astimezone(timezone.utc)
+    return datetime(
+        utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=timezone.utc
+    )
 
 
 def check_name(name: object) -> str:
@@ -132,17 +140,19 @@ def to_number(name: str, value: Any) -> float:
         return value
     try:
         number, is_exact_float = _to_python(value)
+        return number if is_exact_float else _shortest(number, str(getattr(value, "dtype", "")))
     except MetricValueError as error:
         raise MetricValueError(f"metric {name!r}: {error}") from error
     except Exception as error:
         raise MetricValueError(
             f"metric {name!r}: a {_describe_type(value)} cannot be read as a number: {_first_line(error)}"
         ) from error
-    return number if is_exact_float else _shortest(number, str(getattr(value, "dtype", "")))
 
 
 def _to_python(value: Any) -> tuple[float, bool]:
     """Return the Python float of ``value`` and whether its precision is known to be that of a Python float."""
+    if type(value).__module__.startswith("numpy.ma") and value.mask.all():  # its item() is a 0.0 that nobody measured
+        raise MetricValueError(f"a {_describe_type(value)} is masked, so it has no value")
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # what nearly all are, and read in every epoch
         scalar = value.item()
         if type(scalar) is float or type(scalar) is int:
@@ -269,7 +279,11 @@ def _describe_type(value: object) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return _shorten(str(error).split("\n", 1)[0] or type(error).__name__)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  an error of somebody else's, which may fail in this, too
+        text = ""
+    return _shorten(text.split("\n", 1)[0] or type(error).__name__)
 
 
 def _shorten(text: str, limit: int = 60) -> str:

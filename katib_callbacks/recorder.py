@@ -13,6 +13,7 @@ minimised objective and the max of a maximised one:
   algorithm compares first rows, so it needs ``history``.
 """
 
+import copy
 import functools
 import logging
 import math
@@ -55,7 +56,8 @@ class MetricRecorder:
         on_missing: What to do if a named metric never appeared.
         on_nan: What to do with NaN and the infinities.
         on_error: What to do if the delivery failed.
-        reporter: Used, and left open. Otherwise one is made for each delivery and closed after it.
+        reporter: Used, and left open. Otherwise one is made from the environment now, and a copy of it is used for each
+            delivery and closed after it.
         is_bookkeeping: Given a name and all names beside it, says whether the framework shows it for its own purposes;
             such metrics are reported only when they are named.
         is_mode_deferred: Whether the framework itself may tell the mode when training starts.
@@ -86,13 +88,15 @@ class MetricRecorder:
         self._report: settings.Report = pick(settings.Report, "report", report, "final")
         self._monitor = settings.text(monitor, settings.MONITOR, _runtime)
         self._mode: settings.Mode | None = pick(settings.Mode, "mode", mode, None)
+        self._is_mode_asked = self._mode is not None
         self._after_training = pick(settings.AfterTraining, "after_training", after_training, "missing")
         self._on_missing = pick(settings.OnMissing, "on_missing", on_missing, "warn")
         self._on_nan = pick(settings.OnNan, "on_nan", on_nan, "skip")
         self._on_error = pick(settings.OnError, "on_error", on_error, "warn")
         self._is_bookkeeping = is_bookkeeping
         self._runtime = _runtime
-        self._reporter = reporter
+        self._reporter = self._reporter_of_environment() if reporter is None else reporter
+        self._is_reporter_lent = reporter is not None
 
         for name in self._selection or ():
             check_name(name)
@@ -106,7 +110,7 @@ class MetricRecorder:
                 raise ConfigurationError(f"monitor and mode belong to report='best', not to report={self._report!r}")
             self._monitor = None  # a cluster-wide variable need not fit every script
         self._is_disabled = settings.is_disabled(_runtime)
-        self._trial_name = self._open_reporter().trial_name
+        self._trial_name = self._reporter.trial_name
 
         self.receipt: ReportReceipt | None = None
         self._is_active = False
@@ -149,7 +153,7 @@ class MetricRecorder:
         Raises:
             ConfigurationError: ``best`` without a mode.
         """
-        if self._report == "best" and self._mode is None:
+        if self._report == "best" and not self._is_mode_asked:  # each run has a word of its own on it
             if mode is None:
                 raise ConfigurationError("report='best' needs mode: 'min' or 'max'")
             self._mode = mode
@@ -192,7 +196,7 @@ class MetricRecorder:
             return
         try:
             if not self._has_all:  # the messages alone need them
-                self._seen.update(dict.fromkeys(values))
+                self._seen.update(dict.fromkeys(name for name in values if isinstance(name, str)))
             is_new_row = self._rows.add(self._selected(values), key=row, now=self._runtime.now)
             if is_new_row and not self._has_all and self._rows.row_count > 1:  # so the first row is complete
                 self._warn_early(is_awaited)
@@ -212,12 +216,20 @@ class MetricRecorder:
     def _choose(self, shown: Collection[str]) -> list[str]:
         if self._selection is None:
             ignored = self._is_bookkeeping
-            names = [name for name in shown if ignored is None or not ignored(name, shown)]
+            names = [name for name in shown if self._is_name(name) and (ignored is None or not ignored(name, shown))]
         else:
             names = [name for name in self._selection.values() if name in shown]
         if self._monitor is not None and self._monitor in shown:
             names.append(self._monitor)
         return names
+
+    def _is_name(self, name: object) -> bool:
+        """Say whether a key of what is shown is a name at all; what other callbacks add may have any key."""
+        if isinstance(name, str):
+            return True
+        kind = type(name).__name__
+        self._warn_once(repr(name), "Not reported: a metric's name must be a str, not %s: %r", kind, name)
+        return False
 
     def finish(self) -> None:
         """Note that training ended normally. What is known now will be delivered by :meth:`deliver`."""
@@ -270,11 +282,16 @@ class MetricRecorder:
             return
         if self._selection is None and not is_validation:
             return
-        fresh = self._selected(values)
-        if self._after_training == "missing":
-            fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
-        self._rows.latest.update(fresh)
-        self._send(self._to_logs(fresh, self._runtime.now()))
+        try:
+            fresh = self._selected(values)
+            if self._after_training == "missing":
+                fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
+            self._rows.latest.update(fresh)
+            logs = self._to_logs(fresh, self._runtime.now())
+        except Exception:  # as in record
+            logger.exception(_INTERNAL_ERROR)
+            return
+        self._send(logs)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -366,11 +383,13 @@ class MetricRecorder:
             )
         self.receipt = None
         try:
-            reporter = self._open_reporter()
+            # A copy has the options as they were resolved; a second look at the environment, and at the files that it
+            # names, could fail, and then there were no reporter to try again or to write the spool.
+            reporter = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
             try:
                 self.receipt = reporter.report_logs(logs, _rank=self._rank)
             finally:
-                if reporter is not self._reporter:
+                if not self._is_reporter_lent:
                     reporter.close()
         except KatibCallbacksError as error:
             if self._on_error == "raise":
@@ -381,9 +400,7 @@ class MetricRecorder:
                 raise
             logger.exception("Internal error while reporting metrics.")
 
-    def _open_reporter(self) -> "KatibReporter":
-        if self._reporter is not None:
-            return self._reporter
+    def _reporter_of_environment(self) -> "KatibReporter":
         from katib_callbacks.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
         return KatibReporter(_runtime=self._runtime)
@@ -408,7 +425,10 @@ def _pick(  # a Literal cannot be a type variable's value, so the caller's annot
 
 def _detached(value: Any) -> Any:
     """Let go of the graph that computed a tensor."""
-    return value.detach() if hasattr(value, "detach") else value
+    try:
+        return value.detach() if hasattr(value, "detach") else value
+    except Exception:  # noqa: BLE001  no tensor: to_number names it, and the other metrics go their way
+        return value
 
 
 def _is_validation_name(name: str) -> bool:

@@ -140,8 +140,23 @@ def choice(options: object, argument: str, value: T | None, variable: str, defau
 
 
 def text(value: str | os.PathLike[str] | None, variable: str, runtime: Runtime) -> str | None:
-    """Resolve an option that is a text or a path."""
-    return os.fspath(value) if value is not None else runtime.variable(variable)
+    """Resolve an option that is a text or a path.
+
+    Raises:
+        ConfigurationError: Neither, or with a NUL, which no path can have.
+    """
+    if value is None:
+        return runtime.variable(variable)
+    argument = variable.removeprefix(PREFIX).lower()
+    try:
+        given: object = os.fspath(value)
+    except TypeError:
+        given = None
+    if not isinstance(given, str):
+        raise ConfigurationError(f"{argument} must be a str or a path, not {value!r}")
+    if "\0" in given:
+        raise ConfigurationError(f"{argument} has a NUL character: {given!r}")
+    return given
 
 
 def flag(argument: str, value: bool | None, variable: str, runtime: Runtime) -> bool:

@@ -113,9 +113,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         for row in rows:
             values = row
             if not _NUMBERS.issuperset(map(type, row.values())):  # the user may go on to change tensors in place
-                values = {
-                    name: value.detach().clone() if hasattr(value, "clone") else value for name, value in row.items()
-                }
+                values = {name: _copied(value) for name, value in row.items()}
             step = row.get("step", state.global_step)
             if "loss" in row:
                 if not self._has_warned_of_filter and args.logging_nan_inf_filter:
@@ -124,9 +122,11 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
                 values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
             if best_step is not None and step != best_step:
                 values = _without(values, self._recorder.monitor)
-            self._recorder.record(values, row=step, is_awaited=self._is_awaited)
+            # What was not missed while it was logged is not to be missed where it is left out.
+            is_awaited = self._is_awaited if best_step is None else _anything
+            self._recorder.record(values, row=step, is_awaited=is_awaited)
             if self._awaited:
-                self._awaited -= {"eval" if name.startswith("eval_") else name for name in row}
+                self._awaited -= {"eval" if str(name).startswith("eval_") else name for name in row}
 
     def _is_awaited(self, name: str) -> bool:
         """Say whether a name may be yet to come: ``train_loss`` does when training is over."""
@@ -168,6 +168,18 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
         del names
         return name in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
+
+
+def _copied(value: Any) -> Any:
+    """Copy a tensor; leave anything else as it is. A torchmetrics object has ``clone`` and no ``detach``."""
+    try:
+        return value.detach().clone() if hasattr(value, "detach") and hasattr(value, "clone") else value
+    except Exception:  # noqa: BLE001  the recorder says what is no number; the training that logs it goes on
+        return value
+
+
+def _anything(_name: str) -> bool:
+    return True
 
 
 def _without(values: Mapping[str, Any], name: str | None) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we began
+            sys.stdout.flush()
     except (ConfigurationError, MissingDependencyError, MetricValueError) as error:
         return _fail(parser, error, EXIT_USAGE)
     except KatibCallbacksError as error:
@@ -55,6 +56,9 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
     except BrokenPipeError:  # the reader of our output has seen enough
         abandon_stdout()
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # a full disk, most likely; every other foreign error is mapped below us
+        abandon_stdout()
+        return _fail(error, EXIT_FAILED)
     return status
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
 from katib_callbacks.cli.output import printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
-from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem
+from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     problem = name_problem(arguments.trial)
     if problem:
         raise ConfigurationError(f"the trial's name {problem}")
+    problem = text_problem(arguments.metric)
+    if problem:
+        raise ConfigurationError(f"--metric {problem}")
     source, address = "--address", arguments.address
     if address is None:
         source, address = DB_MANAGER_ADDRESS, DEFAULT_RUNTIME.variable(DB_MANAGER_ADDRESS) or DEFAULT_LISTEN_ADDRESS

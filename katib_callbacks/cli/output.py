@@ -5,15 +5,17 @@ import sys
 
 
 def say(line: str) -> None:
-    """Print a line at once, for whoever still listens: a server does not end because its reader has."""
+    """Print a line at once, for whoever still listens: a server does not end for want of a reader, or of disk space."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:
         abandon_stdout()
 
 
 def abandon_stdout() -> None:
-    """Lead stdout to nowhere after a broken pipe: the interpreter would complain of what is still in its buffer."""
+    """Lead stdout to nowhere after it failed: the interpreter would complain of what is still in its buffer."""
+    if sys.stdout is None:
+        return
     devnull = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(devnull, sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """``katib-callbacks logs``: tables, JSON lines, and answers that do not come."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -202,6 +203,12 @@ def test_an_unknown_host_is_one_line_and_status_1(capsys):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("metric", ["a\0b", "a\udcff"])
+def test_a_metrics_name_that_cannot_be_asked_for_is_status_2(metric, capsys):
+    assert main(["logs", "t", "--metric", metric]) == 2
+    assert "--metric has a" in capsys.readouterr().err
+
+
 def test_a_server_that_never_answers_is_given_up(capsys):
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -225,6 +232,26 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(report, arguments):
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_a_disk_that_is_full_is_one_line_and_status_1(report, arguments):
+    report(("loss", 1))
+    command = [sys.executable, "-m", "katib_callbacks.cli", "logs", "test-trial", *arguments]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("katib-callbacks: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="starts the command through a shell")
+def test_a_stdout_that_is_closed_takes_nothing_and_breaks_nothing(report):
+    report(("loss", 1))
+    command = f'exec "{sys.executable}" -m katib_callbacks.cli logs test-trial --json >&-'
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_name_that_the_terminal_cannot_print_is_escaped(report, katib_db_manager):

@@ -13,6 +13,8 @@ from certificates import Authority, encrypted_key
 from partners import FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import ConfigurationError, KatibReporter, RejectedError, UnavailableError
+from katib_callbacks.distributed import framework_rank
+from katib_callbacks.recorder import MetricRecorder
 from katib_callbacks.sinks._courier import MAX_LOCAL_FAILURES
 
 AUTHORITY = Authority()
@@ -190,7 +192,7 @@ def test_a_file_that_cannot_be_right_is_named_with_its_cause_at_once(files, cont
 @pytest.mark.parametrize("path", ["folder", "a\0b"])
 def test_a_path_that_is_no_file_is_named(files, path):
     (files.folder / "folder").mkdir()
-    with pytest.raises(ConfigurationError, match=r"tls_ca: .* cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"tls_ca.* (cannot be read|has a NUL)"):
         KatibReporter("localhost:1", trial_name="trial", tls_ca=str(files.folder / path))
 
 
@@ -277,6 +279,37 @@ def test_a_file_that_has_gone_after_training_is_named(files, name):
         assert server.calls == []
     assert str(files.folder / name) in message
     assert "No such file" in message
+
+
+def test_a_recorder_resolves_its_options_once_so_that_a_file_may_be_rotated_when_training_ends(server, files, caplog):
+    token = files.write("token", b"old")
+    clock = FastClock(
+        {
+            "KATIB_TRIAL_NAME": "trial",
+            "KATIB_DB_MANAGER_ADDRESS": server.address,
+            "KATIB_CALLBACKS_TOKEN_PATH": str(token),
+            "KATIB_CALLBACKS_ALLOW_INSECURE_TOKEN": "1",
+            "KATIB_CALLBACKS_SPOOL_DIR": str(files.folder / "spool"),
+        }
+    )
+    recorder = MetricRecorder("loss", _runtime=clock.runtime)
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.record({"loss": 0.5}, row=0)
+    recorder.finish()
+
+    clock.runtime.environ().update(KATIB_DB_MANAGER_ADDRESS="no address")
+    token.unlink()
+    recorder.deliver()
+
+    assert "No such file" in caplog.text  # tried again, as by any reporter, and then kept
+    assert len(list((files.folder / "spool").iterdir())) == 1
+    files.write("token", b"new")
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.record({"loss": 0.25}, row=0)
+    recorder.finish()
+    recorder.deliver()
+    assert server.values() == [("loss", "0.25")]
+    assert server.authorizations == ["Bearer new"]
 
 
 def test_a_refused_token_is_given_up_and_its_file_named(files):

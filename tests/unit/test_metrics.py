@@ -51,6 +51,17 @@ class Tensor(Array):
         return Array(self.items, self.dtype)
 
 
+class Nanoseconds(datetime):
+    """As pandas.Timestamp is: finer than a microsecond, so that none equals what a DB manager has stored."""
+
+
+class BrokenError(Exception):
+    """An error whose text raises."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
 class EagerTensor:
     """As TensorFlow has it: no ``item``, but ``numpy``."""
 
@@ -129,6 +140,22 @@ def test_what_is_no_scalar_is_refused_by_name(value, complaint):
     assert message.startswith("metric 'val_loss': ")
     assert complaint in message
     assert "\n" not in message
+
+
+def test_a_value_that_fails_in_every_way_is_refused_by_name():
+    class Broken:
+        def __float__(self):
+            raise BrokenError
+
+    class NoPrecision:
+        dtype = property(lambda self: 1 / 0)
+
+        def __float__(self):
+            return 0.5
+
+    for value, complaint in ((Broken(), "BrokenError"), (NoPrecision(), "division by zero")):
+        with pytest.raises(MetricValueError, match=f"metric 'val_loss': .* cannot be read as a number: {complaint}"):
+            to_number("val_loss", value)
 
 
 def test_a_huge_value_does_not_make_a_huge_message():
@@ -259,6 +286,13 @@ def test_a_metric_log_holds_a_number_and_utc():
 
     assert log == MetricLog("loss", 0.9, NOON)
     assert log.timestamp.utcoffset() == timedelta(0)
+
+
+def test_a_timestamp_of_a_finer_kind_becomes_what_a_db_manager_answers():
+    log = MetricLog("loss", 0.5, Nanoseconds.combine(NOON.date(), NOON.timetz()))
+
+    assert type(log.timestamp) is datetime
+    assert log.timestamp == NOON
 
 
 @pytest.mark.parametrize("timestamp", [NOON.replace(tzinfo=None), "2026-01-31T12:00:00Z", None, 0.0])

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from katib_callbacks import ConfigurationError
 from katib_callbacks.distributed import framework_rank
 from katib_callbacks.recorder import MetricRecorder
 from katib_callbacks.settings import Runtime
@@ -144,6 +145,56 @@ def test_a_value_that_cannot_be_read_is_named_and_the_others_go_out(caplog):
     assert reporter.rows == [("a", 1)]
     for name in ("bad", "word", "pair"):
         assert f"metric '{name}'" in caplog.text
+
+
+def test_a_value_that_cannot_be_detached_is_read_as_it_is():
+    class Attached:
+        def detach(self):
+            raise RuntimeError("no graph")
+
+        def __float__(self):
+            return 0.5
+
+    reporter = Collects()
+    trained(MetricRecorder(reporter=reporter), {"odd": Attached(), "fine": 1})
+    assert reporter.rows == [("odd", 0.5), ("fine", 1)]
+
+
+@pytest.mark.parametrize("metrics", [None, ["fine", "never"]])
+def test_a_key_that_is_no_name_is_left_out_and_breaks_nothing(metrics, caplog):
+    reporter = Collects()
+    trained(MetricRecorder(metrics, reporter=reporter), {0: 0.5, "fine": 1}, {0: 0.5, None: 1.0, "fine": 1})
+    assert reporter.rows == [("fine", 1)]
+    assert ("a metric's name must be a str, not int: 0" in caplog.text) == (metrics is None)
+    assert "Internal error" not in caplog.text
+
+
+def test_each_run_has_the_mode_that_its_framework_says():
+    reporter = Collects()
+    recorder = MetricRecorder("a", report="best", monitor="a", reporter=reporter, is_mode_deferred=True)
+    for mode in ("max", "min"):
+        recorder.start(ZERO, mode=mode)
+        trained(recorder, {"a": 1}, {"a": 3}, {"a": 2}, start=False)
+    assert reporter.rows == [("a", 3), ("a", 1)]
+    with pytest.raises(ConfigurationError, match="needs mode"):
+        recorder.start(ZERO)
+
+
+def test_an_evaluation_with_a_key_that_is_no_name_breaks_nothing():
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter, is_bookkeeping=lambda name, _: name.endswith("_runtime"))
+    trained(recorder, {"a": 1})
+    recorder.evaluated({0: 0.5, "b": 2}, is_validation=True)
+    assert reporter.rows == [("a", 1), ("b", 2)]
+
+
+@pytest.mark.logs_error("Internal error while recording metrics")
+def test_a_mistake_of_ours_in_an_evaluation_stays_away_from_the_caller():
+    reporter = Collects()
+    recorder = MetricRecorder(reporter=reporter, is_bookkeeping=lambda name, _: {"a": False}[name])
+    trained(recorder, {"a": 1})
+    recorder.evaluated({"b": 2}, is_validation=True)
+    assert reporter.rows == [("a", 1)]
 
 
 def test_a_name_that_katib_cannot_hold_is_left_out(caplog):

@@ -84,6 +84,12 @@ def test_texts_and_paths():
     assert settings.text("", "X", runtime(X="from the variable")) == ""
 
 
+@pytest.mark.parametrize(("value", "complaint"), [(b"x", "not b'x'"), (3, "not 3"), ("a\0b", "NUL")])
+def test_what_is_no_text_and_no_path_is_refused_at_once(value, complaint):
+    with pytest.raises(ConfigurationError, match=f"^spool_dir .*{complaint}"):
+        settings.text(value, settings.SPOOL_DIR, runtime())
+
+
 @pytest.mark.parametrize(
     ("word", "value"),
     [("1", True), ("true", True), ("Yes", True), ("ON", True), ("0", False), ("False", False), ("no", False)],

@@ -78,6 +78,8 @@ def test_float32_goes_out_as_short_as_numpy_writes_it(bits):
         (np.int64(7), "7"),
         (np.array(0.1, dtype=np.float16), "0.1"),
         (np.longdouble(0.5), "0.5"),
+        (np.ma.array(0.1, mask=False, dtype=np.float32), "0.1"),
+        (np.ma.array([0.1]).mean(), "0.1"),
     ],
     ids=repr,
 )
@@ -95,6 +97,8 @@ def test_scalars_of_every_kind_go_out_as_a_person_writes_them(value, text):
         (torch.empty((), device="meta"), "cannot be read as a number"),
         (np.array([0.1, 0.2]), "with 2 elements is not a scalar"),
         (np.array([]), "with 0 elements is not a scalar"),
+        (np.ma.masked, "is masked, so it has no value"),
+        (np.ma.array([0.5], mask=True), "is masked, so it has no value"),
         (np.bool_(True), "holding a bool"),
         (np.complex64(1j), "holding a complex"),
         (np.str_("0.9"), "is not a number"),

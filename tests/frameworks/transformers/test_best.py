@@ -62,7 +62,7 @@ def test_best_without_a_monitor_raises_at_once(arguments):
         KatibReportCallback(report="best", **arguments)
 
 
-def test_the_row_of_the_loaded_model_is_reported(make_trainer, rows):
+def test_the_row_of_the_loaded_model_is_reported(make_trainer, rows, warnings_of):
     trainer = make_trainer(
         KatibReportCallback(METRICS, report="best", monitor="eval_accuracy"),
         scores=[0.5, 0.875, 0.75],
@@ -74,6 +74,7 @@ def test_the_row_of_the_loaded_model_is_reported(make_trainer, rows):
     trainer.train()
     assert trainer.model.steps == 2
     assert rows() == [("eval_accuracy", 0.875), ("loss", 0.25)]
+    assert warnings_of() == []
 
 
 def test_a_better_row_that_was_not_saved_is_not_the_loaded_models(make_trainer, rows):

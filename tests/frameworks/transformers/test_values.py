@@ -33,6 +33,21 @@ def test_a_tensor_that_is_logged_is_let_go_of(make_trainer, rows):
     assert rows() == [("own", 0.5), ("own", 0.5)]
 
 
+def test_a_torchmetrics_object_that_is_logged_is_no_number_and_breaks_nothing(make_trainer, rows, warnings_of):
+    class Metric(torch.nn.Module):  # as torchmetrics has it: ``clone``, and no ``detach``
+        def clone(self):
+            return self
+
+    make_logging_trainer(make_trainer, KatibReportCallback("loss"), lambda: {"own": Metric()}).train()
+    assert rows() == [("loss", 0.25)]
+    assert warnings_of() == []
+
+
+def test_a_key_that_is_no_name_breaks_nothing(make_trainer, rows):
+    make_logging_trainer(make_trainer, KatibReportCallback("loss"), lambda: {0: 0.5}).train()
+    assert rows() == [("loss", 0.25)]
+
+
 def test_a_tensor_that_is_changed_later_keeps_its_value(make_trainer, rows):
     total = torch.tensor(0.0)
 

@@ -58,7 +58,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> 
         return EXIT_BROKEN_PIPE
     except OSError as error:  # a full disk, most likely; every other foreign error is mapped below us
         abandon_stdout()
-        return _fail(error, EXIT_FAILED)
+        return _fail(parser, error, EXIT_FAILED)
     return status
 
 

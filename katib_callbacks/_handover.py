@@ -9,7 +9,7 @@ from katib_callbacks._timestamps import put_in_order, start_after
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, SpoolError
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
     from katib_callbacks._spool import SpoolFile
@@ -94,7 +94,7 @@ def hand_over(
 
 def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog], left_s: float) -> SinkOutcome:
     try:
-        outcome = sink.send(trial_name, rows, deadline_s=left_s)
+        outcome = checked_outcome(sink.send(trial_name, rows, deadline_s=left_s))
     except (DeliveryError, ReporterClosedError):
         raise
     except Exception as error:

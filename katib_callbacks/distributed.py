@@ -23,6 +23,9 @@ LAUNCHER_VARIABLES = (
 """In the order in which they are believed; the first with a readable value decides."""
 
 
+_MAX_DIGITS = 20  # more are no rank, and Python refuses to read thousands
+
+
 @dataclass(frozen=True)
 class ProcessRank:
     """The rank of this process.
@@ -89,7 +92,7 @@ def _launcher_rank(environ: Mapping[str, str]) -> ProcessRank | None:
             decision = _tf_config_rank(value)
             if decision is not None:
                 return decision
-        elif value.isascii() and value.isdigit():  # "abc", "-1" and the like say nothing; "00" is zero
+        elif value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:  # "abc", "-1" say nothing; "00" is zero
             return ProcessRank(int(value) == 0, int(value), variable, value)
     return None
 
@@ -103,7 +106,7 @@ def _tf_config_rank(value: str) -> ProcessRank | None:
         task = config["task"]
         kind, index = str(task["type"]), int(task["index"])
         has_chief = any((config.get("cluster") or {}).get(name) for name in ("chief", "master"))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     detail = f"{kind} {index}"
     if kind in {"chief", "master"}:

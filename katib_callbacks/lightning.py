@@ -25,12 +25,18 @@ from katib_callbacks.errors import MissingDependencyError
 def _callback_classes() -> tuple[type, ...]:
     packages = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
     loaded = [module for module in packages.values() if sys.modules.get(module) is not None]  # None blocks an import
-    modules = loaded or [module for package, module in packages.items() if find_spec(package) is not None]
+    modules = loaded or [module for package, module in packages.items() if _is_installed(package)]
     if not modules:
         raise MissingDependencyError(
             'neither lightning nor pytorch_lightning is installed: pip install "katib-callbacks[lightning]"'
         )
     return tuple(import_module(module).Callback for module in modules)
+
+
+def _is_installed(package: str) -> bool:
+    """Say whether there is such a package, and not just a folder of that name in the working directory."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ignore[misc]  # bases known at run time

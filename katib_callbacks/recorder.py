@@ -95,6 +95,8 @@ class MetricRecorder:
         self._on_error = pick(settings.OnError, "on_error", on_error, "warn")
         self._is_bookkeeping = is_bookkeeping
         self._runtime = _runtime
+        if reporter is not None and (isinstance(reporter, type) or not hasattr(reporter, "report_logs")):
+            raise ConfigurationError(f"reporter must be a KatibReporter, not {reporter!r}")
         self._reporter = self._reporter_of_environment() if reporter is None else reporter
         self._is_reporter_lent = reporter is not None
 

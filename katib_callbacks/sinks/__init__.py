@@ -29,6 +29,17 @@ class SinkOutcome:
     error: str | None = None
 
 
+def checked_outcome(outcome: object) -> SinkOutcome:
+    """Return what a sink answered.
+
+    Raises:
+        TypeError: It is no answer, as from a ``send`` without a ``return``.
+    """
+    if not isinstance(outcome, SinkOutcome):
+        raise TypeError(f"send() must return a SinkOutcome, not a {type(outcome).__name__}")
+    return outcome
+
+
 @runtime_checkable
 class MetricSink(Protocol):
     """One destination of metrics."""

@@ -38,7 +38,7 @@ class Credentials:
     @property
     def is_tls(self) -> bool:
         """Whether the channel is encrypted."""
-        return any((self.tls_ca, self.tls_cert, self.tls_key))
+        return any(path is not None for path in (self.tls_ca, self.tls_cert, self.tls_key))  # "" is a mistake, not a no
 
     def check(self) -> None:
         """Read every file once, so that a wrong one is found before the training and not after it.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
@@ -46,7 +46,7 @@ class SideDelivery:
     def _run(self) -> None:
         trial_name, logs, deadline_s = self._arguments
         try:
-            self._outcome = self._sink.send(trial_name, logs, deadline_s=deadline_s)
+            self._outcome = checked_outcome(self._sink.send(trial_name, logs, deadline_s=deadline_s))
         except Exception as error:  # noqa: BLE001  whatever a sink raises is its own affair
             attempts = int(getattr(error, "attempts", 0))
             delivered = len(logs) - int(getattr(error, "pending", len(logs)))

@@ -430,6 +430,20 @@ def test_a_failing_sink_beside_the_first_changes_nothing_but_the_receipt(server,
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_a_sink_that_answers_nothing_is_said_to(server):
+    class Forgetful(ListSink):
+        def send(self, trial_name, logs, *, deadline_s):
+            super().send(trial_name, logs, deadline_s=deadline_s)
+
+    with KatibReporter(server.address, trial_name="trial", sinks=["katib", Forgetful()]) as reporter:
+        receipt = reporter.report({"loss": 1})
+    assert receipt.delivered == 1
+    assert receipt.sinks["Forgetful"].error == "TypeError: send() must return a SinkOutcome, not a NoneType"
+
+    with pytest.raises(DeliveryError, match=r"'Forgetful' failed with TypeError: send\(\) must return"):
+        KatibReporter(trial_name="trial", sinks=[Forgetful()]).report({"loss": 1})
+
+
 def test_a_hanging_sink_beside_the_first_is_left_behind(server):
     sink = HangingSink()
     with KatibReporter(server.address, trial_name="trial", sinks=["katib", sink]) as reporter:

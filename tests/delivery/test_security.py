@@ -196,6 +196,12 @@ def test_a_path_that_is_no_file_is_named(files, path):
         KatibReporter("localhost:1", trial_name="trial", tls_ca=str(files.folder / path))
 
 
+@pytest.mark.parametrize("option", ["tls_ca", "tls_cert", "tls_key"])
+def test_an_empty_path_does_not_turn_tls_off(server, option):
+    with pytest.raises(ConfigurationError, match=option):
+        KatibReporter(server.address, trial_name="trial", **{option: ""})
+
+
 @pytest.mark.parametrize("option", ["tls_cert", "tls_key"])
 def test_a_client_certificate_needs_both_files(files, option):
     with pytest.raises(ConfigurationError, match=f"{option} is set without"):

@@ -66,6 +66,11 @@ def no_torch(monkeypatch):
         pytest.param({"TF_CONFIG": "{}"}, 0, "default", id="an empty TF_CONFIG"),
         pytest.param({"TF_CONFIG": "[]"}, 0, "default", id="a TF_CONFIG that is no object"),
         pytest.param({"TF_CONFIG": "{"}, 0, "default", id="a TF_CONFIG that is no JSON"),
+        pytest.param({"TF_CONFIG": "[" * 100_000}, 0, "default", id="a TF_CONFIG that is too deep"),
+        pytest.param(
+            {"TF_CONFIG": '{"task": {"type": "worker", "index": 1e999}}'}, 0, "default", id="an endless index"
+        ),
+        pytest.param({"RANK": "9" * 5_000, "PMI_RANK": "1"}, 1, "PMI_RANK", id="a rank that Python cannot read"),
         pytest.param({"TF_CONFIG": tf_config("worker", "x", "worker")}, 0, "default", id="an index that is no number"),
     ],
 )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from katib_callbacks import ConfigurationError
+from katib_callbacks import ConfigurationError, KatibReporter
 from katib_callbacks.distributed import framework_rank
 from katib_callbacks.recorder import MetricRecorder
 from katib_callbacks.settings import Runtime
@@ -66,6 +66,12 @@ def test_final_keeps_the_latest_value_of_each_name():
     reporter = Collects()
     trained(MetricRecorder(reporter=reporter), {"a": 1, "b": 2}, {"a": 3})
     assert reporter.rows == [("a", 3), ("b", 2)]
+
+
+@pytest.mark.parametrize("reporter", [KatibReporter, "127.0.0.1:6789"])
+def test_what_is_no_reporter_is_refused_at_once(reporter):
+    with pytest.raises(ConfigurationError, match="reporter must be a KatibReporter"):
+        MetricRecorder(reporter=reporter)
 
 
 def test_the_selection_renames_and_orders():

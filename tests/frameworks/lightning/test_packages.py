@@ -4,8 +4,11 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+
+import katib_callbacks
 
 SCRIPT = """
 import warnings
@@ -53,6 +56,16 @@ def run(katib_db_manager, imports, package, given="callback"):
 def test_a_bare_callback_works_in_either_package_in_either_order(katib_db_manager, package, is_first):
     framework = f"import {PACKAGES[package]}"
     run(katib_db_manager, [OURS, framework] if is_first else [framework, OURS], package)
+
+
+def test_a_folder_called_lightning_is_no_package(tmp_path):
+    (tmp_path / "lightning").mkdir()
+    (tmp_path / "pytorch_lightning").mkdir()
+    (tmp_path / "pytorch_lightning" / "__init__.py").write_text("class Callback: pass")
+    script = f"import sys; sys.path[:0] = {[str(tmp_path), str(Path(katib_callbacks.__file__).parents[1])]}; {OURS}"
+    # Without site-packages: an installed lightning would come before the folder.
+    result = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -26,7 +26,7 @@ TERMINATION_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL. Kubernetes' default is 30 s; here a person waits."""
 
 WORKER_GRACE_S = 30.0
-"""How long the other processes may go on after the primary one has succeeded; the operators leave them until they end."""
+"""How long the other processes may go on after the primary one has succeeded; the operators let them go on for ever."""
 
 # What a launcher around the runner would have set: a trial is no rank of the runner's job.
 _LAUNCHER_VARIABLES = (
@@ -131,6 +131,7 @@ class RunningTrial:
         self._kill_at_s: float | None = None
         self._ending: str | None = None
         self._failed: _Process | None = None
+        self._has_succeeded = False
         self._processes: list[_Process] = []
         try:
             for number, process in enumerate(plan.processes):
@@ -173,11 +174,13 @@ class RunningTrial:
         """Take note that the process of a descriptor has ended."""
         process = next(one for one in self._processes if one.status is None and one.descriptor == descriptor)
         process.reap()
-        if process.status != 0 and self._failed is None:
+        if self._has_succeeded or self._failed is not None:
+            return
+        if process.status != 0:
             self._failed = process
-            if self._ending is None:
-                self.end("a process failed")
-        elif process is self._processes[0] and self.descriptors and self._kill_at_s is None:
+            self.end("a process failed")
+        elif process is self._processes[0] and self._ending is None:
+            self._has_succeeded = True  # as for the operators: what the others do then changes nothing
             self._kill_at_s = time.monotonic() + WORKER_GRACE_S
 
     def end(self, reason: str) -> None:
@@ -205,13 +208,13 @@ class RunningTrial:
 
     def failure(self) -> tuple[str, str] | None:
         """Return why a trial that is over failed, as Kubernetes' reason and a message; None if it succeeded."""
+        if self._has_succeeded:
+            return None
         if self._ending == DEADLINE:
             return "DeadlineExceeded", "Job was active longer than specified deadline"
-        primary = self._processes[0]
-        culprit = primary if primary.status else self._failed
-        if culprit is None or (primary.status == 0 and self._ending is None):
-            return None
-        log = self.log if culprit is primary else worker_log(self.log, self._processes.index(culprit))
+        culprit = self._failed or self._processes[0]
+        number = self._processes.index(culprit)
+        log = worker_log(self.log, number) if number else self.log
         words = [_status_text(culprit.status or 0), f"last output: {last}" if (last := last_line(log)) else ""]
         return "BackoffLimitExceeded", "; ".join(filter(None, words))
 

@@ -219,14 +219,15 @@ def _processes(
     for node, container in enumerate(nodes):
         words = [*container["command"], *(container.get("args") or ())]
         # torchrun makes the processes of its node itself, and gives them their ranks.
-        count = 1 if _TORCHRUN.search(" ".join(words)) else per_node
+        is_torchrun = _TORCHRUN.search(" ".join(words)) is not None
+        count = 1 if is_torchrun else per_node
         for local in range(count):
             ranks = {}
             if not is_single:
                 ranks = _node_variables(node, len(nodes), per_node, port)
-                if count == per_node:
+                if not is_torchrun:
                     ranks |= _rank_variables(node, local, len(nodes), per_node, port)
-            environ = _environment(container, {**ranks}, own)
+            environ = _environment(container, ranks, own)
             command = tuple(_expanded(word, environ) for word in words)
             yield ProcessPlan(command, environ, container.get("workingDir"))
 

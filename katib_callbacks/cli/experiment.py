@@ -4,7 +4,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -118,7 +118,7 @@ def _stopping(runner: "Runner") -> Iterator[None]:
     """End the experiment at the first Ctrl-C or SIGTERM, so that it can be resumed."""
 
     def stop(number: int, _frame: object) -> None:
-        signal.signal(number, previous[number])  # the second one does what it always does
+        signal.signal(number, previous[signal.Signals(number)])  # the second one does what it always does
         runner.request_stop()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -225,7 +225,7 @@ def _print_result(store: "State", row: "ExperimentRow") -> None:
         say(f"  {printable(name)} = {printable(value)}")
 
 
-def _print_columns(rows: list[tuple[str, ...]]) -> None:
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -228,7 +228,7 @@ def _template_faults(spec: Any) -> Iterator[str]:
         yield f"{path}.primaryContainerName: must be specified"
     if (template.trial_spec is None) == (template.config_map is None):
         yield f"{path}: one of trialSpec and configMap must be specified"
-    parameters = {parameter.name for parameter in spec.parameters or ()}
+    parameters = {str(parameter.name) for parameter in spec.parameters or ()}
     declared: dict[str, str] = {}
     for number, entry in enumerate(template.trial_parameters or ()):
         place = f"{path}.trialParameters[{number}]"

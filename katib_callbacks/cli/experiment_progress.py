@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 15
 """Trials in the live table: those that run, and the latest of the others."""
 
+_BAR_WIDTH = 40
+
 _UNFINISHED = ("Created", "Running")
 
 
@@ -84,7 +86,7 @@ class LiveProgress(Progress):
         super().__init__(experiment, trials)
         from rich.live import Live  # noqa: PLC0415  optional
 
-        self.live = Live(self._drawn(), auto_refresh=False, transient=True)
+        self.live = Live(self._drawn(), auto_refresh=False)
 
     def show(self, event: "Event") -> None:
         """Draw again."""
@@ -105,8 +107,10 @@ class LiveProgress(Progress):
             table.add_row(*map(Text, cells), style="bold" if is_best else "")
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items()) or "none finished yet"
         total = "" if self.budget is None else f" of {self.budget}"
-        bar = ProgressBar(total=self.budget, completed=self.done, pulse=self.budget is None)
-        return Group(table, bar, Text(f"{self.done}{total} trials: {counts}"))
+        bar = ProgressBar(total=self.budget, completed=self.done, pulse=self.budget is None, width=_BAR_WIDTH)
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, Text(f"{self.done}{total} trials: {counts}"))
+        return Group(table, line)
 
 
 def parameters(trial: "TrialRow") -> str:

@@ -14,6 +14,9 @@ from katib_callbacks.errors import KatibCallbacksError
 START_TIMEOUT_S = 60.0
 """How long the port of one that was killed may stay taken. Starting itself is not limited: the machine may be busy."""
 
+MAX_SILENT_ENDS = 5
+"""How often it may end without a word before it listens: it was killed, or it cannot run at all."""
+
 _RETRY_INTERVAL_S = 0.1
 _FREE_PORT = "127.0.0.1:0"
 
@@ -48,7 +51,7 @@ class DBManagerProcess:
             KatibCallbacksError: It ended in place of listening; the message is its own.
         """
         if self._address is None:
-            self._address = self._read_address()
+            self._address = self._listening(_FREE_PORT)
         return self._address
 
     @property
@@ -64,8 +67,8 @@ class DBManagerProcess:
             self._close_pipes()
             self._popen = self._start(address)
             try:
-                self._read_address()
-            except KatibCallbacksError:
+                self._listening(address)
+            except KatibCallbacksError:  # its port may still be taken
                 if time.monotonic() > give_up_at_s:
                     raise
                 time.sleep(_RETRY_INTERVAL_S)
@@ -87,13 +90,19 @@ class DBManagerProcess:
             start_new_session=True,  # a Ctrl-C on the terminal is for the runner, which stops the trials first
         )
 
-    def _read_address(self) -> str:
-        assert self._popen.stdout is not None  # noqa: S101  a pipe was asked for
-        word, _, rest = self._popen.stdout.readline().decode().strip().partition(" ")
-        if word == "listening":
-            return rest
-        self._popen.wait()
-        raise KatibCallbacksError(f"the DB manager of the experiment did not start: {rest or 'it said nothing'}")
+    def _listening(self, address: str) -> str:
+        """Wait until it listens and return where; start it again at ``address`` if it ends without a word."""
+        for _ in range(MAX_SILENT_ENDS):
+            assert self._popen.stdout is not None  # noqa: S101  a pipe was asked for
+            word, _, rest = self._popen.stdout.readline().decode().strip().partition(" ")
+            if word == "listening":
+                return rest
+            self._popen.wait()
+            if word:
+                raise KatibCallbacksError(f"the DB manager of the experiment did not start: {rest}")
+            self._close_pipes()
+            self._popen = self._start(address)
+        raise KatibCallbacksError("the DB manager of the experiment does not start, and does not say why")
 
     def _close_pipes(self) -> None:
         for pipe in (self._popen.stdin, self._popen.stdout):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
@@ -111,6 +112,8 @@ class Runner:
 
     def start(self) -> None:
         """Run in a thread of its own."""
+        # Loaded now, since Optuna loads it: when the script has ended and its experiment goes on, it cannot be.
+        import_module("concurrent.futures.thread")
         self._thread = threading.Thread(target=self._run, name=f"katib-callbacks-experiment-{self.name}", daemon=True)
         self._thread.start()
 

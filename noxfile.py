@@ -21,12 +21,15 @@ IS_CI = bool(os.environ.get("CI"))
 
 TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
-FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate", "optuna"]
+FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate"]
 
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
+
+LOCAL_TESTS = ["tests/local"]
+"""Beside the extra `local`; no framework either."""
 
 UNSETTLED = ["tests/delivery/test_kill.py", "tests/delivery/test_replay.py", "tests/delivery/test_outage.py"]
 """Seen to fail on a loaded machine for reasons not understood yet: `tests_delivery` runs them, CI does not."""
@@ -103,9 +106,9 @@ def _install_torch(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train a model as a trial, against an embedded DB manager, and show what that holds."""
+    """Search for the best hyperparameters of a Lightning training: an experiment of twelve trials, two at a time."""
     _install_torch(session)
-    session.install(".[lightning,db-manager]", "scikit-learn", "rich")
+    session.install(".[lightning,local]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
 
 
@@ -113,7 +116,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests beside all frameworks, then the core's on other Pythons. Arguments go to pytest instead."""
     _install_torch(session)
-    session.install("-e", ".[db-manager]", *FRAMEWORKS, *TEST_TOOLS, "coverage>=7.10")
+    session.install("-e", ".[local]", *FRAMEWORKS, *TEST_TOOLS, "coverage>=7.10")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -124,6 +127,7 @@ def tests(session: nox.Session) -> None:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
     session.run(*COVERED_PYTEST, *CORE_TESTS, *(f"--ignore={path}" for path in UNSETTLED))
+    session.run(*COVERED_PYTEST, *LOCAL_TESTS)
     for name, environment in FRAMEWORK_TESTS.items():
         folder = name.partition(" ")[0]
         session.run(*COVERED_PYTEST, f"tests/frameworks/{folder}", "--require", folder, env=environment)
@@ -140,6 +144,9 @@ def tests_core(session: nox.Session) -> None:
     for pins in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
         session.run("pytest", *(session.posargs or CORE_TESTS), *(f"--ignore={path}" for path in UNSETTLED))
+    if not session.posargs:  # with the newest of this Python's dependencies alone: they are no trial's
+        session.install(".[local]", *CORE_PINS[version][-1])
+        session.run("pytest", *LOCAL_TESTS, "tests/cli")
 
 
 @nox.session(python=SDK_PYTHON)
@@ -149,7 +156,7 @@ def sdk(session: nox.Session) -> None:
         _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
         return
     _install_torch(session)
-    session.install(".[db-manager,lightning]", *SDK, *TEST_TOOLS)
+    session.install(".[local,lightning]", *SDK, *TEST_TOOLS)
     session.run("pytest", *(session.posargs or ["tests/sdk"]))
 
 
@@ -161,6 +168,13 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session
+def bench_local(session: nox.Session) -> None:
+    """Measure what a local trial costs beside starting its process, and what Optuna's and Ray Tune's do."""
+    session.install(".[local]", "ray[tune]")
+    session.run("python", "benchmarks/local_trials.py", *session.posargs)
 
 
 @nox.session

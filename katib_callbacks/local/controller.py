@@ -144,10 +144,12 @@ class Controller:
                 return verdict[0]
             self._start_trials()
             self._wait()
-            if version != (version := self._store.version()):
-                self._row = self._store.experiment(self._row.name)
-                self._load_spec()
-                self._is_stopping |= self._row.is_deleted
+            if version != (version := self._store.version()):  # also after each write of the DB manager
+                row = self._store.experiment(self._row.name)
+                self._is_stopping |= row.is_deleted
+                if row.experiment != self._row.experiment:
+                    self._row = row
+                    self._load_spec()
         self._put_back()
         return self._row.state
 

@@ -91,11 +91,12 @@ class ObservationLog:
                 self._append(trial, rows)
 
     def mark_unavailable(self, trial: str, metric: str) -> None:
-        """Add the row that says that a metric was not reported, unless it is there."""
+        """Add the row that says that a metric was not reported; the caller has seen that it is not there."""
         row = StoredMetricLog(metric, UNAVAILABLE, UNAVAILABLE_TIME)
-        for is_done in self._tries():
+        for number, is_done in enumerate(self._tries()):
             with is_done:
-                if row not in self._stub.get(trial, metric_name=metric, timeout_s=CALL_TIMEOUT_S):
+                # After a lost reply it may be there.
+                if not number or row not in self._stub.get(trial, metric_name=metric, timeout_s=CALL_TIMEOUT_S):
                     self._append(trial, [row])
 
     def _append(self, trial: str, rows: Sequence[StoredMetricLog]) -> None:

@@ -1,12 +1,16 @@
 """A trial's rows: Katib's filter on its output, its reduction, and a DB manager that goes away."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
+import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.local.observations import UNAVAILABLE_TIME, ObservationLog, objective_text, parse_output, reduce
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.wire import messages
+from katib_callbacks.wire.server import DBManagerServicer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -103,12 +107,45 @@ def test_replacing_rows_twice_leaves_them_once(db_url):
         assert log.get("t") == []
 
 
-def test_the_unavailable_row_is_katibs_and_there_once(db_url):
+def test_the_unavailable_row_is_katibs(db_url):
     with DBManager(db_url) as db_manager, ObservationLog(db_manager.address) as log:
-        log.mark_unavailable("t", "m")
         log.mark_unavailable("t", "m")
 
         assert log.get("t") == [StoredMetricLog("m", "unavailable", UNAVAILABLE_TIME)]
+
+
+class LosesReplies(DBManagerServicer):
+    """Stores what it is sent, and loses its first reply."""
+
+    def __init__(self):
+        self.rows = []
+        self.calls = []
+
+    def ReportObservationLog(self, request, context):
+        self.calls.append("report")
+        self.rows.extend(request.observation_log.metric_logs)
+        if self.calls.count("report") == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return messages.ReportObservationLogReply()
+
+    def GetObservationLog(self, request, context):
+        self.calls.append("get")
+        return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=self.rows))
+
+
+def test_the_unavailable_row_is_there_once_though_the_reply_was_lost():
+    servicer = LosesReplies()
+    with ThreadPoolExecutor(2) as workers:
+        server = grpc.server(workers)
+        server.add_generic_rpc_handlers((servicer.generic_handler(),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with ObservationLog(f"127.0.0.1:{port}") as log:
+            log.mark_unavailable("t", "m")
+        server.stop(None).wait()
+
+    assert servicer.calls == ["report", "get"]
+    assert [row.metric.value for row in servicer.rows] == ["unavailable"]
 
 
 def test_a_db_manager_that_comes_back_is_asked_again(db_url):

@@ -1,4 +1,4 @@
-"""The whole way in one command: an experiment of twelve Lightning trainings, two at a time, to the best hyperparameters.
+"""The whole way in one command: an experiment of twelve Lightning trainings, two at a time, and the best of them.
 
 Each trial is a process, as a pod would be: it trains, its callback delivers the metrics to the experiment's DB manager,
 and the algorithm learns from them. State, logs and folders lie in a temporary folder.

@@ -173,7 +173,7 @@ class LocalKatibClient(Queries):
             name=name,
             namespace=namespace or self.namespace,
             script=objectives.script(objective, arguments),
-            parameters=[{**plain(spec), "name": key} for key, spec in searched.items()],
+            parameters=[creation.parameter(spec, key) for key, spec in searched.items()],
             objective=creation.objective(
                 objective_type, objective_metric_name, list(additional_metric_names), objective_goal
             ),

@@ -1,5 +1,6 @@
 """From a description to a stored experiment: what ``tune``, ``create_experiment`` and ``experiment run`` share."""
 
+import logging
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from katib_callbacks.local.experiment import API_VERSION, KIND, read
 from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec, plain
 from katib_callbacks.local.runner import database
 from katib_callbacks.local.state import State
+
+_logger = logging.getLogger(__name__)
 
 _SEED_BITS = 31
 _SUFFIX_BYTES = 3
@@ -136,6 +139,17 @@ def _torch_job(container: dict[str, Any], deadline_s: int | None, workers: int, 
         replicas["Worker"] = {"replicas": workers - 1, **replica}
     spec = {**limit, "nprocPerNode": str(processes), "pytorchReplicaSpecs": replicas}
     return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": spec}
+
+
+def parameter(spec: Any, name: str) -> dict[str, Any]:
+    """Return a named parameter spec, ours or upstream's, as a mapping."""
+    written: dict[str, Any] = plain(spec)
+    space = written.get("feasibleSpace") or {}
+    if isinstance(space.get("distribution"), list):
+        # kubeflow.katib.search.categorical of 0.19.0: its one positional argument lands in `distribution`.
+        _logger.warning("parameter %s: kubeflow.katib.search.categorical lost its list; it is taken as meant", name)
+        written["feasibleSpace"] = {"list": [str(value) for value in space["distribution"]]}
+    return {**written, "name": name}
 
 
 def is_parameter(value: object) -> bool:

@@ -121,7 +121,9 @@ def test_too_many_failures_are_status_1(experiment, tmp_path, capsys):
         (["delete", "one"], 1, "katib-local holds no experiments"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line_and_nothing_is_made(experiment, tmp_path, capsys, arguments, status, message):
+def test_what_is_not_there_is_said_in_one_line_and_nothing_is_made(
+    experiment, tmp_path, capsys, arguments, status, message
+):
     assert experiment(*arguments) == status
     err = capsys.readouterr().err
     assert message in err

@@ -114,7 +114,13 @@ def test_sobol_fills_the_space_evenly():
 
 def test_all_of_katibs_settings_are_taken():
     settings = {
-        "tpe": {"random_state": "1", "n_startup_trials": "2", "n_ei_candidates": "8", "gamma": "0.3", "prior_weight": "1.5"},
+        "tpe": {
+            "random_state": "1",
+            "n_startup_trials": "2",
+            "n_ei_candidates": "8",
+            "gamma": "0.3",
+            "prior_weight": "1.5",
+        },
         "multivariate-tpe": {"random_state": "1", "n_startup_trials": "2", "n_ei_candidates": "8"},
         "cmaes": {"random_state": "1", "sigma": "0.2", "restart_strategy": "none"},
     }

@@ -105,17 +105,17 @@ def test_stdout_is_the_default_and_every_argument_arrives(client, caplog):
 def ranks(parameters):
     import os
     import time
+    from pathlib import Path
 
     from katib_callbacks import report_metrics
 
     mine = os.environ["RANK"], os.environ["WORLD_SIZE"], os.environ["LOCAL_RANK"], os.environ["GROUP_RANK"]
-    with open(f"new-{mine[0]}", "w") as file:  # in the folder of the trial, which all share
-        file.write(" ".join(mine))
-    os.rename(f"new-{mine[0]}", f"rank-{mine[0]}")
+    Path(f"new-{mine[0]}").write_text(" ".join(mine))  # in the folder of the trial, which all share
+    Path(f"new-{mine[0]}").rename(f"rank-{mine[0]}")
     if mine[0] == "0":
-        while sum(name.startswith("rank-") for name in os.listdir()) < int(mine[1]):
+        while len(found := list(Path().glob("rank-*"))) < int(mine[1]):
             time.sleep(0.01)
-        seen = sum(int(open(f"rank-{rank}").read().split()[0]) for rank in range(int(mine[1])))  # noqa: SIM115
+        seen = sum(int(path.read_text().split()[0]) for path in found)
         report_metrics({"seen": seen})
 
 
@@ -175,7 +175,7 @@ def test_waiting_in_vain(client):
     with pytest.raises(RuntimeError, match="there is no experiment 'one'; there are: none"):
         client.wait_for_experiment_condition("one")
     client.create_experiment(experiment("import time; time.sleep(600)"))
-    with pytest.raises(TimeoutError, match="experiment 'one' is not Succeeded after 0.5 s") as caught:
+    with pytest.raises(TimeoutError, match=r"experiment 'one' is not Succeeded after 0\.5 s") as caught:
         client.wait_for_experiment_condition("one", timeout=0.5)
     assert isinstance(caught.value, WaitTimeoutError)
     client.wait_for_experiment_condition("one", expected_condition="Running", timeout=60)
@@ -186,7 +186,7 @@ def test_waiting_in_vain(client):
 
 def test_a_failed_experiment_is_a_runtime_error(client):
     client.create_experiment(experiment("raise SystemExit(1)", maxFailedTrialCount=0))
-    with pytest.raises(RuntimeError, match="experiment 'one' has failed: .*max failed count"):
+    with pytest.raises(RuntimeError, match=r"experiment 'one' has failed: .*max failed count"):
         client.wait_for_experiment_condition("one", timeout=300)
     assert client.is_experiment_failed("one")
     assert client.wait_for_experiment_condition("one", expected_condition="Failed").status.trials_failed == 1
@@ -300,7 +300,12 @@ SCRIPT = textwrap.dedent(
     ("seconds", "then", "status", "state"),
     [
         (0, "print('ended')", 0, ("Succeeded", 2)),
-        (600, "client.wait_for_experiment_condition('one', expected_condition='Running', timeout=60); 1 / 0", 1, ("Running", 0)),
+        (
+            600,
+            "client.wait_for_experiment_condition('one', expected_condition='Running', timeout=60); 1 / 0",
+            1,
+            ("Running", 0),
+        ),
     ],
     ids=["a script that ends waits for its experiment", "one that raises ends it, for a resume"],
 )

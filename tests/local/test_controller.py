@@ -31,7 +31,7 @@ def test_pushed_metrics_become_observations_and_the_best_is_found(local):
 
 
 def test_output_is_parsed_in_stdout_mode(local):
-    code = "import os; print('2026-01-31T12:00:00Z loss=3'); print('loss=' + os.environ['X']); print('accuracy=0.5 other=1')"
+    code = "import os; print('2026-01-31T12:00:00Z loss=3'); print('loss=' + os.environ['X'], 'accuracy=0.5 other=1')"
     one = experiment(code, metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=2)
     one["spec"]["objective"]["additionalMetricNames"] = ["accuracy"]
     done = local.run(one)
@@ -45,7 +45,9 @@ def test_output_is_parsed_in_stdout_mode(local):
 
 def test_a_strategy_decides_which_value_counts(local):
     code = "print('loss=1 loss=3 loss=2')"
-    one = experiment(code, metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=1, parallelTrialCount=1)
+    one = experiment(
+        code, metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=1, parallelTrialCount=1
+    )
     one["spec"]["objective"]["metricStrategies"] = [{"name": "loss", "value": "latest"}]
     local.run(one)
 
@@ -119,7 +121,9 @@ def test_a_grid_without_a_budget_ends_at_its_last_point(local):
 
 
 def test_a_deadline_fails_the_trial(local):
-    one = experiment("import time; time.sleep(600)", job={"activeDeadlineSeconds": 1}, maxTrialCount=1, parallelTrialCount=1)
+    one = experiment(
+        "import time; time.sleep(600)", job={"activeDeadlineSeconds": 1}, maxTrialCount=1, parallelTrialCount=1
+    )
     local.run(one)
 
     last = local.trials()[0].conditions[-1]
@@ -153,7 +157,9 @@ def test_the_working_folder_is_kept_where_it_is_asked_for_or_the_trial_failed(lo
 
 def test_a_template_works_where_the_experiment_was_started(local):
     (local.folder / "data.txt").write_text("0.25")
-    local.run(experiment(REPORT + "report({'loss': float(open('data.txt').read())})", maxTrialCount=1, parallelTrialCount=1))
+    local.run(
+        experiment(REPORT + "report({'loss': float(open('data.txt').read())})", maxTrialCount=1, parallelTrialCount=1)
+    )
 
     assert local.trials()[0].value == 0.25
 

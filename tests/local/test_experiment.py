@@ -76,11 +76,19 @@ def test_a_model_is_read_like_its_mapping():
 
 # Legal in Katib, and kept as they stand, though one machine cannot run them: {why: (change, message)}.
 ELSEWHERE = {
-    "hyperband": ({"algorithm": {"algorithmName": "hyperband"}}, r"spec\.algorithm\.algorithmName: 'hyperband'.*known: ran"),
+    "hyperband": (
+        {"algorithm": {"algorithmName": "hyperband"}},
+        r"spec\.algorithm\.algorithmName: 'hyperband'.*known: ran",
+    ),
     "bayesian": ({"algorithm": {"algorithmName": "bayesianoptimization"}}, r"'bayesianoptimization' is not one"),
     "pbt": ({"algorithm": {"algorithmName": "pbt"}}, r"'pbt' is not one of the algorithms here"),
     "a file": (
-        {"metricsCollectorSpec": {"source": {"fileSystemPath": {"path": "/m", "kind": "File"}}, "collector": {"kind": "File"}}},
+        {
+            "metricsCollectorSpec": {
+                "source": {"fileSystemPath": {"path": "/m", "kind": "File"}},
+                "collector": {"kind": "File"},
+            }
+        },
         r"collector\.kind: 'File' does not collect here; known: Push, StdOut",
     ),
     "prometheus": (
@@ -180,7 +188,11 @@ ILLEGAL = [
         "None",
         r"spec\.metricsCollectorSpec\.collector\.kind: the kind None was renamed to Push in Katib 0\.17; write Push",
     ),
-    (("spec", "metricsCollectorSpec", "collector", "kind"), "Pull", r"collector\.kind: 'Pull' is not known; known: StdOut"),
+    (
+        ("spec", "metricsCollectorSpec", "collector", "kind"),
+        "Pull",
+        r"collector\.kind: 'Pull' is not known; known: StdOut",
+    ),
     (
         ("spec", "metricsCollectorSpec", "source"),
         {"filter": {"metricsFormat": ["(a"]}},
@@ -200,7 +212,11 @@ ILLEGAL = [
         r"spec\.trialTemplate\.trialParameters\[0\]\.reference: 'y' is none of spec\.parameters: x",
     ),
     (("spec", "trialTemplate", "trialParameters", 0, "name"), "y", r"'y' is used nowhere in trialSpec"),
-    (("spec", "trialTemplate", "trialParameters"), [], r"uses \$\{trialParameters\.x\}, which trialParameters does not"),
+    (
+        ("spec", "trialTemplate", "trialParameters"),
+        [],
+        r"uses \$\{trialParameters\.x\}, which trialParameters does not",
+    ),
     (("spec", "trialTemplate", "trialSpec", "kind"), None, r"spec\.trialTemplate\.trialSpec\.kind: must be specified"),
     (("spec", "trialTemplate", "trialSpec", "metadata"), {"name": "a"}, r"trialSpec\.metadata\.name: must be omitted"),
 ]

@@ -77,7 +77,7 @@ def command(*arguments, home):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_books_balance_after_kills_of_every_kind(tmp_path, seed):
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311  no secret
     home = tmp_path / "home"
     (tmp_path / "ledger").mkdir()
     path = tmp_path / "one.yaml"
@@ -108,7 +108,9 @@ def test_the_books_balance_after_kills_of_every_kind(tmp_path, seed):
     trials = local.trials()
     output = (tmp_path / "output").read_text()
     assert [trial.number for trial in trials] == list(range(TRIALS)), output
-    assert {trial.state for trial in trials} <= {"Succeeded", "Failed"}, "each in one final state, and none for no reason"
+    assert {trial.state for trial in trials} <= {"Succeeded", "Failed"}, (
+        "each in one final state, and none for no reason"
+    )
     assert {path.name for path in (tmp_path / "ledger").iterdir()} <= {trial.name for trial in trials}
     for trial in trials:
         finals = [one for one in trial.conditions if one["type"] not in {"Created", "Running"}]

@@ -1,6 +1,7 @@
 """An objective's way into a trial: its source alone, through a shell."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,8 @@ OUTSIDE = 3
 
 def run(objective, arguments, folder):
     environ = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}  # noqa: PTH120
-    done = subprocess.run(
-        ["bash", "-c", script(objective, arguments)], cwd=folder, env=environ, capture_output=True, text=True, check=False
-    )
+    command = [shutil.which("bash"), "-c", script(objective, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 

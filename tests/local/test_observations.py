@@ -121,14 +121,14 @@ class LosesReplies(DBManagerServicer):
         self.rows = []
         self.calls = []
 
-    def ReportObservationLog(self, request, context):
+    def ReportObservationLog(self, request, context):  # noqa: N802  Katib's name
         self.calls.append("report")
         self.rows.extend(request.observation_log.metric_logs)
         if self.calls.count("report") == 1:
             context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         return messages.ReportObservationLogReply()
 
-    def GetObservationLog(self, request, context):
+    def GetObservationLog(self, request, context):  # noqa: N802  Katib's name
         self.calls.append("get")
         return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=self.rows))
 

@@ -63,8 +63,12 @@ def test_output_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("PET_NODE_RANK", "5")
     monkeypatch.setenv("MINE", "kept")
-    code = "import os, sys; print(*(os.environ.get(n) for n in ('RANK', 'PET_NODE_RANK', 'MINE', 'X', 'KATIB_TRIAL_NAME')))"
-    trial = start(tmp_path, code + "; print('to stderr', file=sys.stderr)", environ={"X": "1"})
+    code = """
+import os, sys
+print(*(os.environ.get(name) for name in ("RANK", "PET_NODE_RANK", "MINE", "X", "KATIB_TRIAL_NAME")))
+print("to stderr", file=sys.stderr)
+"""
+    trial = start(tmp_path, code, environ={"X": "1"})
     finish(trial)
 
     assert trial.failure() is None
@@ -106,7 +110,9 @@ def test_a_command_that_is_not_there_raises(tmp_path):
 @pytest.mark.parametrize("ignore", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN);"])
 def test_the_deadline_ends_the_whole_group(tmp_path, monkeypatch, ignore):
     monkeypatch.setattr("katib_callbacks.local.process.TERMINATION_GRACE_S", 0.2)
-    then = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)" if ignore else "time.sleep(600)"
+    then = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)" if ignore else "time.sleep(600)"
+    )
     trial = start(tmp_path, PARENT.format(ignore=ignore, then=then), deadline_s=1.0)
     child = child_of(tmp_path)
     finish(trial)
@@ -150,7 +156,8 @@ def test_the_last_line_of_an_endless_log_is_found(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows other processes' environments")
 def test_orphans_are_found_by_their_mark_even_out_of_their_group(tmp_path):
     environ = {**os.environ, ATTEMPT_VARIABLE: "orphaned-1"}
-    then = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True); time.sleep(600)"
+    sleep = "import time; time.sleep(600)"
+    then = f"subprocess.Popen([sys.executable, '-c', '{sleep}'], start_new_session=True); time.sleep(600)"
     command = [sys.executable, "-c", PARENT.format(ignore="", then=then)]
     with subprocess.Popen(command, env=environ, cwd=tmp_path) as orphan:
         child = child_of(tmp_path)

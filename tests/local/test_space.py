@@ -20,7 +20,7 @@ def parameter(spec, name="p"):
 
 def values(spec, count=400):
     one = parameter(spec)
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311  no secret
     distribution = one.optuna_distribution()
     low, high = distribution.low, distribution.high
     draw = chance.randint if isinstance(low, int) else chance.uniform
@@ -30,7 +30,13 @@ def values(spec, count=400):
 def test_a_step_gives_decimals_without_noise():
     spec = search.double(min=0.1, max=0.5, step=0.1)
 
-    assert [parameter(spec).assignment(index) for index in parameter(spec).grid()] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+    assert [parameter(spec).assignment(index) for index in parameter(spec).grid()] == [
+        "0.1",
+        "0.2",
+        "0.3",
+        "0.4",
+        "0.5",
+    ]
     assert set(values(spec)) == {"0.1", "0.2", "0.3", "0.4", "0.5"}
 
 
@@ -85,7 +91,10 @@ def test_choices_are_strings_in_their_order():
         (search.double(min=0, max=1, step=0), r"feasibleSpace\.step: must be above zero, not 0"),
         (search.double(min=0, max="a lot"), r"feasibleSpace\.max: 'a lot' is no number"),
         (search.int(min=0.5, max=1), r"feasibleSpace\.min: '0\.5' is no int"),
-        (search.double(min=0, max=1, distribution="log"), r"'log' is not known; known: uniform, logUniform, normal, logN"),
+        (
+            search.double(min=0, max=1, distribution="log"),
+            r"'log' is not known; known: uniform, logUniform, normal, logN",
+        ),
         (search.categorical([]), r"feasibleSpace\.list: must have a value"),
         (search.categorical(["a", "a"]), r"feasibleSpace\.list: has a value twice"),
         (V1beta1ParameterSpec(parameter_type="int"), r"feasibleSpace: must be specified"),

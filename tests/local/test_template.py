@@ -38,7 +38,9 @@ def test_variables_are_expanded_as_kubernetes_does():
 
 
 def ranks(process):
-    return tuple(process.environ.get(name) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "PET_NODE_RANK"))
+    return tuple(
+        process.environ.get(name) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "PET_NODE_RANK")
+    )
 
 
 def test_a_pytorchjob_has_a_process_for_each_replica():
@@ -74,6 +76,8 @@ def test_torchrun_makes_the_ranks_itself(command):
     assert {process.environ["PET_NPROC_PER_NODE"] for process in processes} == {"2"}
 
 
-@pytest.mark.parametrize(("example", "deadline"), [("deadline", 300), ("pytorchjob-processes", 600), ("random-push", None)])
+@pytest.mark.parametrize(
+    ("example", "deadline"), [("deadline", 300), ("pytorchjob-processes", 600), ("random-push", None)]
+)
 def test_the_deadline_is_the_jobs(example, deadline):
     assert planned(example, lr="1", momentum="1").deadline_s == deadline

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from katib_callbacks.errors import (
         ConfigurationError,
         DeliveryError,
+        ExperimentError,
         KatibCallbacksError,
         MetricValueError,
         MissingDependencyError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         SpoolError,
         StoreError,
         UnavailableError,
+        WaitTimeoutError,
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.reporter import KatibReporter, ReportReceipt, report_metrics
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "DeliveryError",
+    "ExperimentError",
     "KatibCallbacksError",
     "KatibReporter",
     "MetricLog",
@@ -40,6 +43,7 @@ __all__ = [
     "StoreError",
     "StoredMetricLog",
     "UnavailableError",
+    "WaitTimeoutError",
     "__version__",
     "report_metrics",
 ]

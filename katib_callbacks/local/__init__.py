@@ -22,12 +22,11 @@ __all__ = ["LocalKatibClient", "TrainerResources", "search"]
 _HOMES = {"LocalKatibClient": "client", "TrainerResources": "models"}
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name == "search" or name.startswith("V1"):
-        found = import_module(f"{__name__}.search") if name == "search" else None
-        found = found or getattr(import_module(f"{__name__}.models"), name, None)
-        if found is not None:
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # hidden from type checkers, which would take any misspelt name for a name of ours
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name from its module on first use (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+        return getattr(module, name) if name in _HOMES else module

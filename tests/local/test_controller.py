@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from conftest import REPORT, experiment
+from homes import REPORT, experiment
 
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.runner import Runner, locked

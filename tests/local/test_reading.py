@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import experiment
+from homes import experiment
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import models

@@ -113,9 +113,9 @@ class DBManagerProcess:
 
 def main() -> None:
     """Serve until the input ends: the parent has stopped, or was killed."""
-    from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  only in the child
-
     try:
+        from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  only in the child; SQLAlchemy may be missing
+
         db_manager = DBManager(sys.argv[1], sys.argv[2]).start()
     except KatibCallbacksError as error:
         os.write(sys.stdout.fileno(), f"error {error}\n".encode())

@@ -11,6 +11,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
@@ -145,6 +146,20 @@ def check_space(choice: AlgorithmChoice, parameters: Sequence[Parameter], max_tr
             raise ConfigurationError(f"the grid has {points} points, fewer than maxTrialCount {max_trial_count}")
 
 
+def check_installed(choice: AlgorithmChoice) -> None:
+    """Check that an algorithm's packages are there.
+
+    Raises:
+        MissingDependencyError: One is not.
+    """
+    needed = {"grid": (), "cmaes": ("optuna", "cmaes"), "sobol": ("optuna", "scipy")}.get(choice.name, ("optuna",))
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(
+            f'{choice.name} needs {" and ".join(missing)}: pip install "katib-callbacks[local]"'
+        )
+
+
 def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int, maximize: bool) -> Algorithm:
     """Make an algorithm that has answered nothing yet.
 
@@ -155,8 +170,9 @@ def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int,
         maximize: Whether greater objectives are better.
 
     Raises:
-        MissingDependencyError: Optuna is not installed.
+        MissingDependencyError: A package is not installed.
     """
+    check_installed(choice)
     if choice.name == "grid":
         return _Grid(parameters, choice.arguments.get("seed"))
     return _Optuna(choice, parameters, seed=seed, maximize=maximize)
@@ -187,12 +203,8 @@ class _Grid:
 
 class _Optuna:
     def __init__(self, choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int, maximize: bool) -> None:
-        try:
-            import optuna  # noqa: PLC0415  the extra `local`, and a third of a second
-        except ImportError as error:
-            raise MissingDependencyError(
-                'local experiments search with Optuna: pip install "katib-callbacks[local]"'
-            ) from error
+        import optuna  # noqa: PLC0415  the extra `local`, and a third of a second
+
         self._optuna: Any = optuna
         self._distributions = {parameter.name: parameter.optuna_distribution() for parameter in parameters}
         verbosity = optuna.logging.get_verbosity()
@@ -234,10 +246,6 @@ def _sampler(optuna: Any, choice: AlgorithmChoice, seed: int) -> Any:
     if choice.name == "random":
         return samplers.RandomSampler(**arguments)
     if choice.name == "cmaes":
-        try:
-            import cmaes  # noqa: F401, PLC0415  Optuna would say so at the second trial
-        except ImportError as error:
-            raise MissingDependencyError('cmaes is not installed: pip install "katib-callbacks[local]"') from error
         return samplers.CmaEsSampler(**arguments, warn_independent_sampling=False)
     if choice.name == "sobol":
         # Without random_state the plain sequence, as goptuna's; with it another scrambling of it for each seed.

@@ -10,7 +10,7 @@ import selectors
 import shutil
 import string
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import algorithms, state
+from katib_callbacks.local import state
 from katib_callbacks.local._db_manager_process import DBManagerProcess
+from katib_callbacks.local.books import Books
 from katib_callbacks.local.feasibility import Feasible, check
 from katib_callbacks.local.models import V1beta1Experiment
 from katib_callbacks.local.observations import (
     UNAVAILABLE,
     ObservationLog,
-    objective_text,
-    objective_value,
     parse_output,
     read_output,
     reduce,
@@ -93,10 +91,7 @@ class Controller:
         self._load_spec()
         self._running: dict[str, RunningTrial] = {}
         self._pending: list[TrialRow] = []
-        self._counts = dict.fromkeys((*state.FINAL_TRIAL_STATES,), 0)
-        self._has_reached_goal = False
-        self._is_exhausted = False
-        self._asked = self._events = self._stored = 0
+        self._stored = 0
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
@@ -137,7 +132,7 @@ class Controller:
             self._set_state(state.RUNNING, "ExperimentRunning", "Experiment is running")
         version = self._store.version()
         while not self._is_stopping:
-            verdict = self._verdict()
+            verdict = self._books.verdict(self._spec, has_unfinished=bool(self._running or self._pending))
             if verdict is not None:
                 self._kill_all("the experiment is over")
                 self._set_state(*verdict)
@@ -152,22 +147,6 @@ class Controller:
                     self._load_spec()
         self._put_back()
         return self._row.state
-
-    def _verdict(self) -> tuple[str, str, str] | None:
-        """Return the state, reason and message of an experiment that is over, in the order in which Katib asks."""
-        failed = self._counts[state.FAILED] + self._counts[state.METRICS_UNAVAILABLE]
-        has_ended = "Experiment has succeeded because "
-        if self._has_reached_goal:
-            return state.SUCCEEDED, "ExperimentGoalReached", f"{has_ended}Objective goal has reached"
-        if self._spec.max_failed_trial_count is not None and failed > self._spec.max_failed_trial_count:
-            message = "Experiment has failed because max failed count has reached"
-            return state.FAILED, "ExperimentFailed", message
-        if self._spec.max_trial_count is not None and self._completed >= self._spec.max_trial_count:
-            return state.SUCCEEDED, "ExperimentMaxTrialsReached", f"{has_ended}max trial count has reached"
-        if self._is_exhausted and not self._running and not self._pending:
-            message = f"{has_ended}suggestion service has reached the end"
-            return state.SUCCEEDED, "ExperimentSuggestionEndReached", message
-        return None
 
     def _wait(self) -> None:
         """Sleep until something happens, and take note of it."""
@@ -187,16 +166,12 @@ class Controller:
         if self._db.has_ended:  # running trials wait for it
             self._db.revive()
 
-    @property
-    def _completed(self) -> int:
-        return sum(self._counts.values())
-
     # -- the beginning of a trial ----------------------------------------------------------------------------------
 
     def _start_trials(self) -> None:
         while len(self._running) < (self._spec.parallel_trial_count or 1):
             budget = self._spec.max_trial_count
-            if budget is not None and self._completed + len(self._running) >= budget:
+            if budget is not None and self._books.completed + len(self._running) >= budget:
                 return
             trial = self._pending.pop(0) if self._pending else self._new_trial()
             if trial is None:
@@ -204,19 +179,19 @@ class Controller:
             self._start(trial)
 
     def _new_trial(self) -> TrialRow | None:
-        point = None if self._is_exhausted else self._algorithm.ask()
+        number, asked = self._books.asked, self._books.events
+        point = self._books.ask()
         if point is None:
-            self._is_exhausted = True
             return None
         now_s = time.time()
         suffix = "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(_SUFFIX_CHARACTERS))
-        trial = TrialRow(
+        return TrialRow(
             name=f"{self._row.name}-{suffix}",
             experiment=self._row.name,
-            number=self._asked,
+            number=number,
             assignments={one.name: one.assignment(point[one.name]) for one in self._feasible.parameters},
             point=dict(point),
-            asked=self._events,
+            asked=asked,
             told=None,
             value=None,
             state=state.CREATED,
@@ -227,9 +202,6 @@ class Controller:
             started_s=None,
             completed_s=None,
         )
-        self._asked += 1
-        self._events += 1
-        return trial
 
     def _start(self, trial: TrialRow) -> None:
         mark = secrets.token_hex(8)
@@ -325,28 +297,18 @@ class Controller:
         self, trial: TrialRow, final: str, reason: str, message: str, observation: list[dict[str, str]] | None
     ) -> None:
         """Put a trial into its final state, and tell the algorithm."""
-        value = None
-        if final == state.SUCCEEDED and observation is not None:
-            value = objective_value(objective_text(observation, self._feasible.objective, self._feasible.strategy))
+        value = self._books.value(observation) if final == state.SUCCEEDED else None
         columns: dict[str, Any] = {
             "state": final,
             "observation": observation,
             "conditions": with_condition(trial.conditions, final, reason, message),
             "completed_s": time.time(),
-            "told": self._events,
+            "told": self._books.events,
             "value": value,
         }
         self._store.update_trial(trial.name, **columns)
-        self._events += 1
-        self._account(final, value)
-        self._algorithm.tell(trial.number, value)
+        self._books.tell(trial.number, final, value)
         self._report(TrialRow(**{**trial.__dict__, **columns}), message)
-
-    def _account(self, final: str, value: float | None) -> None:
-        self._counts[final] += 1
-        goal = self._feasible.goal
-        if value is not None and goal is not None:
-            self._has_reached_goal |= value >= goal if self._feasible.is_maximized else value <= goal
 
     def _kill_all(self, why: str) -> None:
         """End all trials for good."""
@@ -393,32 +355,8 @@ class Controller:
             if trial.state == state.RUNNING:
                 self._store.update_trial(trial.name, state=state.CREATED)
         self._pending = unfinished
-        for trial in trials:
-            if trial.state in state.FINAL_TRIAL_STATES:
-                self._account(trial.state, trial.value)
-        self._algorithm = algorithms.make(
-            self._feasible.algorithm,
-            self._feasible.parameters,
-            seed=self._row.seed,
-            maximize=self._feasible.is_maximized,
-        )
-        self._replay(trials)
-        self._stored = self._asked
-
-    def _replay(self, trials: Sequence[TrialRow]) -> None:
-        steps: dict[int, Callable[[], None]] = {}
-        for trial in trials:
-            steps[trial.asked] = lambda trial=trial: self._ask_again(trial)  # type: ignore[misc]
-            if trial.told is not None:
-                steps[trial.told] = lambda trial=trial: self._algorithm.tell(trial.number, trial.value)  # type: ignore[misc]
-        for number in sorted(steps):
-            steps[number]()
-        self._asked = len(trials)
-        self._events = max(steps, default=-1) + 1
-
-    def _ask_again(self, trial: TrialRow) -> None:
-        if self._algorithm.ask() != trial.point:  # another version of Optuna draws otherwise
-            self._algorithm.correct(trial.number, trial.point)
+        self._books = Books(self._feasible, trials, seed=self._row.seed)
+        self._stored = len(trials)
 
     def _set_state(self, kind: str, reason: str, message: str) -> None:
         conditions = with_condition(self._row.conditions, kind, reason, message)
@@ -431,13 +369,3 @@ class Controller:
 
     def _report(self, trial: TrialRow, message: str) -> None:
         self._on_event(Event(trial, self._row.state, message))
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that is no experiment's, before it becomes part of a path.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if not name or set(name) - set(_NAME_CHARACTERS + "-"):
-        raise ConfigurationError(f"{name!r} is no name of an experiment")

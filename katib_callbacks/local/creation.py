@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import feasibility
+from katib_callbacks.local import algorithms, feasibility
 from katib_callbacks.local.experiment import API_VERSION, KIND, read
 from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec, plain
 from katib_callbacks.local.runner import database
@@ -42,12 +42,14 @@ def store(
     Raises:
         ConfigurationError: It is not legal, or cannot be run here.
         ExperimentError: There is one of its name.
+        MissingDependencyError: The algorithm's package is not installed.
     """
     model = read(experiment)
     assert model.metadata is not None  # noqa: S101  checked by read
     if not model.metadata.name:
         model.metadata.name = f"{model.metadata.generate_name}{secrets.token_hex(_SUFFIX_BYTES)}"
     found = feasibility.check(model)
+    algorithms.check_installed(found.algorithm)  # now, and not in the thread or process that runs it
     with State(database(home)) as opened:
         opened.add_experiment(
             model.metadata.name,

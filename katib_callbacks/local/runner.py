@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
+import string
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local import observations, state
-from katib_callbacks.local.controller import Controller, Event, check_name
+from katib_callbacks.local.controller import Controller, Event
 from katib_callbacks.local.state import State
 
 DEFAULT_HOME = Path("katib-local")
@@ -26,6 +27,7 @@ LOCK_TIMEOUT_S = 30.0
 
 _LOCK_INTERVAL_S = 0.02
 _LOCK = ".lock"
+_NAME_CHARACTERS = string.ascii_lowercase + string.digits + "-"
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Itera
     Raises:
         ExperimentError: Somebody else holds it.
     """
-    check_name(name)
+    _check_name(name)
     folder = home / name
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -161,3 +163,9 @@ def delete(home: Path, name: str) -> None:
             store.delete_experiment(name)
             with suppress(OSError):
                 shutil.rmtree(home / name)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that is no experiment's, before it becomes part of a path."""
+    if not name or set(name) - set(_NAME_CHARACTERS):
+        raise ExperimentError(f"{name!r} is no name of an experiment")

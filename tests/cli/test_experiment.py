@@ -138,6 +138,19 @@ def test_an_illegal_file_names_its_fields(experiment, tmp_path, capsys):
     assert "one.yaml: spec.maxTrials: Katib knows no such field; did you mean" in capsys.readouterr().err
 
 
+def test_without_optuna_the_extra_is_named(experiment, tmp_path):
+    program = (
+        "import sys; sys.modules['optuna'] = None\n"
+        "from katib_callbacks.cli import main; sys.exit(main(['experiment', 'run', 'one.yaml']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == 'katib-callbacks: error: random needs optuna: pip install "katib-callbacks[local]"\n'
+
+
 def wait_for(path, pattern):
     while not re.search(pattern, path.read_text()):
         time.sleep(0.02)

@@ -7,6 +7,7 @@ from katib_callbacks._version import __version__
 
 TYPE_CHECKING = False  # as type checkers know it; importing typing would cost more than all the rest
 if TYPE_CHECKING:
+    from katib_callbacks._autolog import autolog
     from katib_callbacks.errors import (
         ConfigurationError,
         DeliveryError,
@@ -45,10 +46,12 @@ __all__ = [
     "UnavailableError",
     "WaitTimeoutError",
     "__version__",
+    "autolog",
     "report_metrics",
 ]
 
 _HOMES = {
+    "autolog": "_autolog",
     "KatibReporter": "reporter",
     "report_metrics": "reporter",
     "ReportReceipt": "reporter",

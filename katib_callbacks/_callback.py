@@ -1,7 +1,7 @@
 """ReportingCallback: the arguments and attributes that the three frameworks' callbacks have in common."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.recorder import MetricRecorder
@@ -47,6 +47,8 @@ class ReportingCallback:
     """
 
     _is_mode_deferred = False
+    _lent: frozenset[str] = frozenset()  # attributes that hold what the framework lends to every callback it calls
+    _autolog: Any = None  # katib_callbacks._switch.Switch, in a callback that autolog made
 
     def __init__(
         self,
@@ -80,6 +82,18 @@ class ReportingCallback:
     def receipt(self) -> "ReportReceipt | None":
         """What the last delivery answered; None before it, after one that failed, and off rank zero."""
         return self._recorder.receipt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind in copies and pickles what was lent: the model, and with it the trainer."""
+        return {name: value for name, value in self.__dict__.items() if name not in self._lent}
+
+    def _is_superfluous(self, callbacks: Iterable[object] = ()) -> bool:
+        """Say whether autolog made this callback, and the run that begins is not to be reported by it.
+
+        Args:
+            callbacks: Those of the run, as far as the framework shows them.
+        """
+        return self._autolog is not None and not self._autolog.wants(callbacks)
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
 
+_FLOAT = frozenset({float})
+
 _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
 
@@ -55,8 +57,13 @@ class RowBuffer:
         self._best_value: float | None = None
         self._history: list[Row] = []
 
-    def add(self, values: Mapping[str, Any], *, key: Hashable, now: datetime) -> bool:
+    def add(self, values: Mapping[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
         """Take fresh values; those of another key than the open row's close it, None always adds to the open row.
+
+        Args:
+            values: The framework's names and raw values.
+            key: Tells rows apart.
+            now: Is asked for the time of a new row.
 
         Returns:
             Whether they began a new row.
@@ -64,9 +71,12 @@ class RowBuffer:
         is_new_row = self._open is None or (key is not None and key != self._open.key)
         if self._open is None or is_new_row:
             self.close()
-            self._open = Row(key, now, {})
+            self._open = Row(key, now(), {})
             self.row_count += 1
-        self._open.values.update(values)
+        if self._report == "history":  # the others need the latest values, and that which decides
+            self._open.values.update(values)
+        elif self._monitor is not None and self._monitor in values:
+            self._open.values[self._monitor] = values[self._monitor]
         self.latest.update(values)
         return is_new_row
 
@@ -76,9 +86,11 @@ class RowBuffer:
         if row is None:
             return
         if self._report == "history":
-            self._history.append(Row(row.key, row.timestamp, self._converted(row.values)))
+            row.values = self._converted(row.values)
+            self._history.append(row)
         elif self._report == "best" and self._monitor in row.values:
-            number = self._convert(self._monitor, row.values[self._monitor])
+            value = row.values[self._monitor]
+            number = value if type(value) is float else self._convert(self._monitor, value)
             if number is not None and math.isfinite(number):
                 row.values[self._monitor] = self.latest[self._monitor] = number
                 if self._best_value is None or self._is_better(number, self._best_value):
@@ -88,7 +100,9 @@ class RowBuffer:
     def _is_better(self, number: float, than: float) -> bool:
         return number < than if self._mode == "min" else number > than
 
-    def _converted(self, values: Mapping[str, Any]) -> dict[str, float]:
+    def _converted(self, values: dict[str, Any]) -> dict[str, float]:
+        if _FLOAT.issuperset(map(type, values.values())):
+            return values
         numbers = {}
         for name, value in values.items():
             number = value if type(value) is float else self._convert(name, value)

@@ -43,6 +43,8 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     makes JAX copy its state back.
     """
 
+    _lent = frozenset({"_model"})
+    _model = None  # for a copy
     _logs: Mapping[str, Any] = MappingProxyType({})  # the last epoch's, to which later callbacks add
     _taken = 0
 
@@ -79,10 +81,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _forget(self) -> None:
         self._logs, self._taken = {}, 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the model behind, which Keras hands to every callback and again to each ``fit``."""
-        return self.__dict__ | {"_model": None}
 
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 

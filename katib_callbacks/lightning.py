@@ -24,7 +24,7 @@ from katib_callbacks.errors import MissingDependencyError
 
 def _callback_classes() -> tuple[type, ...]:
     packages = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
-    loaded = [module for module in packages.values() if module in sys.modules]
+    loaded = [module for module in packages.values() if sys.modules.get(module) is not None]  # None blocks an import
     modules = loaded or [module for package, module in packages.items() if find_spec(package) is not None]
     if not modules:
         raise MissingDependencyError(
@@ -43,6 +43,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     ``after_training`` says. A run resumed from a checkpoint goes on with the rows of the run that wrote it.
     """
 
+    _lent = frozenset({"log", "log_dict"})  # methods of the module
     _shown: Mapping[str, Any] = MappingProxyType({})  # what callback_metrics showed last
 
     @property
@@ -68,7 +69,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Begin a run. Lightning has cleared the sanity check's metrics."""
         del pl_module
         self._shown = {}
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run or self._is_superfluous(trainer.callbacks):
             self._recorder.abandon()
         else:
             rank = framework_rank(is_global_zero=trainer.is_global_zero, rank=trainer.global_rank)

@@ -4,9 +4,11 @@ The wire carries strings alone. A value goes out as the shortest decimal that re
 precision; a timestamp as RFC 3339 in UTC with six digits, because MySQL truncates and PostgreSQL rounds anything finer.
 """
 
+import functools
 import math
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -21,6 +23,8 @@ MAX_VALUE_BYTES = 65_535
 
 RESOLUTION = timedelta(microseconds=1)
 """Katib's column ``time`` is DATETIME(6): timestamps of one trial must differ by at least this much."""
+
+_FLOAT32 = struct.Struct("f")
 
 # Go's time.RFC3339Nano, which Katib parses with: an upper-case T and Z, a colon in the offset, any number of digits.
 # These patterns are compiled, and kept by ``re``, on first use: a trial that reports Python floats needs neither.
@@ -139,25 +143,33 @@ def to_number(name: str, value: Any) -> float:
 
 def _to_python(value: Any) -> tuple[float, bool]:
     """Return the Python float of ``value`` and whether its precision is known to be that of a Python float."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # what nearly all are, and read in every epoch
+        scalar = value.item()
+        if type(scalar) is float or type(scalar) is int:
+            return float(scalar), False
     if isinstance(value, (bool, str, bytes, bytearray, complex)) or value is None:
         raise MetricValueError(f"a {type(value).__name__} is not a number ({_shorten(repr(value))})")
     if isinstance(value, (int, float)) and not hasattr(value, "dtype"):
         return float(value), True
-    scalar = value
-    if hasattr(scalar, "detach"):
-        scalar = scalar.detach()
-    if not hasattr(scalar, "item") and hasattr(scalar, "numpy"):  # TensorFlow
-        scalar = scalar.numpy()
-    if hasattr(scalar, "item"):
-        size = _element_count(scalar)
-        if size is not None and size != 1:
-            raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
-        scalar = scalar.item()
+    scalar = _only_element(value)
     if isinstance(scalar, (bool, str, bytes, complex)) or scalar is None:
         raise MetricValueError(f"a {_describe_type(value)} holding a {type(scalar).__name__} is not a number")
     if not hasattr(scalar, "__float__") and not hasattr(scalar, "__index__"):
         raise MetricValueError(f"a {_describe_type(value)} is not a number")
     return float(scalar), False
+
+
+def _only_element(value: Any) -> Any:
+    """Return the element of an array, and what is no array as it is."""
+    array = value.numpy() if not hasattr(value, "item") and hasattr(value, "numpy") else value  # TensorFlow
+    if not hasattr(array, "item"):
+        return array
+    size = _element_count(array)
+    if size is not None and size != 1:
+        raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
+    if getattr(array, "shape", None):  # older JAX calls float(), which numpy is giving up for these
+        array = array.reshape(())
+    return array.item()
 
 
 def _element_count(array: Any) -> int | None:
@@ -167,20 +179,34 @@ def _element_count(array: Any) -> int | None:
 
 def _shortest(number: float, dtype: str) -> float:
     """Return the float of the shortest decimal that reads back as ``number`` in the precision of ``dtype``."""
-    match = re.search(_REDUCED_PRECISION, dtype)
-    if match is None or not math.isfinite(number):
+    round_trip = _round_trip(dtype)
+    if round_trip is None or not math.isfinite(number):
         return number
-    round_trip = {"float32": _as_float32, "bfloat16": _as_bfloat16}.get(match[1], _as_float16)
-    for digits in range(1, 10):  # 9 significant digits tell any two float32 apart
+    # What a person chose has few digits, what was computed in float32 has 7 to 9, and 9 tell any two of them apart. If
+    # some digits read back, so do more: two tries tell where to search.
+    if round_trip(float(f"{number:.6g}")) == number:
+        first, last = 1, 6
+    elif round_trip(float(f"{number:.8g}")) == number:
+        first, last = 7, 8
+    else:
+        first, last = 9, 9
+    for digits in range(first, last):
         candidate = float(f"{number:.{digits}g}")
         if round_trip(candidate) == number:
             return candidate
-    return number
+    return float(f"{number:.{last}g}")
+
+
+@functools.lru_cache
+def _round_trip(dtype: str) -> Callable[[float], float] | None:
+    """Return what rounds to the precision of ``dtype``; None if it is that of a Python float."""
+    match = re.search(_REDUCED_PRECISION, dtype)
+    return None if match is None else {"float32": _as_float32, "bfloat16": _as_bfloat16}.get(match[1], _as_float16)
 
 
 def _as_float32(number: float) -> float:
     try:
-        result: float = struct.unpack("f", struct.pack("f", number))[0]
+        result: float = _FLOAT32.unpack(_FLOAT32.pack(number))[0]
     except OverflowError:
         return math.copysign(math.inf, number)
     return result

@@ -18,7 +18,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks._rows import RowBuffer
@@ -32,27 +32,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
+_INTERNAL_ERROR = "Internal error while recording metrics; training goes on."
+
+_MAX_CHOSEN = 64
+"""Frameworks show the same few sets of names again and again, so what is chosen of each is kept, for so many."""
 
 _VALIDATION_PATIENCE_ROWS = 3
 """A validation metric may come every few epochs only, so it is missed after so many rows; others after the first."""
-
-
-def _guarded(
-    method: "Callable[Concatenate[MetricRecorder, P], None]",
-) -> "Callable[Concatenate[MetricRecorder, P], None]":
-    """Keep a mistake of ours away from the training that called: it is logged with its traceback, nothing more."""
-
-    @functools.wraps(method)
-    def wrapper(self: "MetricRecorder", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if not self._is_active:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except Exception:
-            logger.exception("Internal error while recording metrics; training goes on.")
-
-    return wrapper
 
 
 class MetricRecorder:
@@ -127,6 +113,7 @@ class MetricRecorder:
         self._rank: ProcessRank | None = None
         self._restored: dict[str, Any] | None = None
         self._warned: set[str] = set()
+        self._chosen: dict[tuple[str, ...], list[str]] = {}  # by what was shown
         self._reset()
 
     def _reset(self) -> None:
@@ -176,16 +163,19 @@ class MetricRecorder:
         if self._is_disabled:
             logger.info("%s is set: nothing will be reported.", settings.DISABLE)
             return False
+        rank = process_rank(self._runtime.environ(), framework=framework)
         if self._trial_name is None:
-            level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-            logger.log(level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME)
+            if rank.is_global_zero:  # one line, however many processes there are
+                level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
+                logger.log(
+                    level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
+                )
             return False
-        self._rank = process_rank(self._runtime.environ(), framework=framework)
-        if not self._rank.is_global_zero and self._rank != framework:
-            logger.info("This process is %s, not rank zero: it reports nothing.", self._rank)
-        return self._rank.is_global_zero
+        if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        self._rank = rank
+        return rank.is_global_zero
 
-    @_guarded
     def record(
         self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] | None = None
     ) -> None:
@@ -198,33 +188,49 @@ class MetricRecorder:
             is_awaited: Says of a name that has not appeared that it is too early to miss it, where the framework
                 knows.
         """
-        if not values:
+        if not self._is_active or not values:
             return
-        self._seen.update(dict.fromkeys(values))
-        is_new_row = self._rows.add(self._selected(values), key=row, now=self._runtime.now())
-        if is_new_row and not self._has_all and self._rows.row_count > 1:  # so the first row is complete
-            self._warn_early(is_awaited)
+        try:
+            if not self._has_all:  # the messages alone need them
+                self._seen.update(dict.fromkeys(values))
+            is_new_row = self._rows.add(self._selected(values), key=row, now=self._runtime.now)
+            if is_new_row and not self._has_all and self._rows.row_count > 1:  # so the first row is complete
+                self._warn_early(is_awaited)
+        except Exception:  # a mistake of ours stays away from the training that called
+            logger.exception(_INTERNAL_ERROR)
 
     def _selected(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        if self._selection is None:
-            ignored = self._is_bookkeeping
-            names = [name for name in values if ignored is None or not ignored(name, values.keys())]
-        else:
-            names = [name for name in self._selection.values() if name in values]
-        if self._monitor is not None and self._monitor in values:
-            names.append(self._monitor)
+        shown = tuple(values)
+        names = self._chosen.get(shown)
+        if names is None:
+            if len(self._chosen) == _MAX_CHOSEN:
+                self._chosen.clear()
+            names = self._chosen[shown] = self._choose(shown)
         # Most frameworks show floats: no call for each of them.
         return {name: value if type(value := values[name]) is float else _detached(value) for name in names}
 
-    @_guarded
+    def _choose(self, shown: Collection[str]) -> list[str]:
+        if self._selection is None:
+            ignored = self._is_bookkeeping
+            names = [name for name in shown if ignored is None or not ignored(name, shown)]
+        else:
+            names = [name for name in self._selection.values() if name in shown]
+        if self._monitor is not None and self._monitor in shown:
+            names.append(self._monitor)
+        return names
+
     def finish(self) -> None:
         """Note that training ended normally. What is known now will be delivered by :meth:`deliver`."""
-        self._is_finished = True
-        self._pending = [
-            log for row in self._rows.reduced(self._runtime.now()) for log in self._to_logs(row.values, row.timestamp)
-        ]
-        if self._report == "best" and self._rows.latest and not self._rows.has_best:
-            logger.warning("%r never had a finite value, so the final values are reported.", self._monitor)
+        if not self._is_active:
+            return
+        try:
+            self._is_finished = True
+            rows = self._rows.reduced(self._runtime.now())
+            self._pending = [log for row in rows for log in self._to_logs(row.values, row.timestamp)]
+            if self._report == "best" and self._rows.latest and not self._rows.has_best:
+                logger.warning("%r never had a finite value, so the final values are reported.", self._monitor)
+        except Exception:  # as in record
+            logger.exception(_INTERNAL_ERROR)
 
     def abandon(self) -> None:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""

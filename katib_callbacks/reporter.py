@@ -60,8 +60,10 @@ class KatibReporter:
     """Reports metrics of this trial, synchronously, from global rank zero alone.
 
     Making one opens nothing. Each report opens a channel, delivers, and closes it again, so that a reporter may be used
-    by several threads, after a fork, and pickled to another process. Every option is None by default and resolved
-    once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the default.
+    by several threads and pickled to another process. After a fork it may be used as well: where gRPC had been loaded
+    before, a fresh interpreter delivers, since gRPC does not survive a fork. Every option is None by default and
+    resolved once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the
+    default.
 
     Args:
         db_manager_address: ``host:port``. Variable ``KATIB_DB_MANAGER_ADDRESS``; default Katib's own,
@@ -136,6 +138,7 @@ class KatibReporter:
                 f"has to be the first of sinks ({settings.SINKS})"
             )
         self._is_closed = False
+        self._silenced_by: ProcessRank | None = None
         self._pid = os.getpid()
         self._own_sinks: dict[str, MetricSink] = {}
 
@@ -237,7 +240,9 @@ class KatibReporter:
         rank = process_rank(self._runtime.environ()) if rank is None else rank
         if rank.is_global_zero:
             return None
-        logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        if rank != self._silenced_by:  # once, not for every report of a loop
+            self._silenced_by = rank
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         return self._skip(str(rank))
 
     def _skip(self, reason: str) -> ReportReceipt:

@@ -42,6 +42,7 @@ SPOOL_DIR = PREFIX + "SPOOL_DIR"
 PREVIOUS_ATTEMPT = PREFIX + "PREVIOUS_ATTEMPT"
 VERIFY = PREFIX + "VERIFY"
 SINKS = PREFIX + "SINKS"
+AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
@@ -223,6 +224,11 @@ def metric_selection(
 def is_disabled(runtime: Runtime) -> bool:
     """Say whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
     return flag("disable", None, DISABLE, runtime)
+
+
+def is_autolog_on(runtime: Runtime) -> bool:
+    """Say whether ``KATIB_CALLBACKS_AUTOLOG`` turns autolog on where the code says nothing of it."""
+    return flag("autolog", None, AUTOLOG, runtime)
 
 
 def is_conspicuous(runtime: Runtime) -> bool:

@@ -25,6 +25,7 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
+_NUMBERS = frozenset({float, int})
 _BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen"})
 _BOOKKEEPING_SUFFIXES = ("_runtime", "_per_second", "_model_preparation_time", "_jit_compilation_time")
 
@@ -50,6 +51,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
         del control
+        if self._is_superfluous():
+            self._read = None
+            self._recorder.abandon()
+            return
         strategies = {"loss": args.logging_strategy, "eval": args.eval_strategy}
         self._awaited = frozenset(kind for kind, strategy in strategies.items() if strategy != "no")
         self._has_warned_of_filter = False
@@ -83,7 +88,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report a ``trainer.evaluate`` after training."""
         del args, state, control
-        self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
+        if self._read is None:
+            self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report what was named of a ``trainer.predict`` after training."""
@@ -106,16 +112,14 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._read = len(state.log_history)
         for row in rows:
             values = row
-            tensors = {
-                name: value.detach().clone()
-                for name, value in row.items()
-                if type(value) is not float and hasattr(value, "clone")
-            }
-            if tensors:  # the user may go on to change them in place
-                values = {**row, **tensors}
+            if not _NUMBERS.issuperset(map(type, row.values())):  # the user may go on to change tensors in place
+                values = {
+                    name: value.detach().clone() if hasattr(value, "clone") else value for name, value in row.items()
+                }
             step = row.get("step", state.global_step)
             if "loss" in row:
-                self._warn_of_filter(args, row)
+                if not self._has_warned_of_filter and args.logging_nan_inf_filter:
+                    self._warn_of_filter(args, row)
             elif "train_runtime" in row and state.global_step == self._first_step:
                 values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
             if best_step is not None and step != best_step:
@@ -131,7 +135,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _warn_of_filter(self, args: Any, row: Mapping[str, Any]) -> None:
         """Say once that a loss is none. With float16, a gradient's norm that is not finite alone is nothing unusual."""
         loss = row["loss"]
-        if self._has_warned_of_filter or not args.logging_nan_inf_filter or not isinstance(loss, float):
+        if not isinstance(loss, float):
             return
         norm = row.get("grad_norm", math.nan if loss == 0.0 else 0.0)  # without clipping it may not be logged
         if isinstance(norm, float) and not math.isfinite(norm) and (loss == 0.0 or not args.fp16):

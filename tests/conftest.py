@@ -192,3 +192,18 @@ def _after_grace(leaks: Callable[[], list[str]]) -> list[str]:
         time.sleep(0.02)
         found = leaks()
     return found
+
+
+# -- autolog -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def autolog(monkeypatch):
+    """Hand out ``katib_callbacks.autolog`` as a new process has it; what it patched is undone after the test."""
+    from katib_callbacks import _autolog  # noqa: PLC0415  not in every test session
+
+    state = _autolog._State()
+    monkeypatch.setattr(_autolog, "_STATE", state)
+    yield _autolog.autolog
+    state.turn_off()
+    assert [finder for finder in sys.meta_path if isinstance(finder, _autolog.AfterImport)] == []

@@ -34,17 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: By argparse, after ``--help``, ``--version`` and wrong arguments.
     """
+    return run_command(_parser(), argv)
+
+
+def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Run what a parser's arguments set as ``run``, and make an exit status of what it raises."""
     for stream in (sys.stdout, sys.stderr):  # a metric's name may have what this terminal's encoding has not
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except (ConfigurationError, MissingDependencyError, MetricValueError) as error:
-        return _fail(error, EXIT_USAGE)
+        return _fail(parser, error, EXIT_USAGE)
     except KatibCallbacksError as error:
-        return _fail(error, EXIT_FAILED)
+        return _fail(parser, error, EXIT_FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -64,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(parser: argparse.ArgumentParser, error: Exception, status: int) -> int:
     line = " ".join(str(error).split())
-    print(f"katib-callbacks: error: {line}", file=sys.stderr)
+    print(f"{parser.prog}: error: {line}", file=sys.stderr)
     return status

@@ -27,7 +27,7 @@ def check_address(address: str) -> None:
     Raises:
         ConfigurationError: Not such an address, an unknown host, or the address is in use or may not be had.
     """
-    host, port = _split(address)
+    host, port = split_address(address)
     try:
         candidates = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:  # UnicodeError: a label that no host name can have
@@ -57,7 +57,12 @@ def bind(server: grpc.Server, address: str) -> str:
     return f"{address.rpartition(':')[0]}:{taken}"
 
 
-def _split(address: str) -> tuple[str, int]:
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port.
+
+    Raises:
+        ConfigurationError: It is no such address.
+    """
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[3]) > _MAX_PORT:
         raise ConfigurationError(

@@ -2,18 +2,37 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    QueuePool,
+    Result,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from katib_callbacks.db_manager.store_errors import BusyError
+from katib_callbacks.db_manager.table import METADATA, TRIAL_TIME, Row, Span
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 BUSY_TIMEOUT_S = 10.0
 """How long a call waits for another writer, of this process or another one. Clients retry what fails after it."""
+
+RESERVED_CONNECTIONS = 2
+"""One for whoever has the turn to write, one for health checks: neither ever waits for readers."""
+
+ROWS_PER_STATEMENT = 200
+"""SQLite before 3.32 takes 999 parameters in a statement."""
 
 _OPEN_RETRY_INTERVAL_S = 0.02
 _WRITES = "katib_callbacks_writes"
@@ -24,7 +43,7 @@ class SQLiteDatabase:
 
     Args:
         url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
-        max_connections: How many threads may read or wait to write at once.
+        max_connections: How many threads may read at once.
 
     Raises:
         ConfigurationError: The URL names no plain file.
@@ -44,11 +63,12 @@ class SQLiteDatabase:
         # SQLite's own waiting polls and is unfair: 50 threads would starve some. This lock queues them; SQLite's
         # busy timeout is left for other processes.
         self._turn_to_write = threading.Lock()
+        self._places_to_read = threading.BoundedSemaphore(max_connections)
         self.url = url.set(database=str(self._path))
         self.engine: Engine = create_engine(
             self.url,
             poolclass=QueuePool,
-            pool_size=max_connections,
+            pool_size=max_connections + RESERVED_CONNECTIONS,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
             connect_args={"timeout": BUSY_TIMEOUT_S},
@@ -57,9 +77,8 @@ class SQLiteDatabase:
         event.listen(self.engine, "begin", self._begin)
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
-    @contextmanager
-    def creating(self) -> Iterator[Connection]:
-        """As :meth:`writing`, for the first transaction, in which the file may be made.
+    def create(self, *, is_initialized: bool, connect_timeout_s: float) -> None:  # noqa: ARG002  nobody to wait for
+        """Make the file, the table and its index.
 
         While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
         """
@@ -74,18 +93,32 @@ class SQLiteDatabase:
                 if "locked" not in str(error.orig) or time.monotonic() > give_up_at:
                     raise
                 time.sleep(_OPEN_RETRY_INTERVAL_S)
-        with self.writing() as connection:
-            yield connection
+        if not is_initialized:
+            # In the transaction of the one writer: a second process that starts on the same file finds them made.
+            with self.writing() as connection:
+                METADATA.create_all(connection)
+                TRIAL_TIME.create(connection, checkfirst=True)  # for a table that another program has made
         self._file_id = self._identify()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Open a transaction that sees one state of the database and waits for nobody."""
+        """Open a transaction that sees one state of the database and waits for other readers alone."""
+        if not self._places_to_read.acquire(timeout=BUSY_TIMEOUT_S):
+            raise BusyError(f"too many are reading: no place within {BUSY_TIMEOUT_S:g} s")
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        finally:
+            self._places_to_read.release()
+
+    @contextmanager
+    def checking(self) -> Iterator[Connection]:
+        """Open a transaction past everybody who waits."""
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:  # noqa: ARG002  there is one lock for all
         """Open a transaction that may write and is committed, and on disk, when the block is left."""
         if not self._turn_to_write.acquire(timeout=BUSY_TIMEOUT_S):
             raise StoreError(f"the database is busy: no turn to write within {BUSY_TIMEOUT_S:g} s")
@@ -94,6 +127,46 @@ class SQLiteDatabase:
                 yield connection
         finally:
             self._turn_to_write.release()
+
+    def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:  # noqa: ARG002
+        """Nothing is left to lock: one transaction at a time writes to the file."""
+        return frozenset()
+
+    def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
+        """Yield every stored row within the spans."""
+        values = ", ".join(["(?, ?, ?)"] * len(spans))
+        # A CROSS JOIN is carried out in the order that it is written in: each span is looked up through the index.
+        query = (
+            f"WITH span (trial, first, last) AS (VALUES {values}) "  # noqa: S608  question marks
+            "SELECT trial_name, time, metric_name, value FROM span CROSS JOIN observation_logs "
+            "ON trial_name = trial AND time BETWEEN first AND last"
+        )
+        parameters = tuple(text for span in spans for text in (span.trial_name, _text(span.first), _text(span.last)))
+        for trial_name, time_, metric_name, value in connection.exec_driver_sql(query, parameters):
+            yield Row(trial_name, datetime.fromisoformat(time_), metric_name, value)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Add rows; their ids follow their order."""
+        # Not executemany: it lets other threads run after each row, and waits for its turn again as often.
+        for start in range(0, len(rows), ROWS_PER_STATEMENT):
+            chunk = rows[start : start + ROWS_PER_STATEMENT]
+            values = ", ".join(["(?, ?, ?, ?)"] * len(chunk))
+            connection.exec_driver_sql(
+                f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {values}",  # noqa: S608
+                tuple(text for row in chunk for text in (row.trial_name, _text(row.time), row.metric_name, row.value)),
+            )
+
+    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
+        """Compare: SQLite does so byte by byte."""
+        return column == text
+
+    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002
+        """Leave a result of which there is more to read."""
+        result.close()
+
+    def is_worth_another_try(self, error: DBAPIError) -> bool:  # noqa: ARG002
+        """No: a file does not come back by itself."""
+        return False
 
     def close(self) -> None:
         """Close every connection; the last one folds the WAL into the file."""
@@ -121,3 +194,8 @@ def _configure(connection: Any, _record: object) -> None:
     if mode != "wal":
         raise StoreError(f"SQLite cannot keep a write-ahead log there (journal mode {mode!r}); use a local disk")
     connection.execute("PRAGMA synchronous=FULL")  # a commit returns when its rows are on the disk
+
+
+def _text(time_: datetime) -> str:
+    """Return a time as SQLAlchemy's type for SQLite has it in the column."""
+    return time_.isoformat(sep=" ", timespec="microseconds")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.sinks._classification import Fate, classify
+from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
     import grpc
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 300
 
-_NO_CONNECTION = re.compile(r"failed to connect.*(handshake|verification|socket closed|settings|http/2)", re.IGNORECASE)
-"""A connection that the other side, or we, gave up while it was made: TLS may be why."""
+_NO_CONNECTION = re.compile(r"failed to connect", re.IGNORECASE)
+
+_NO_ANSWER = re.compile(r"timed? ?out|deadline|unreachable|no route", re.IGNORECASE)
+"""The network is why, and a look at TLS would only wait for it again. Whatever else is said (gRPC's releases have many
+words for a certificate that is not accepted, and of several addresses only the last one's failure shows) may be TLS."""
+
+_GIVEN_UP = re.compile(r"handshake|verification|socket closed|settings|http/2", re.IGNORECASE)
+"""A connection that the other side gave up while it was made, as it does with one that should have begun with TLS."""
 
 
 class FailedCallError(Exception):
@@ -39,8 +46,8 @@ class FailedCallError(Exception):
 class Connection:
     """One delivery's way to the DB manager.
 
-    Every delivery has its own: nothing is left open between them that a fork could inherit, and no failure of one
-    reaches another. A call that failed drops the channel, so that the next one resolves and connects anew.
+    Every delivery has its own: nothing is left open between them, and no failure of one reaches another. A call that
+    failed drops the channel, so that the next one resolves and connects anew; and so does a fork.
 
     Args:
         endpoint: Where the DB manager listens.
@@ -48,7 +55,7 @@ class Connection:
 
     def __init__(self, endpoint: "Endpoint") -> None:
         self._endpoint = endpoint
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler that forks drops what its thread may be opening
         self._channel: grpc.Channel | None = None
         self._stub: DBManagerStub | None = None
         self._is_closed = False
@@ -64,9 +71,10 @@ class Connection:
         import grpc  # noqa: PLC0415  only when something is sent
 
         try:
-            stub = self._open()
-            self.calls += 1
-            return getattr(stub, method)(*arguments, timeout_s=timeout_s, **options)
+            with calling(self):
+                stub = self._open()
+                self.calls += 1
+                return getattr(stub, method)(*arguments, timeout_s=timeout_s, **options)
         except ConfigurationError as error:  # a file of the credentials
             self.drop()
             raise FailedCallError("UNAUTHENTICATED", str(error), Fate.NOT_WRITTEN, is_local=True) from error
@@ -78,10 +86,12 @@ class Connection:
 
     def drop(self) -> None:
         """Close the channel; the next call opens another."""
-        with self._lock:
-            channel, self._channel, self._stub = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        with calling(self):
+            with self._lock:
+                channel, self._channel, self._stub = self._channel, None, None
+            if channel is not None:
+                channel.close()
+            del channel  # what is left of it is freed here too, where no fork can meet it
 
     def close(self) -> None:
         """End the call in flight, and let no other begin. May be called by any thread, and twice."""
@@ -109,14 +119,15 @@ class Connection:
         fate = classify(status, text)
         shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
         credentials = self._endpoint.credentials
-        if _NO_CONNECTION.search(text):
-            if not credentials.is_tls:
-                return FailedCallError(status, f"{shown} (does it want TLS? tls_ca is not set)", fate)
-            from katib_callbacks.sinks._tls_probe import explain  # noqa: PLC0415  only with TLS, and after a failure
+        if _NO_CONNECTION.search(text) and not _NO_ANSWER.search(text):
+            if credentials.is_tls:
+                from katib_callbacks.sinks._tls_probe import explain  # noqa: PLC0415  with TLS, and after a failure
 
-            reason = explain(self._endpoint)
-            if reason is not None:
-                return FailedCallError(status, f"{reason}; gRPC says: {shown}", fate, is_local=True)
+                reason = explain(self._endpoint)
+                if reason is not None:
+                    return FailedCallError(status, f"{reason}; gRPC says: {shown}", fate, is_local=True)
+            elif _GIVEN_UP.search(text):
+                shown += " (does it want TLS? tls_ca is not set)"
         if credentials.token_path is not None and status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             shown += f" (the token is that of token_path {credentials.token_path})"
             if status == "UNAUTHENTICATED":  # it may be about to be replaced

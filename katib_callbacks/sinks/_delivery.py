@@ -13,7 +13,7 @@ from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedE
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.settings import PreviousAttempt, Runtime
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks._budget import SHORTEST_PATIENCE_S, patience_s
+from katib_callbacks.sinks._budget import LONGEST_PATIENCE_S, SHORTEST_PATIENCE_S, patience_s
 from katib_callbacks.sinks._classification import Fate
 from katib_callbacks.sinks._connection import FailedCallError
 from katib_callbacks.sinks._courier import Courier
@@ -143,7 +143,10 @@ class Delivery:
                 if failure.fate is Fate.UNCLEAR:
                     unclear_sends, why = unclear_sends + 1, str(failure)
                     self._is_unclear = True
-                    patient_until_s = self._runtime.monotonic() + patience_s(self._runtime.monotonic() - sent_at_s)
+                    now_s = self._runtime.monotonic()
+                    # A call that a fork or a mesh cancelled does not tell how long the server still takes.
+                    is_cut_short = failure.status == "CANCELLED"
+                    patient_until_s = now_s + (LONGEST_PATIENCE_S if is_cut_short else patience_s(now_s - sent_at_s))
                 self._courier.retry(failure)
                 continue
             if not self._is_always_verified:

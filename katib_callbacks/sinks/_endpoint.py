@@ -9,6 +9,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks._credentials import AuthorizedChannel, Credentials
+from katib_callbacks.wire.forks import keep_core_up
 
 if TYPE_CHECKING:
     import grpc
@@ -59,11 +60,6 @@ def check_address(source: str, address: str) -> str:
     return address
 
 
-_dormant_channel: "grpc.Channel | None" = None
-"""Keeps gRPC's core up between deliveries. With its last channel it would shut down, in threads of its own, and a
-process that forked in that moment would leave its child a lock that nobody frees. It never connects."""
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """A DB manager's address and the files that make the way there secure; pickles, and holds no secret.
@@ -84,9 +80,7 @@ class Endpoint:
         """
         import grpc  # noqa: PLC0415  only when something is sent
 
-        global _dormant_channel  # noqa: PLW0603  one for the process; a second thread's would do no harm
-        if _dormant_channel is None:
-            _dormant_channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        keep_core_up()
         if self.credentials.is_tls:
             channel = grpc.secure_channel(self.address, self.credentials.channel_credentials(), options=CHANNEL_OPTIONS)
         else:

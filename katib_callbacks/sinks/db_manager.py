@@ -1,9 +1,10 @@
 """DBManagerSink: the destination ``katib``, a Katib DB manager or the embedded one."""
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
@@ -14,13 +15,18 @@ from katib_callbacks.sinks._connection import Connection
 from katib_callbacks.sinks._courier import Courier
 from katib_callbacks.sinks._delivery import Delivery
 from katib_callbacks.sinks._endpoint import Endpoint
+from katib_callbacks.sinks._previous import first_delivery
+from katib_callbacks.wire.forks import is_core_inherited
+
+if TYPE_CHECKING:
+    from katib_callbacks.sinks._elsewhere import Interpreter
 
 
 class DBManagerSink:
     """Sends rows to a DB manager, each once.
 
-    May be used by several threads at once and after a fork: each delivery opens its own channel and closes it.
-    Pickles without anything live.
+    May be used by several threads at once: each delivery opens its own channel and closes it. In a process that was
+    forked after gRPC had been loaded, it does so in a fresh interpreter. Pickles without anything live.
 
     Args:
         endpoint: Where the DB manager listens.
@@ -42,11 +48,24 @@ class DBManagerSink:
         self._previous_attempt = previous_attempt
         self._runtime = runtime
         self._closing = threading.Event()
-        self._connections: set[Connection] = set()
+        self._ways: set[Connection | Interpreter] = set()
         self._lock = threading.Lock()
 
-    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
+    def send(
+        self,
+        trial_name: str,
+        logs: Sequence[MetricLog],
+        *,
+        deadline_s: float,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> SinkOutcome:
         """Deliver the rows, blocking; see :class:`katib_callbacks.MetricSink`.
+
+        Args:
+            trial_name: The trial.
+            logs: Its rows.
+            deadline_s: Seconds that this call may take.
+            on_progress: Called with the number of rows delivered, after each batch.
 
         Raises:
             ConfigurationError: The trial's name cannot be stored.
@@ -54,8 +73,10 @@ class DBManagerSink:
             UnavailableError: The budget was spent.
             ReporterClosedError: Closed, before or in the meantime.
         """
+        if is_core_inherited():
+            return self._send_elsewhere(trial_name, logs, deadline_s)
         with self._delivery(trial_name, logs, deadline_s, self._previous_attempt) as delivery:
-            return delivery.run()
+            return delivery.run(on_progress=on_progress)
 
     def resend(
         self,
@@ -85,24 +106,33 @@ class DBManagerSink:
         """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""
         self._closing.set()
         with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            connection.close()
+            ways = list(self._ways)
+        for way in ways:
+            way.close()
+
+    def _send_elsewhere(self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float) -> SinkOutcome:
+        from katib_callbacks.sinks._elsewhere import Interpreter, Job  # noqa: PLC0415  after a fork alone
+
+        budget = self._budget(trial_name, deadline_s)
+        with contextlib.ExitStack() as stack:
+            is_first = stack.enter_context(first_delivery(trial_name, budget))
+            policy: PreviousAttempt = self._previous_attempt if is_first else "ignore"
+            if policy == "ignore":
+                stack.close()  # nothing is deleted, so other deliveries need not wait for this one
+            level = logging.getLogger("katib_callbacks").getEffectiveLevel()
+            job = Job(self._endpoint, self._verify, policy, trial_name, logs, deadline_s, level)
+            interpreter = Interpreter(job)
+            stack.callback(interpreter.release)
+            stack.enter_context(self._closable(interpreter))
+            return interpreter.deliver(budget)
 
     @contextlib.contextmanager
     def _delivery(
         self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float, previous_attempt: PreviousAttempt
     ) -> Iterator[Delivery]:
-        problem = name_problem(trial_name)
-        if problem:
-            raise ConfigurationError(f"trial name {trial_name!r} {problem}")
-        budget = Budget(deadline_s, self._closing, self._runtime)
+        budget = self._budget(trial_name, deadline_s)
         connection = Connection(self._endpoint)
-        with self._lock:
-            if self._closing.is_set():
-                raise ReporterClosedError("the sink is closed")
-            self._connections.add(connection)
-        try:
+        with self._closable(connection):
             yield Delivery(
                 Courier(connection, self._endpoint.address, budget),
                 trial_name,
@@ -111,20 +141,36 @@ class DBManagerSink:
                 is_always_verified=self._verify == "always",
                 runtime=self._runtime,
             )
+
+    def _budget(self, trial_name: str, deadline_s: float) -> Budget:
+        problem = name_problem(trial_name)
+        if problem:
+            raise ConfigurationError(f"trial name {trial_name!r} {problem}")
+        return Budget(deadline_s, self._closing, self._runtime)
+
+    @contextlib.contextmanager
+    def _closable(self, way: "Connection | Interpreter") -> Iterator[None]:
+        """Let :meth:`close` end what goes that way, and close it in the end."""
+        with self._lock:
+            if self._closing.is_set():
+                raise ReporterClosedError("the sink is closed")
+            self._ways.add(way)
+        try:
+            yield
         finally:
             with self._lock:
-                self._connections.discard(connection)
-            connection.close()
+                self._ways.discard(way)
+            way.close()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for live in ("_closing", "_connections", "_lock"):
+        for live in ("_closing", "_ways", "_lock"):
             del state[live]
         return {**state, "is_closed": self._closing.is_set()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_closed = state.pop("is_closed")
         self.__dict__.update(state)
-        self._closing, self._connections, self._lock = threading.Event(), set(), threading.Lock()
+        self._closing, self._ways, self._lock = threading.Event(), set(), threading.Lock()
         if is_closed:
             self._closing.set()

@@ -72,11 +72,13 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
     for number, status in enumerate(_SERVING_STATUS):
         statuses.value.add(name=status, number=number)
     service = health.service.add(name=methods.HEALTH_SERVICE.rpartition(".")[2])
-    service.method.add(
-        name="Check",
-        input_type=f".{_HEALTH_PACKAGE}.HealthCheckRequest",
-        output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
-    )
+    for name, is_streaming in (("Check", False), ("Watch", True)):
+        service.method.add(
+            name=name,
+            input_type=f".{_HEALTH_PACKAGE}.HealthCheckRequest",
+            output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
+            server_streaming=is_streaming,
+        )
 
     pool = descriptor_pool.DescriptorPool()
     for file in (katib, health):
@@ -87,24 +89,26 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
 POOL = _build_pool()
 
 
-def _message_class(full_name: str) -> Any:
+def message_class(full_name: str) -> Any:
+    """Return the class of a message in the pool."""
     descriptor = POOL.FindMessageTypeByName(full_name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
     return message_factory.MessageFactory(POOL).GetPrototype(descriptor)  # type: ignore[attr-defined]  # protobuf below 4.22
 
 
-Metric = _message_class(f"{_KATIB_PACKAGE}.Metric")
-MetricLog = _message_class(f"{_KATIB_PACKAGE}.MetricLog")
-ObservationLog = _message_class(f"{_KATIB_PACKAGE}.ObservationLog")
-ReportObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.ReportObservationLogRequest")
-ReportObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.ReportObservationLogReply")
-GetObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.GetObservationLogRequest")
-GetObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.GetObservationLogReply")
-DeleteObservationLogRequest = _message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogRequest")
-DeleteObservationLogReply = _message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogReply")
-HealthCheckRequest = _message_class(f"{_HEALTH_PACKAGE}.HealthCheckRequest")
-HealthCheckResponse = _message_class(f"{_HEALTH_PACKAGE}.HealthCheckResponse")
+Metric = message_class(f"{_KATIB_PACKAGE}.Metric")
+MetricLog = message_class(f"{_KATIB_PACKAGE}.MetricLog")
+ObservationLog = message_class(f"{_KATIB_PACKAGE}.ObservationLog")
+ReportObservationLogRequest = message_class(f"{_KATIB_PACKAGE}.ReportObservationLogRequest")
+ReportObservationLogReply = message_class(f"{_KATIB_PACKAGE}.ReportObservationLogReply")
+GetObservationLogRequest = message_class(f"{_KATIB_PACKAGE}.GetObservationLogRequest")
+GetObservationLogReply = message_class(f"{_KATIB_PACKAGE}.GetObservationLogReply")
+DeleteObservationLogRequest = message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogRequest")
+DeleteObservationLogReply = message_class(f"{_KATIB_PACKAGE}.DeleteObservationLogReply")
+HealthCheckRequest = message_class(f"{_HEALTH_PACKAGE}.HealthCheckRequest")
+HealthCheckResponse = message_class(f"{_HEALTH_PACKAGE}.HealthCheckResponse")
 
 SERVING = _SERVING_STATUS.index("SERVING")
 NOT_SERVING = _SERVING_STATUS.index("NOT_SERVING")
+SERVICE_UNKNOWN = _SERVING_STATUS.index("SERVICE_UNKNOWN")

@@ -1,5 +1,6 @@
 """Servicer bases: subclass, implement the methods, hand ``generic_handler()`` to a ``grpc.Server``."""
 
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import grpc
@@ -34,44 +35,60 @@ class DBManagerServicer:
 
 
 class HealthServicer:
-    """The service ``grpc.health.v1.Health``, its ``Check`` alone.
-
-    Probes use nothing else, and the protocol lets a server leave ``Watch`` unimplemented.
-    """
+    """The service ``grpc.health.v1.Health``: probes use its ``Check``, load balancers its ``Watch``."""
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
         """Answer whether the service named in the request (empty: the server) is serving."""
         raise NotImplementedError
 
+    def Watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802  gRPC's name
+        """Answer the same, and again whenever it changes, until the client has seen enough."""
+        raise NotImplementedError
+
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return what ``grpc.Server.add_generic_rpc_handlers`` takes."""
-        return _generic_handler({methods.HEALTH_CHECK: (self.Check, messages.HealthCheckRequest)})
+        return _generic_handler(
+            {
+                methods.HEALTH_CHECK: (self.Check, messages.HealthCheckRequest),
+                methods.HEALTH_WATCH: (self.Watch, messages.HealthCheckRequest),
+            },
+            streaming=(methods.HEALTH_WATCH,),
+        )
 
 
-def _generic_handler(handlers: dict[str, tuple[Any, Any]]) -> grpc.GenericRpcHandler:
+def _generic_handler(handlers: dict[str, tuple[Any, Any]], streaming: Container[str] = ()) -> grpc.GenericRpcHandler:
     service = next(iter(handlers)).split("/")[1]
     return grpc.method_handlers_generic_handler(
         service,
         {
-            path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(
-                _parsing(method, request), response_serializer=lambda reply: reply.SerializeToString()
+            path.rpartition("/")[2]: (
+                grpc.unary_stream_rpc_method_handler if path in streaming else grpc.unary_unary_rpc_method_handler
+            )(
+                _decoding(method, request),
+                request_deserializer=None,
+                response_serializer=lambda reply: reply.SerializeToString(),
             )
             for path, (method, request) in handlers.items()
         },
     )
 
 
-def _parsing(method: Any, request: Any) -> Any:
-    """Parse here and not as gRPC's deserializer.
-
-    gRPC would answer INTERNAL, as if the server were at fault, and before 1.65 keep the call and its socket for ever.
-    """
+def _decoding(method: Callable[[Any, grpc.ServicerContext], Any], request: Any) -> Callable[..., Any]:
+    """Return a method that takes bytes."""
 
     def handle(data: bytes, context: grpc.ServicerContext) -> Any:
-        try:
-            message = request.FromString(data)
-        except Exception:  # noqa: BLE001  each protobuf has an error of its own for it, and some a ValueError
-            return context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.name}")
-        return method(message, context)
+        return method(decode(request, data, context), context)
 
     return handle
+
+
+def decode(request: Any, data: bytes, context: grpc.ServicerContext) -> Any:
+    """Return the message in ``data``, or end the call.
+
+    In the place of gRPC's deserializer, which would answer INTERNAL, as if the server were at fault, and keep 16 KB
+    for each request that it refuses, for as long as the client's connection lasts; before 1.65 for ever.
+    """
+    try:
+        return request.FromString(data)
+    except Exception:  # noqa: BLE001  each protobuf has an error of its own for it, and some a ValueError
+        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.name}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from servers import SERVERS, STORES, DatabaseServer
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.metrics import MetricLog
@@ -19,6 +20,9 @@ from katib_callbacks.wire.client import DBManagerStub
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 TIMEOUT_S = 60.0
+
+collect_ignore = ["test_outages.py", "test_schema.py"] if STORES == ["sqlite"] else []
+"""What is about database servers alone."""
 
 _REPLIES = {
     methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogReply,
@@ -89,9 +93,47 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "katib.db"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what needs a DB manager on every store, and what looks into SQLite's file (``db``) on SQLite alone."""
+    if "database_url" in metafunc.fixturenames:
+        stores = ["sqlite"] if "db" in metafunc.fixturenames else STORES
+        metafunc.parametrize("database_url", stores, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[dict[str, DatabaseServer]]:
+    """Those that all tests share, each started when it is first asked for; whoever kills one starts it again."""
+    servers: dict[str, DatabaseServer] = {}
+    yield servers
+    for server in servers.values():
+        server.remove()
+
+
 @pytest.fixture
-def server(db: Path) -> Iterator[DBManager]:
-    with DBManager(f"sqlite:///{db}") as server:
+def database_server(running_servers: dict[str, DatabaseServer]) -> Iterator[Callable[[str], DatabaseServer]]:
+    """Return a server by its name; the databases that the test makes in it are dropped."""
+
+    def get(name: str) -> DatabaseServer:
+        if name not in running_servers:
+            running_servers[name] = SERVERS[name]().__enter__()
+        return running_servers[name]
+
+    yield get
+    for server in running_servers.values():
+        server.drop_databases()
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A new database of one store."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('db')}"
+    return request.getfixturevalue("database_server")(request.param).create_database()
+
+
+@pytest.fixture
+def server(database_url: str) -> Iterator[DBManager]:
+    with DBManager(database_url) as server:
         yield server
 
 
@@ -113,6 +155,11 @@ def stub(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> DBMa
 @pytest.fixture
 def raw(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> RawClient:
     return RawClient(open_channel(server.address))
+
+
+@pytest.fixture
+def open_raw(open_channel: Callable[[str], grpc.Channel]) -> Callable[[DBManager], RawClient]:
+    return lambda db_manager: RawClient(open_channel(db_manager.address))
 
 
 @pytest.fixture

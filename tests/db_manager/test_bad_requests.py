@@ -1,5 +1,7 @@
 """Requests that Katib's own DB manager dies of or half understands: refused by row and field, and nothing is stored."""
 
+import gc
+
 import grpc
 import pytest
 
@@ -90,9 +92,25 @@ def test_bytes_that_are_no_message_are_refused_and_the_server_lives_on(raw):
     assert raw.get("t") == []
 
 
+def test_bytes_that_are_no_message_leave_nothing_behind(server, raw):
+    """grpcio's own refusal keeps a call's state for as long as the client's connection lasts."""
+
+    def send(times):
+        for _ in range(times):
+            with pytest.raises(grpc.RpcError):
+                raw.send(methods.DELETE_OBSERVATION_LOG, b"\xff" * 20)
+        gc.collect()
+        return sum(str(type(thing)).startswith("<class 'grpc.") for thing in gc.get_objects())
+
+    send(50)
+    before = send(10)
+    assert send(300) < before + 100
+
+
 def test_the_health_of_the_server_and_of_its_service_can_be_asked(raw):
     assert raw.status() == messages.SERVING
     assert raw.status(methods.DB_MANAGER_SERVICE) == messages.SERVING
+    assert raw.status(methods.HEALTH_SERVICE) == messages.SERVING  # the one name that Katib's own knows
 
 
 def test_the_health_of_an_unknown_service_is_not_found(raw):

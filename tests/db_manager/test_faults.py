@@ -13,7 +13,10 @@ import pytest
 
 from katib_callbacks import ConfigurationError, StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.server import _Health, _Servicer
+from katib_callbacks.db_manager.admission import Admission
+from katib_callbacks.db_manager.health import Health, HealthMonitor
+from katib_callbacks.db_manager.observer import Observer
+from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store import ObservationLogStore
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
@@ -215,7 +218,7 @@ def test_a_write_waits_for_another_process_that_writes(stub, db, make_logs):
     assert [log.value for log in stub.get("t", timeout_s=60)] == ["1"]
 
 
-def test_a_full_disk_is_unavailable_and_nothing_is_half_written(server, stub, make_logs):
+def test_a_full_disk_is_unavailable_and_nothing_is_half_written(server, stub, db, make_logs):
     stub.report("t", make_logs(1), timeout_s=60)
     engine = server._running.store._database.engine
     with engine.connect() as connection:  # the limit holds for this connection alone, the one that is used next
@@ -235,7 +238,9 @@ def test_a_full_disk_is_unavailable_and_nothing_is_half_written(server, stub, ma
 def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_channel, make_logs, caplog):
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
-    server.add_generic_rpc_handlers((_Servicer(store).generic_handler(), _Health(store).generic_handler()))
+    monitor = HealthMonitor(store.check)
+    servicer, health = Servicer(store, Admission(2), Observer()), Health(monitor)
+    server.add_generic_rpc_handlers((servicer.generic_handler(), health.generic_handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -252,6 +257,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
             assert "on fire" not in caught.value.details()
     finally:
         server.stop(None).wait()
+        monitor.close()
     assert caplog.text.count("RuntimeError: the disk is on fire") == 4  # with its traceback
 
 

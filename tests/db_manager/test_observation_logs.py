@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from katib_callbacks.db_manager import store
 from katib_callbacks.db_manager.store import ObservationLogStore
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
 
@@ -97,10 +98,60 @@ def test_ids_tell_the_order_of_arrival_even_after_a_deletion(stub, db, make_logs
         assert connection.execute("SELECT id, value FROM observation_logs").fetchall() == [(3, "3")]
 
 
-def test_rows_sent_twice_are_stored_twice(stub, make_logs):
+def test_a_batch_that_comes_again_whole_or_in_part_is_stored_once(raw):
+    batch = [(T0, "a", "0"), (T1, "a", "1"), (T1, "b", "1"), (T2, "a", "0")]
+    raw.report("t", *batch[:2])
     for _ in range(2):
-        stub.report("t", make_logs(1), timeout_s=60)
-    assert [log.value for log in stub.get("t", timeout_s=60)] == ["1", "1"]
+        raw.report("t", *batch)
+    raw.report("t", *batch[1:])
+    assert raw.get("t") == batch
+    raw.report("other", *batch)
+    assert raw.get("other") == batch
+
+
+def test_equal_rows_of_one_batch_are_all_stored_and_not_again(raw):
+    """Katib's StdOut collector gives the time 0001-01-01 to every line without one."""
+    row, other = ("0001-01-01T00:00:00Z", "loss", "0.5"), ("0001-01-01T00:00:00Z", "loss", "0.25")
+    raw.report("t", row, row, other)
+    raw.report("t", other, row, row)
+    raw.report("t", row)
+    assert sorted(raw.get("t")) == [other, row, row]
+    raw.report("t", row, row, row)
+    assert sorted(raw.get("t")) == [other, row, row, row]
+
+
+def test_rows_that_differ_in_one_field_alone_are_different(raw):
+    rows = [(T0, "loss", "1"), (T1, "loss", "1"), (T0, "Loss", "1"), (T0, "löss", "1"), (T0, "loss ", "1")]
+    rows += [(T0, "loss", "1.0"), (T0, "loss", "1 "), (T0, "loss", "")]
+    for row in rows:
+        raw.report("t", row)
+    for row in rows:
+        raw.report("t", row)
+    assert sorted(raw.get("t")) == sorted(rows)
+    raw.report("T", rows[0])
+    assert raw.get("T") == rows[:1]
+
+
+def test_a_batch_that_is_sent_by_many_at_once_is_stored_once(stub, make_logs):
+    batches = [make_logs(*range(50), name=f"m{number}") for number in range(4)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda number: stub.report("t", batches[number % 4], timeout_s=60), range(32)))
+    logs = stub.get("t", timeout_s=60)
+    assert len(logs) == 200
+    assert len(set(logs)) == 200
+
+
+def test_one_batch_of_many_that_is_refused_does_not_touch_the_others(raw, stub, make_logs):
+    def report(number):
+        if number % 5:
+            return stub.report(f"t{number}", make_logs(number), timeout_s=60)
+        with pytest.raises(grpc.RpcError):
+            raw.report(f"t{number}", (T0, "loss", "x" * 65_536))
+        return None
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(report, range(40)))
+    assert [len(stub.get(f"t{number}", timeout_s=60)) for number in range(40)] == [bool(n % 5) for n in range(40)]
 
 
 def test_the_longest_names_and_values_that_katib_stores_are_kept(raw):
@@ -120,6 +171,34 @@ def test_a_request_beyond_the_limit_is_refused_and_not_stored(raw):
         raw.report("t", *((T0, "m", "x" * 65_535) for _ in range(513)))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert raw.get("t") == []
+
+
+def test_a_request_of_too_many_rows_is_refused_and_not_stored(raw):
+    with pytest.raises(grpc.RpcError, match=r"100001 rows, larger than max \(100000\)") as caught:
+        raw.report("t", *((T0, "m", "") for _ in range(100_001)))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert raw.get("t") == []
+
+
+def test_a_reply_that_would_be_too_large_is_refused_and_parts_of_it_are_not(raw, monkeypatch):
+    monkeypatch.setattr(store, "MAX_REPLY_BYTES", 4 * 1024 * 1024)
+    value = "x" * 2_000
+    for metric in range(5):
+        raw.report("t", *((f"2026-01-31T12:00:00.{index:06}Z", f"m{metric}", value) for index in range(500)))
+    with pytest.raises(grpc.RpcError, match="larger than max") as caught:
+        raw.get("t")
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(raw.get("t", metric_name="m0")) == 500
+    assert len(raw.get("t", end_time="2026-01-31T12:00:00.000099Z")) == 500
+
+
+def test_a_hundred_thousand_rows_come_back_in_order(stub, make_logs):
+    logs = [MetricLog("loss", index, NOON + timedelta(microseconds=index)) for index in range(100_000)]
+    for start in range(0, 100_000, 10_000):
+        stub.report("t", logs[start : start + 10_000], timeout_s=60)
+    assert [log.value for log in stub.get("t", timeout_s=60)] == [str(index) for index in range(100_000)]
+    middle = NOON + timedelta(microseconds=50_000)
+    assert [log.value for log in stub.get("t", start=middle, end=middle, timeout_s=60)] == ["50000"]
 
 
 def test_values_are_kept_as_they_were_written(raw):
@@ -164,9 +243,9 @@ def test_calls_from_many_threads_are_all_stored(stub):
 
 
 def test_readers_never_see_a_part_of_a_batch(stub, make_logs):
-    batch = make_logs(*range(200))
     with ThreadPoolExecutor(1) as threads:
-        writing = threads.submit(lambda: [stub.report("t", batch, timeout_s=60) for _ in range(10)])
+        batches = [make_logs(*range(200), name=f"m{number}") for number in range(10)]
+        writing = threads.submit(lambda: [stub.report("t", batch, timeout_s=60) for batch in batches])
         sizes = set()
         while not writing.done():
             sizes.add(len(stub.get("t", timeout_s=60)))
@@ -199,17 +278,17 @@ def test_the_table_has_katibs_columns_and_an_index_on_trial_and_time(server, stu
 
 
 def test_every_connection_logs_ahead_and_syncs_at_each_commit(db):
-    store = ObservationLogStore(f"sqlite:///{db}", max_connections=3)
+    opened = ObservationLogStore(f"sqlite:///{db}", max_connections=3)
     try:
         with (
-            store._database.writing() as first,
-            store._database.reading() as second,
-            store._database.reading() as third,
+            opened._database.writing() as first,
+            opened._database.reading() as second,
+            opened._database.reading() as third,
         ):
             for connection in (first, second, third):
                 assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
     finally:
-        store.close()
+        opened.close()
     with closing(sqlite3.connect(db)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -81,7 +81,7 @@ class Schedule:
         with ExitStack() as stack:
             self._server = stack.enter_context(DBManagerProcess(self._folder / "katib.db"))
             self._proxy = stack.enter_context(Proxy(self._server.address))
-            self._forks = stack.enter_context(Trials(self._proxy.address, "trial", self._spool, self._folder))
+            self._processes = stack.enter_context(Trials(self._proxy.address, "trial", self._spool, self._folder))
             self._trials = [self._start_trial() for _ in range(TRIALS)]
             seeds = [self._lot.random() for _ in range(REPORTERS)]
             workers = [
@@ -139,7 +139,7 @@ class Schedule:
 
     def _start_trial(self) -> Trial:
         self._started += 1
-        return self._forks.start(TRIAL_ROWS * self._started)
+        return self._processes.start(TRIAL_ROWS * self._started)
 
     def _end_trial(self, index: int, signal_number: int) -> None:
         accepted, delivered = self._trials[index].end(signal_number)

@@ -1,12 +1,12 @@
 """Partners of deliveries: a DB manager that follows a script, a proxy with a bad line, a process to kill."""
 
 import contextlib
-import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -96,7 +96,7 @@ class ScriptedDBManager(DBManagerServicer):
         self.calls: list[str] = []
         self.batch_sizes: list[int] = []
         self.authorizations: list[str | None] = []
-        self.prints_as_go = False
+        self.print_time_stamp: Callable[[str], str] = str
         self.on_report: Callable[[], object] = lambda: None
         self._late: list[tuple[float, Callable[[], None]]] = []
         self._now_s = now_s
@@ -153,13 +153,12 @@ class ScriptedDBManager(DBManagerServicer):
 
         self._follow("get", self.get_faults, context, read)
         logs = [
-            messages.MetricLog(time_stamp=self._print(time_stamp), metric=messages.Metric(name=name, value=value))
+            messages.MetricLog(
+                time_stamp=self.print_time_stamp(time_stamp), metric=messages.Metric(name=name, value=value)
+            )
             for _, name, value, time_stamp in found
         ]
         return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
-
-    def _print(self, time_stamp: str) -> str:
-        return time_stamp.rstrip("Z").rstrip("0").rstrip(".") + "Z" if self.prints_as_go else time_stamp
 
     def DeleteObservationLog(self, request, context):  # noqa: N802  Katib's name
         def delete():
@@ -319,6 +318,7 @@ class DBManagerProcess:
             [
                 *(sys.executable, "-m", "katib_callbacks.cli", "db-manager"),
                 *("--listen", self.address, "--db", f"sqlite:///{self._db}"),
+                "--keep-duplicates",  # as Katib's own: what comes twice must be seen twice
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -343,54 +343,67 @@ class DBManagerProcess:
 
 
 class Trials:
-    """Forks processes that report to the spool and the DB manager until they are killed; see spooling_trial.py."""
+    """Starts processes that report to the spool and the DB manager until they are killed; see spooling_trial.py.
+
+    Each is an interpreter of its own: a fork would inherit gRPC. Some are started ahead, since that takes its time.
+    """
+
+    AHEAD = 3
 
     def __init__(self, address: str, trial_name: str, spool: Path, folder: Path) -> None:
         self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("spooling_trial.py"), address, trial_name, spool],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._command = [sys.executable, Path(__file__).with_name("spooling_trial.py"), address, trial_name, spool]
+        self._ahead: list[subprocess.Popen[str]] = []
+        self._err = tempfile.TemporaryFile("a+")  # noqa: SIM115  closed with this
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()
+        for process in self._ahead:
+            process.kill()
+            process.communicate()
+        self._err.close()
 
     def start(self, first_number: int) -> "Trial":
         """Start one that reports this number and those after it."""
-        path = self._folder / f"trial-{first_number}.log"
-        path.touch()
-        return Trial(self, path, self.ask(f"{first_number} {path}"))
+        while len(self._ahead) <= self.AHEAD:
+            self._ahead.append(
+                subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._err, text=True
+                )
+            )
+        return Trial(self, self._ahead.pop(0), self._folder / f"trial-{first_number}.log", first_number)
 
-    def ask(self, line: str) -> int:
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+    def stderr(self) -> str:
+        """Return what all of them have written to stderr."""
+        self._err.seek(0)
+        return self._err.read()
 
 
 class Trial:
     """A process that reports one row after another."""
 
-    def __init__(self, trials: Trials, path: Path, pid: int) -> None:
+    def __init__(self, trials: Trials, process: "subprocess.Popen[str]", path: Path, first_number: int) -> None:
         self._trials = trials
+        self._process = process
         self._path = path
-        self._pid = pid
+        path.touch()
+        assert process.stdout.readline() == "ready\n", trials.stderr()
+        process.stdin.write(f"{first_number} {path}\n")
+        process.stdin.flush()
 
     def wait_for(self, word: str, times: int) -> None:
         """Return once it has said a word so often."""
         while self._path.read_text().count(word) < times:
+            assert self._process.poll() is None, self._trials.stderr()
             time.sleep(0.0005)
 
     def end(self, signal_number: int) -> tuple[set[int], set[int]]:
         """Kill it; return which rows it had accepted, and which delivered."""
-        os.kill(self._pid, signal_number)
-        status = self._trials.ask(str(self._pid))
-        assert os.waitstatus_to_exitcode(status) == -signal_number
+        self._process.send_signal(signal_number)
+        self._process.communicate()
+        assert self._process.returncode == -signal_number, self._trials.stderr()
         lines = [line.split() for line in self._path.read_text().splitlines()]
         accepted, delivered = (
             {int(number) for word, number in lines if word == kind} for kind in ("accepted", "delivered")

@@ -1,14 +1,14 @@
-"""Trials that report row after row, and say which were accepted and which delivered, until they are killed.
+"""A trial that reports row after row, and says which were accepted and which delivered, until it is killed.
 
-Arguments: DB manager, trial, spool directory. For each line on stdin, the number of a first row and a file, a process
-is forked that appends to that file, and its id goes to stdout; a line with that id alone waits for its end. A row is
-accepted when its file in the spool is complete: then the spool's directory is opened to be synced, as audit hooks see.
+Arguments: DB manager, trial, spool directory. It says that it is ready, and waits for a line with the number of its
+first row and the file that it is to write to. A row is accepted when its file in the spool is complete: then the
+spool's directory is opened to be synced, as audit hooks see.
 """
 
 import os
 import sys
 
-import grpc  # noqa: F401  before the forks, so that these are quick
+import grpc  # noqa: F401  before it is ready, so that it is killed while it delivers
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.sinks import db_manager  # noqa: F401  as grpc
@@ -17,17 +17,10 @@ from katib_callbacks.wire import client  # noqa: F401  as grpc
 
 def main() -> None:
     address, trial_name, spool = sys.argv[1:]
-    for line in sys.stdin:
-        words = line.split()
-        if len(words) == 1:
-            _, status = os.waitpid(int(words[0]), 0)
-            print(status, flush=True)  # noqa: T201  a script
-            continue
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(os.open(words[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-            report(address, trial_name, spool, int(words[0]))
-        print(pid, flush=True)  # noqa: T201  a script
+    print("ready", flush=True)  # noqa: T201  a script
+    number, path = sys.stdin.readline().split(maxsplit=1)
+    os.dup2(os.open(path.rstrip("\n"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    report(address, trial_name, spool, int(number))
 
 
 def report(address: str, trial_name: str, spool: str, number: int) -> None:

@@ -26,7 +26,7 @@ def test_what_a_killed_trial_had_accepted_is_stored_once_after_a_replay(tmp_path
     kills = 100
     lot = random.Random(signal_number)  # noqa: S311  repeatable
     with (
-        DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as server,
+        DBManager(f"sqlite:///{tmp_path / 'katib.db'}", keep_duplicates=True) as server,
         Trials(server.address, "trial", spool, tmp_path) as trials,
     ):
         for index in range(kills):

@@ -1,5 +1,7 @@
 """A DB manager that really dies and comes back on its database file, and a line that really breaks."""
 
+import contextlib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ def process(tmp_path):
 
 @pytest.fixture
 def line(tmp_path):
-    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as server, Proxy(server.address) as line:
+    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}", keep_duplicates=True) as server, Proxy(server.address) as line:
         line.server_address = server.address
         yield line
 
@@ -121,3 +123,26 @@ def test_a_line_that_resets_every_connection_ends_with_the_budget(line):
         reporter.report({"loss": 0.5})
 
     assert stored_values(line.server_address) == []
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 400, b""], ids=["HTTP/1", "NULs", "nothing"]
+)
+def test_a_server_of_another_kind_ends_with_the_budget_and_is_described(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    line, _ = listener.accept()
+                    with line:
+                        line.sendall(answer)
+
+        pool.submit(serve)
+        reporter = KatibReporter(f"127.0.0.1:{listener.getsockname()[1]}", trial_name="trial", timeout_s=2)
+        with pytest.raises(UnavailableError, match="1 of 1 rows") as caught:
+            reporter.report({"loss": 0.5})
+        listener.shutdown(socket.SHUT_RDWR)
+
+    assert "loss=0.5" in str(caught.value)
+    assert "UNAVAILABLE" in str(caught.value)

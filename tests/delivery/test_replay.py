@@ -1,7 +1,9 @@
 """``katib-callbacks replay`` delivers what lies in a spool, each row once, and leaves what still fails."""
 
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,6 +188,36 @@ def test_two_replays_at_once_deliver_each_row_once(server, spool):
     assert [process.wait(120) for process in processes] == [0, 0]
     assert sorted(int(value) for _, _, value, _ in server.rows) == list(range(20))
     assert list(spool.iterdir()) == []
+
+
+def test_replays_killed_at_any_moment_lose_and_double_nothing(server, spool):
+    lot = random.Random(7)  # noqa: S311  repeatable
+    for number in range(60):
+        lay(spool, f"trial-{number}", *range(number * 100, number * 100 + lot.choice([1, 2, 50])))
+    rows = sum(len(_spool_rows(path)) for path in spool.iterdir())
+    command = [sys.executable, "-m", "katib_callbacks.cli", "replay", str(spool), "--address", server.address]
+    kills = 0
+    for _ in range(6):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(server.calls)
+        while len(server.calls) < before + lot.randint(3, 30) and process.poll() is None:
+            time.sleep(0.001)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+
+    assert kills
+    assert replay(server, spool) == 0
+    stored = [(trial, value) for trial, _, value, _ in server.rows]
+    assert len(set(stored)) == len(stored) == rows
+    assert list(spool.iterdir()) == []
+
+
+def _spool_rows(path: Path) -> list[MetricLog]:
+    file = _spool.hold(path)
+    rows = file.read().logs
+    file.release()
+    return rows
 
 
 def test_an_empty_directory_is_nothing_to_do(server, tmp_path, capsys):

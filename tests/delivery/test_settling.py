@@ -1,7 +1,9 @@
 """What is done when it is unclear what a call did: each row ends in the database once."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +98,43 @@ def test_a_server_that_forbids_reading_leaves_the_rows_pending_and_is_not_sent_t
     assert server.calls == ["report", "get"]
 
 
+@pytest.mark.parametrize("time_stamp", ["yesterday", "", "2026-13-45T99:00:00Z"])
+def test_an_answer_that_cannot_be_read_proves_nothing_and_breaks_nothing(server, reporter, time_stamp):
+    server.report_faults = [LOST_REPLY]
+    garbled = iter([time_stamp, time_stamp])
+    server.print_time_stamp = lambda written: next(garbled, written)
+
+    receipt = reporter.report({"loss": 0.5})
+
+    assert server.calls == ["report", "get", "get", "get"]
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.verified
+
+
+@pytest.mark.logs_error("Exception deserializing message")
+def test_bytes_that_are_no_answer_leave_the_rows_pending():
+    answers = grpc.method_handlers_generic_handler(
+        "api.v1.beta1.DBManager",
+        {
+            "ReportObservationLog": grpc.unary_unary_rpc_method_handler(
+                lambda request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            ),
+            "GetObservationLog": grpc.unary_unary_rpc_method_handler(lambda request, context: b"\xff" * 20),
+        },
+    )
+    with ThreadPoolExecutor(2) as workers:
+        server = grpc.server(workers)
+        server.add_generic_rpc_handlers((answers,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        reporter = KatibReporter(f"127.0.0.1:{port}", trial_name="trial", timeout_s=60, _runtime=FastClock().runtime)
+        with pytest.raises(UnavailableError, match=r"may not have reached.*INTERNAL") as caught:
+            reporter.report({"loss": 0.5})
+        server.stop(0).wait()
+
+    assert caught.value.pending == 1
+
+
 def test_only_the_row_itself_proves_its_batch(server, reporter):
     time_stamp = "2090-01-31T12:00:00Z"
     server.rows = [
@@ -112,7 +151,7 @@ def test_only_the_row_itself_proves_its_batch(server, reporter):
 
 def test_a_row_is_recognised_without_its_trailing_zeros(server, reporter):
     server.report_faults = [LOST_REPLY]
-    server.prints_as_go = True
+    server.print_time_stamp = lambda written: written.rstrip("Z").rstrip("0").rstrip(".") + "Z"
 
     reporter.report({"loss": 0.5}, timestamp=NOON.replace(year=2090, microsecond=500_000))
 

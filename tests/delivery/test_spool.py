@@ -1,6 +1,5 @@
 """Rows lie on disk from before the first attempt until they are stored, whatever happens to the process."""
 
-import os
 import subprocess
 import sys
 import zlib
@@ -94,6 +93,24 @@ except SpoolError as error:
 
     assert str(spool) in done.stdout
     assert "large" in done.stdout
+    assert files(spool) == []
+
+
+def test_a_disk_that_fills_up_is_warned_of_and_the_report_goes_out(server, spool):
+    script = f"""
+import resource, sys
+from datetime import datetime, timezone
+from katib_callbacks import KatibReporter, MetricLog
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+logs = [MetricLog("loss", number, datetime(2026, 1, 31, tzinfo=timezone.utc)) for number in range(2_000)]
+receipt = KatibReporter({server.address!r}, trial_name="trial", spool_dir={str(spool)!r}).report_logs(logs)
+print(receipt.delivered, receipt.spooled)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "2000 0\n"
+    assert "Delivering without a spool: rows cannot be spooled to" in done.stderr
+    assert len(server.values()) == 2_000
     assert files(spool) == []
 
 
@@ -210,14 +227,19 @@ def test_who_delivers_a_file_holds_it_alone(spool):
 
 
 def test_a_forked_child_neither_frees_nor_keeps_its_parents_file(spool):
-    file = _spool.write(spool, "trial", rows(1))
-    script_pid = os.fork()
-    if script_pid == 0:
-        os._exit(0 if _spool.hold(file.path) is None else 1)
-    assert os.waitpid(script_pid, 0)[1] == 0
-
-    assert _spool.hold(file.path) is None
-    file.release()
+    script = f"""
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from katib_callbacks import MetricLog, _spool
+file = _spool.write(Path({str(spool)!r}), "trial", [MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))])
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if _spool.hold(file.path) is None else 1)
+assert os.waitpid(pid, 0)[1] == 0
+assert _spool.hold(file.path) is None
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_an_orphan_of_the_process_that_spooled_does_not_keep_its_file(spool):

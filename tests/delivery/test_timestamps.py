@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from partners import NOON
 
-from katib_callbacks import MetricLog, MetricValueError
+from katib_callbacks import KatibReporter, MetricLog, MetricValueError
 from katib_callbacks._timestamps import put_in_order, start_after
+from katib_callbacks.settings import Runtime
 
 TRIALS = map("trial-{}".format, count())
 US = timedelta(microseconds=1)
@@ -53,6 +54,17 @@ def test_a_small_move_is_not_worth_a_warning(trial, caplog):
     times(trial, NOON, NOON)
 
     assert caplog.records == []
+
+
+def test_a_clock_that_is_set_back_neither_doubles_nor_reorders(server, trial, caplog):
+    clock = iter([NOON, NOON - timedelta(days=1), NOON - timedelta(days=1)])
+    with KatibReporter(server.address, trial_name=trial, _runtime=Runtime(now=lambda: next(clock))) as reporter:
+        for value in range(3):
+            reporter.report({"loss": value})
+
+    assert server.values(trial) == [("loss", "0"), ("loss", "1"), ("loss", "2")]
+    assert len({row[3] for row in server.rows}) == 3
+    assert "1 day, 0:00:00.000001" in caplog.text
 
 
 def test_trials_and_db_managers_have_lines_of_their_own(trial):

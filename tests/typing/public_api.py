@@ -29,6 +29,7 @@ from katib_callbacks import (
     StoreError,
     UnavailableError,
     WaitTimeoutError,
+    autolog,
     report_metrics,
 )
 from katib_callbacks.lightning import KatibReportCallback
@@ -180,6 +181,16 @@ def experiments(path: Path) -> None:
             assert_type(best.parameter_assignments, list[V1beta1ParameterAssignment] | None)
         assert_type(client.list_trials("one"), list[V1beta1Trial])
         assert_type(client.is_experiment_succeeded("one"), bool)
+
+
+def without_code(reporter: KatibReporter) -> None:
+    """Turn autolog on, with the callbacks' arguments by name, and off."""
+    autolog()
+    autolog(metrics={"accuracy": "val_acc"}, report="best", monitor="val_loss", mode="min", reporter=reporter)
+    autolog(disable=True)
+    autolog(report="last")  # type: ignore[arg-type]
+    autolog(metric="val_acc")  # type: ignore[call-arg]
+    autolog("val_acc")  # type: ignore[call-arg, arg-type]
 
 
 def the_package() -> None:

@@ -75,6 +75,151 @@ def test_the_launcher_is_read(environ, rank, source):
     assert (result.rank, result.is_global_zero, result.source) == (rank, rank == 0, source)
 
 
+PYTORCHJOB = {  # of Kubeflow's training operator, in each pod; RANK is the pod's
+    "MASTER_ADDR": "job-master-0",
+    "MASTER_PORT": "23456",
+    "WORLD_SIZE": "2",
+    "PET_MASTER_ADDR": "job-master-0",
+    "PET_MASTER_PORT": "23456",
+    "PET_NNODES": "2",
+    "PET_NPROC_PER_NODE": "2",
+}
+TRAINJOB = {  # of Kubeflow Trainer's torch runtime
+    "PET_MASTER_ADDR": "job-node-0-0.job",
+    "PET_MASTER_PORT": "29400",
+    "PET_NNODES": "2",
+    "PET_NPROC_PER_NODE": "2",
+}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "ROLE_NAME": "default"}
+JAX = {"JAX_COORDINATOR_ADDRESS": "job-node-0-0.job:6666", "JAX_NUM_PROCESSES": "2"}
+OPENMPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}
+ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO"}
+
+
+def tfjob(kind, index, **replicas):
+    """Return what the training operator tells each task; it adds where it runs."""
+    cluster = {name: [f"job-{name}-{number}:2222" for number in range(count)] for name, count in replicas.items()}
+    config = {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}
+    return {"TF_CONFIG": json.dumps(config)}
+
+
+@pytest.mark.parametrize(
+    ("environ", "rank", "source"),
+    [
+        # -- PyTorchJob
+        pytest.param({**PYTORCHJOB, "RANK": "0", "PET_NODE_RANK": "0"}, 0, "RANK", id="PyTorchJob, master"),
+        pytest.param({**PYTORCHJOB, "RANK": "1", "PET_NODE_RANK": "1"}, 1, "RANK", id="PyTorchJob, worker"),
+        pytest.param(
+            {**PYTORCHJOB, **TORCHRUN, "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "PET_NODE_RANK": "0"},
+            1,
+            "RANK",
+            id="PyTorchJob, torchrun's second process in the master",
+        ),
+        pytest.param(
+            {**PYTORCHJOB, **TORCHRUN, "RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1", "PET_NODE_RANK": "1"},
+            2,
+            "RANK",
+            id="PyTorchJob, torchrun's first process in the worker",
+        ),
+        # -- TrainJob
+        pytest.param(
+            {**TRAINJOB, **TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "PET_NODE_RANK": "1"},
+            0,
+            "RANK",
+            id="TrainJob, rank zero on the second node by c10d",
+        ),
+        pytest.param(
+            {**TRAINJOB, **TORCHRUN, "RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1", "PET_NODE_RANK": "0"},
+            2,
+            "RANK",
+            id="TrainJob, another rank on the first node by c10d",
+        ),
+        pytest.param({**TRAINJOB, "PET_NODE_RANK": "1"}, 1, "PET_NODE_RANK", id="TrainJob, no torchrun"),
+        pytest.param({**JAX, "JAX_PROCESS_ID": "0"}, 0, "JAX_PROCESS_ID", id="TrainJob, first JAX process"),
+        pytest.param({**JAX, "JAX_PROCESS_ID": "1"}, 1, "JAX_PROCESS_ID", id="TrainJob, second JAX process"),
+        pytest.param(
+            {"OMPI_MCA_orte_default_hostfile": "/etc/mpi/hostfile"},
+            0,
+            "default",
+            id="MPI's launcher, which only has settings",
+        ),
+        # -- TFJob
+        pytest.param(tfjob("chief", 0, chief=1, worker=2, ps=1), 0, "TF_CONFIG", id="TFJob, chief"),
+        pytest.param(tfjob("worker", 0, chief=1, worker=2, ps=1), 1, "TF_CONFIG", id="TFJob, worker 0 beside a chief"),
+        pytest.param(tfjob("worker", 1, chief=1, worker=2, ps=1), 2, "TF_CONFIG", id="TFJob, worker 1 beside a chief"),
+        pytest.param(tfjob("ps", 0, chief=1, worker=2, ps=1), None, "TF_CONFIG", id="TFJob, parameter server 0"),
+        pytest.param(tfjob("evaluator", 0, chief=1, worker=2), None, "TF_CONFIG", id="TFJob, evaluator 0"),
+        pytest.param(tfjob("worker", 0, worker=2), 0, "TF_CONFIG", id="TFJob, worker 0"),
+        pytest.param(tfjob("worker", 1, worker=2), 1, "TF_CONFIG", id="TFJob, worker 1"),
+        pytest.param(tfjob("worker", 0, worker=2, chief=0), 0, "TF_CONFIG", id="TFJob, an empty list of chiefs"),
+        pytest.param({**tfjob("worker", 1, worker=2), "RANK": ""}, 1, "TF_CONFIG", id="TFJob, an empty RANK"),
+        # -- MPI
+        pytest.param({**OPENMPI, "OMPI_COMM_WORLD_RANK": "0"}, 0, "OMPI_COMM_WORLD_RANK", id="OpenMPI 4, first"),
+        pytest.param(
+            {**OPENMPI, "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_NODE_RANK": "0"},
+            2,
+            "OMPI_COMM_WORLD_RANK",
+            id="OpenMPI, the first of the second node",
+        ),
+        pytest.param({"PMI_RANK": "0", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}, 0, "PMI_RANK", id="PMI, first"),
+        pytest.param({"PMI_RANK": "2", "PMI_SIZE": "4", "MPI_LOCALRANKID": "0"}, 2, "PMI_RANK", id="PMI, second node"),
+        pytest.param(
+            {**SLURM, **OPENMPI, "OMPI_COMM_WORLD_RANK": "1", "SLURM_PROCID": "0"},
+            1,
+            "OMPI_COMM_WORLD_RANK",
+            id="mpirun in SLURM, where each node's daemon has a rank of SLURM's",
+        ),
+        # -- SLURM
+        pytest.param({**SLURM, "SLURM_PROCID": "0", "SLURM_NODEID": "0"}, 0, "SLURM_PROCID", id="srun, first"),
+        pytest.param({**SLURM, "SLURM_PROCID": "1", "SLURM_NODEID": "0"}, 1, "SLURM_PROCID", id="srun, same node"),
+        pytest.param({**SLURM, "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, 2, "SLURM_PROCID", id="srun, second node"),
+        pytest.param(SLURM, 0, "default", id="salloc, before srun"),
+        pytest.param({**SLURM, **TORCHRUN, "SLURM_PROCID": "1", "RANK": "0"}, 0, "RANK", id="torchrun in srun, first"),
+        pytest.param({**SLURM, **TORCHRUN, "SLURM_PROCID": "0", "RANK": "1"}, 1, "RANK", id="torchrun in srun, second"),
+        # -- accelerate
+        pytest.param(ACCELERATE, 0, "default", id="accelerate launch, one process"),
+        pytest.param({**ACCELERATE, **TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}, 0, "RANK", id="accelerate, first"),
+        pytest.param({**ACCELERATE, **TORCHRUN, "RANK": "2", "LOCAL_RANK": "0"}, 2, "RANK", id="accelerate, next node"),
+        pytest.param(
+            {**ACCELERATE, "PMI_RANK": "1", "LOCAL_RANK": "-1"}, 1, "PMI_RANK", id="accelerate by mpirun, no local rank"
+        ),
+        # -- no numbers
+        pytest.param({"RANK": "${RANK}"}, 0, "default", id="a reference that nobody resolved"),
+        pytest.param({"RANK": "master", "OMPI_COMM_WORLD_RANK": "1"}, 1, "OMPI_COMM_WORLD_RANK", id="first a word"),
+        pytest.param({"RANK": "-1", "SLURM_PROCID": "0"}, 0, "SLURM_PROCID", id="-1, which means none"),
+        pytest.param({"RANK": "+1"}, 0, "default", id="a sign"),
+        pytest.param({"RANK": "1_0"}, 0, "default", id="an underscore, which int would read"),
+        pytest.param({"RANK": "\u0660"}, 0, "default", id="a zero in another script"),
+        pytest.param({"RANK": "1\n"}, 1, "RANK", id="a line end"),
+    ],
+)
+def test_a_cluster_is_read(environ, rank, source):
+    result = process_rank(environ)
+
+    assert (result.rank, result.is_global_zero, result.source) == (rank, rank == 0, source)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize(
+    "environ",
+    [{**PYTORCHJOB, "RANK": "0"}, {**TRAINJOB, "PET_NODE_RANK": "0"}, {**SLURM, "SLURM_PROCID": "0"}, {"RANK": "00"}],
+    ids=["PyTorchJob", "TrainJob", "SLURM", "zeros"],
+)
+def test_a_spawned_child_that_inherits_rank_zero_is_not_rank_zero(environ, rank):
+    result = process_rank(environ, framework=framework_rank(is_global_zero=False, rank=rank))
+
+    assert (result.is_global_zero, result.rank, result.source) == (False, rank, "framework")
+
+
+@pytest.mark.parametrize("task", [("ps", 0), ("evaluator", 0)])
+def test_a_task_without_a_rank_never_reports_whatever_its_framework_says(task):
+    result = process_rank(tfjob(*task, worker=2), framework=framework_rank(is_global_zero=True, rank=0))
+
+    assert (result.is_global_zero, result.rank) == (False, None)
+    assert str(result) == f"rank none (TF_CONFIG={task[0]} {task[1]})"
+
+
 @pytest.mark.parametrize("variable", LAUNCHER_VARIABLES)
 def test_every_launcher_is_believed_on_its_own(variable):
     value = {"TF_CONFIG": tf_config("worker", 1, "worker")}.get(variable, "1")

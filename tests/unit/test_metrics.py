@@ -352,3 +352,19 @@ def test_other_forms_are_refused(text):
         parse_timestamp(text)
 
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("exponent", range(-149, 128))
+def test_a_power_of_two_goes_out_as_the_shortest_decimal_that_reads_back(exponent):
+    """The gap below it is half of that above, so that the nearest decimal of more digits might not read back."""
+
+    class Float32(float):
+        dtype = "float32"
+
+        def item(self):
+            return float(self)
+
+    number = 2.0**exponent
+    decimals = (float(f"{number:.{digits}g}") for digits in range(1, 10))
+    shortest = next(decimal for decimal in decimals if struct.unpack("f", struct.pack("f", decimal))[0] == number)
+    assert to_number("loss", Float32(number)) == shortest

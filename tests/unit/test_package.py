@@ -17,7 +17,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # From below to above, as CONTRIBUTING.md draws it. A unit (a module or a subpackage) may import those of lower layers;
 # those on one layer know nothing of each other.
 LAYERS = (
-    {"_version", "errors"},
+    {"_version", "errors", "_after_import"},
     {"metrics", "distributed"},
     {"settings"},
     {"wire"},
@@ -30,7 +30,9 @@ LAYERS = (
     {"recorder"},
     {"_callback"},
     {"local"},
-    {"lightning", "keras", "transformers", "cli", "testing"},
+    {"lightning", "keras", "transformers", "cli", "testing", "_switch"},
+    {"_patches"},
+    {"_autolog"},
 )
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 
@@ -41,13 +43,14 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
     "sinks": {"grpc"},
-    "db_manager": {"grpc", "sqlalchemy"},
+    "db_manager": {"grpc", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "grpc", "optuna", "yaml"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed
     "keras": {"keras"},
     "transformers": {"transformers"},
+    "_autolog": {"typing_extensions"},  # for type checkers alone
 }
 
 
@@ -115,9 +118,10 @@ def foreign_modules_after(code):
         "import katib_callbacks",
         "import katib_callbacks as k; [getattr(k, name) for name in k.__all__]",
         "import katib_callbacks as k; k.KatibReporter('localhost:6789', trial_name='t').close()",
+        "import katib_callbacks as k; k.autolog(metrics='loss'); k.autolog(disable=True)",
         "import katib_callbacks.recorder, katib_callbacks.distributed, katib_callbacks.settings",
     ],
-    ids=["import", "public names", "a reporter that sends nothing", "the recorder"],
+    ids=["import", "public names", "a reporter that sends nothing", "autolog", "the recorder"],
 )
 def test_nothing_foreign_is_loaded_before_something_is_sent(code):
     assert foreign_modules_after(code) == set()

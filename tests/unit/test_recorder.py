@@ -160,7 +160,7 @@ def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
     trained(recorder, {"a": 1})
     assert recorder.receipt is None
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert record.exc_info[1] is error
+    assert record.exc_text.endswith(f"{type(error).__name__}: {error}")
 
 
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
@@ -168,9 +168,30 @@ def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
     recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3"}))
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         trained(recorder, {"a": 1})
+        trained(recorder, {"a": 2})
     assert reporter.rows == []
     assert recorder.receipt is None
-    assert "RANK=3" in caplog.text
+    line = "This process is rank 3 (RANK=3), not rank zero: it reports nothing."
+    assert [record.getMessage() for record in caplog.records] == [line], "once, not for every run"
+
+
+def test_a_framework_that_denies_is_no_news(caplog):
+    recorder = MetricRecorder(reporter=Collects(), _runtime=Runtime(environ=lambda: {"RANK": "3"}))
+    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
+        recorder.start(framework_rank(is_global_zero=False, rank=3))
+    assert not recorder.is_active
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_outside_a_trial_one_process_of_many_says_so(caplog, rank, lines):
+    recorder = MetricRecorder(_runtime=Runtime(environ=lambda: {"RANK": rank}))
+    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
+        recorder.start(None)
+    assert not recorder.is_active
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == lines
+    assert all("Not in a Katib trial" in line for line in said)
 
 
 def test_a_pickled_recorder_goes_on_where_it_was():

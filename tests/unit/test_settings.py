@@ -112,6 +112,14 @@ def test_disabled_is_a_flag_of_the_environment():
     assert not settings.is_disabled(runtime())
 
 
+def test_autolog_is_a_flag_of_the_environment():
+    assert settings.is_autolog_on(runtime(KATIB_CALLBACKS_AUTOLOG="1"))
+    assert not settings.is_autolog_on(runtime(KATIB_CALLBACKS_AUTOLOG="0"))
+    assert not settings.is_autolog_on(runtime())
+    with pytest.raises(ConfigurationError, match=r"^KATIB_CALLBACKS_AUTOLOG must be 1 or 0 .*, not 'all'$"):
+        settings.is_autolog_on(runtime(KATIB_CALLBACKS_AUTOLOG="all"))
+
+
 def test_seconds_come_from_the_argument_the_variable_or_the_default():
     assert settings.seconds("timeout_s", 5, "X", 480.0, runtime(X="7")) == 5.0
     assert settings.seconds("timeout_s", None, "X", 480.0, runtime(X="7.5")) == 7.5
@@ -264,6 +272,7 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "ALLOW_INSECURE_TOKEN",
                 "SPOOL_DIR",
                 "SINKS",
+                "AUTOLOG",
                 "DISABLE",
             )
         ),

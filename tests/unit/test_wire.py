@@ -119,7 +119,7 @@ def test_the_services_are_described_as_katib_names_them():
         (name, f"api.v1.beta1.{name}Request", f"api.v1.beta1.{name}Reply")
         for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
     }
-    assert [m.name for m in messages.POOL.FindServiceByName("grpc.health.v1.Health").methods] == ["Check"]
+    assert [m.name for m in messages.POOL.FindServiceByName("grpc.health.v1.Health").methods] == ["Check", "Watch"]
 
 
 def test_paths_are_what_the_wire_sees():
@@ -238,6 +238,12 @@ def test_a_method_that_the_service_has_not_is_unimplemented(partner):
 
 def test_the_bases_ask_to_be_implemented():
     bare, health = DBManagerServicer(), HealthServicer()
-    for method in (bare.ReportObservationLog, bare.GetObservationLog, bare.DeleteObservationLog, health.Check):
+    for method in (
+        bare.ReportObservationLog,
+        bare.GetObservationLog,
+        bare.DeleteObservationLog,
+        health.Check,
+        health.Watch,
+    ):
         with pytest.raises(NotImplementedError):
             method(None, None)

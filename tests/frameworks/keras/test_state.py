@@ -1,26 +1,16 @@
 """Copies and pickles; what the callback does to the training: no synchronisation, no channel outside a trial."""
 
-import copy
 import os
 import pickle
 import subprocess
 import sys
 
-import cloudpickle
 import keras
 import pytest
 
 from katib_callbacks.keras import KatibReportCallback
 
 
-@pytest.mark.parametrize(
-    "copied",
-    [
-        pytest.param(copy.deepcopy, id="deepcopy"),
-        pytest.param(lambda callback: pickle.loads(pickle.dumps(callback)), id="pickle"),  # noqa: S301  our own bytes
-        pytest.param(lambda callback: cloudpickle.loads(cloudpickle.dumps(callback)), id="cloudpickle"),
-    ],
-)
 @pytest.mark.parametrize("is_used", [False, True], ids=["new", "used"])
 def test_a_copy_reports_like_the_original(rows, fit, copied, is_used):
     callback = KatibReportCallback("loss", report="history")

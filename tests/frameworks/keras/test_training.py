@@ -1,6 +1,5 @@
 """Every way that a Keras training goes, in one process: real fits, rows read back from the DB manager."""
 
-import contextlib
 import inspect
 import logging
 
@@ -177,11 +176,18 @@ def test_a_later_callback_that_fails_at_the_end_leaves_one_report(rows, fit, rai
     assert [name for name, _ in rows()] == ["loss"]
 
 
+def fit_if_anything_is_left(fit, *callbacks, **options):
+    """Keras before 3.4 fails by itself, after its hooks, where there is no epoch to train."""
+    try:
+        return fit(*callbacks, **options)
+    except UnboundLocalError:
+        return {}
+
+
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": 2, "initial_epoch": 2}])
 def test_a_fit_with_nothing_to_do_reports_nothing(rows, fit, options):
     callback = KatibReportCallback("loss", on_missing="raise")
-    with contextlib.suppress(UnboundLocalError):  # of Keras itself, before 3.4
-        fit(callback, **options)
+    fit_if_anything_is_left(fit, callback, **options)
     assert rows() == []
     assert callback.receipt is None
 
@@ -259,17 +265,18 @@ def test_a_run_that_backup_and_restore_resumes_reports_its_last_part(rows, fit, 
 
     resumed = KatibReportCallback("loss", report="history")
     history = fit(resumed, keras.callbacks.BackupAndRestore(tmp_path / "backup"), model=make_model(), epochs=4)
-    assert len(history["loss"]) == (4 if keras.__version__.startswith("3.0.") else 2)  # 3.0 restores the weights alone
+    assert len(history["loss"]) in {2, 4}  # Keras 3.0 restores the weights alone, and begins with the first epoch again
     assert rows() == [("loss", loss) for loss in history["loss"]]
 
 
 def test_a_run_that_backup_and_restore_knows_to_be_finished_reports_nothing(rows, fit, tmp_path):
+    histories = []
     for _ in range(2):
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
-        with contextlib.suppress(UnboundLocalError):  # as above
-            fit(KatibReportCallback("loss"), backup)
-    expected = 2 if keras.__version__.startswith("3.0.") else 1
-    assert [name for name, _ in rows()] == ["loss"] * expected
+        histories.append(fit_if_anything_is_left(fit, KatibReportCallback("loss"), backup))
+    first, second = histories
+    trained = [first, second] if second else [first]  # Keras 3.0, as above, trains again
+    assert rows() == [("loss", history["loss"][-1]) for history in trained]
 
 
 def test_outside_a_trial_nothing_is_reported_and_said_once(monkeypatch, fit, caplog):

@@ -1,9 +1,14 @@
 """A tiny module and Trainer: each fit takes a fraction of a second."""
 
+import warnings
+
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what the oldest releases import is deprecated all over by now
+    from lightning.pytorch import LightningModule, Trainer
 
 DATA = TensorDataset(torch.arange(8.0).reshape(8, 1), torch.arange(8.0).reshape(8, 1))
 

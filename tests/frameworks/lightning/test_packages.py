@@ -1,7 +1,9 @@
 """Both packages, in every order of imports, each in a fresh interpreter."""
 
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -34,6 +36,10 @@ OURS = "from katib_callbacks.lightning import KatibReportCallback"
 PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 
 
+def is_before(package, *release):
+    return tuple(map(int, version(package).split(".")[:2])) < release
+
+
 def run(katib_db_manager, imports, package, given="callback"):
     script = SCRIPT.format(imports="\n".join(imports), package=PACKAGES[package], given=given)
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
@@ -54,16 +60,23 @@ def test_with_both_loaded_it_is_a_callback_of_both(katib_db_manager, package):
     run(katib_db_manager, ["import pytorch_lightning", "import lightning.pytorch", OURS], package)
 
 
+@pytest.mark.parametrize("given", ["callback", "[callback]"])
 @pytest.mark.parametrize(("loaded", "used"), [tuple(PACKAGES), tuple(reversed(PACKAGES))])
-def test_made_for_one_package_it_works_in_the_others_list(katib_db_manager, loaded, used):
+def test_made_for_one_package_it_works_in_the_others_list(katib_db_manager, loaded, used, given):
+    """From Lightning 2.6 on, and never bare: Lightning itself takes it for no callback."""
     imports = [f"import {PACKAGES[loaded]}", OURS, f"import {PACKAGES[used]}"]
     script = SCRIPT.replace("assert isinstance", "assert not isinstance")
     result = subprocess.run(
-        [sys.executable, "-c", script.format(imports="\n".join(imports), package=PACKAGES[used], given="[callback]")],
+        [sys.executable, "-c", script.format(imports="\n".join(imports), package=PACKAGES[used], given=given)],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
+    if given == "callback" or is_before(used, 2, 6):
+        assert result.returncode != 0
+        assert re.search("^(TypeError|ValueError): ", result.stderr, re.MULTILINE)
+        assert katib_db_manager.metrics() == []
+        return
     assert result.returncode == 0, result.stderr
     assert [(row.name, row.value) for row in katib_db_manager.metrics()] == [("loss", "0.25")]

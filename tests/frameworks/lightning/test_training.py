@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 
 import pytest
 import torch
@@ -83,6 +85,18 @@ def test_what_the_module_logs_at_the_epochs_end_belongs_to_that_epoch(katib_db_m
     assert rows(katib_db_manager) == [("train_loss", "1"), ("late", "0"), ("train_loss", "0.5"), ("late", "1")]
 
 
+def test_what_a_later_callback_logs_at_the_epochs_end_belongs_to_that_epoch(
+    katib_db_manager, make_trainer, module, loader
+):
+    class Logs(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.log("late", float(trainer.current_epoch))
+
+    callback = KatibReportCallback(["train_loss", "late"], report="history")
+    make_trainer(callback, Logs()).fit(module, loader)
+    assert rows(katib_db_manager) == [("train_loss", "1"), ("late", "0"), ("train_loss", "0.5"), ("late", "1")]
+
+
 def test_a_metric_logged_on_step_and_epoch_counts_with_its_epochs_value(katib_db_manager, make_trainer, module, loader):
     def training_step(batch, batch_idx):
         module.log("m", float(batch_idx), on_step=True, on_epoch=True)
@@ -114,8 +128,9 @@ def test_should_stop_in_mid_epoch_is_a_normal_end(katib_db_manager, make_trainer
     assert rows(katib_db_manager) == [("val_acc", "0.1")]
 
 
-def test_max_time_is_a_normal_end(katib_db_manager, make_trainer, module, loader):
-    timer = Timer(duration={"milliseconds": 1}, interval="epoch")
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_max_time_is_a_normal_end(katib_db_manager, make_trainer, module, loader, interval):
+    timer = Timer(duration={"milliseconds": 1}, interval=interval)
     make_trainer(timer, KatibReportCallback("val_acc"), max_epochs=-1).fit(module, loader, loader)
     assert [name for name, _ in rows(katib_db_manager)] == ["val_acc"]
 
@@ -125,6 +140,29 @@ def test_a_run_that_fails_or_is_interrupted_reports_nothing(katib_db_manager, ma
     callback = KatibReportCallback("val_acc")
     trainer = make_trainer(RaisesIn("on_train_epoch_end", error), callback)
     with contextlib.suppress(RuntimeError, SystemExit):  # older releases return after a KeyboardInterrupt
+        trainer.fit(module, loader, loader)
+    assert trainer.interrupted
+    assert rows(katib_db_manager) == []
+    assert callback.receipt is None
+
+
+@pytest.fixture
+def harmless_sigterm():
+    """Keep the test process alive, should Lightning, which calls this handler too, ever leave the signal alone."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_that_gets_sigterm_reports_nothing(harmless_sigterm, katib_db_manager, make_trainer, module, loader):
+    class Terminates(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)  # Lightning's own handler has it raise SystemExit
+
+    callback = KatibReportCallback("val_acc")
+    trainer = make_trainer(Terminates(), callback)
+    with contextlib.suppress(SystemExit):
         trainer.fit(module, loader, loader)
     assert trainer.interrupted
     assert rows(katib_db_manager) == []
@@ -236,11 +274,13 @@ def test_outside_a_trial_nothing_is_reported_and_said_once(monkeypatch, make_tra
     assert "KATIB_TRIAL_NAME is not set" in caplog.text
 
 
+@pytest.mark.parametrize("variable", ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"])
 def test_a_worker_that_the_launcher_calls_rank_one_is_silent(
-    katib_db_manager, make_trainer, module, loader, monkeypatch, caplog
+    katib_db_manager, make_trainer, module, loader, monkeypatch, caplog, variable
 ):
-    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    """A Trainer of one device calls itself global zero in every such process."""
+    monkeypatch.setenv(variable, "1")
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         make_trainer(KatibReportCallback("val_acc")).fit(module, loader, loader)
     assert rows(katib_db_manager) == []
-    assert "OMPI_COMM_WORLD_RANK=1" in caplog.text
+    assert f"{variable}=1" in caplog.text

@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "transformers_digits.py"
 def run():
     command = [sys.executable, EXAMPLE, "--epochs", "1", "--hidden-size", "16"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     return done

@@ -1,26 +1,14 @@
 """Copies, pickles, resumed runs, hyperparameter search."""
 
-import copy
 import json
-import pickle
 from pathlib import Path
 
-import cloudpickle
 import pytest
 from transformers import TrainerCallback, TrainerState
 
 from katib_callbacks.transformers import KatibReportCallback
 
 
-@pytest.mark.parametrize(
-    "copied",
-    [
-        copy.deepcopy,
-        lambda callback: pickle.loads(pickle.dumps(callback)),  # noqa: S301  our own bytes
-        lambda callback: cloudpickle.loads(cloudpickle.dumps(callback)),
-    ],
-    ids=["deepcopy", "pickle", "cloudpickle"],
-)
 @pytest.mark.parametrize("is_used", [False, True])
 def test_a_copy_reports_like_the_original(make_trainer, rows, copied, is_used):
     callback = KatibReportCallback("eval_accuracy")

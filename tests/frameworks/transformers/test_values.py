@@ -1,5 +1,6 @@
 """What a log may hold: tensors, numbers of any kind and things that are none, NaN in disguise."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import Trainer, TrainerCallback
@@ -50,6 +51,23 @@ def test_what_is_no_number_is_named_and_left_out(make_trainer, rows, warnings_of
     make_logging_trainer(make_trainer, KatibReportCallback(["own", "loss"]), lambda: {"own": value}).train()
     assert rows() == [("loss", 0.25)]
     assert [message for message in warnings_of() if "'own'" in message]
+
+
+def test_what_compute_metrics_returns_and_is_no_number_is_named_and_left_out(make_trainer, rows, warnings_of):
+    values = {"numpy": np.float32(0.9), "tensor": torch.tensor(0.1), "text": "a", "none": None, "many": [0.1, 0.2]}
+    make_trainer(KatibReportCallback(), num_train_epochs=1, compute_metrics=lambda _: dict(values)).train()
+    assert {name: value for name, value in rows() if name.startswith("eval_")} == {
+        "eval_loss": 1.5,
+        "eval_numpy": 0.9,
+        "eval_tensor": 0.1,
+    }
+    unreported = [message for message in warnings_of() if message.startswith("Not reported: metric ")]
+    assert [message.split("'")[1] for message in unreported] == ["eval_text", "eval_none", "eval_many"]
+
+
+def test_an_evaluation_that_is_nan_is_left_out_though_the_filter_hides_the_loss(make_trainer, tiny_model, rows):
+    make_trainer(KatibReportCallback(["loss", "eval_loss"]), model=tiny_model(losses=[0.5, NAN])).train()
+    assert rows() == [("loss", 0)]
 
 
 def test_the_dictionaries_of_others_are_not_changed_and_theirs_are_not_read(make_trainer, rows):

@@ -1,0 +1,207 @@
+"""The DB manager under load, on every store: ``db_manager_load.py --stores sqlite,mariadb,postgresql``.
+
+10,000 calls of one row from 100 clients, 100 calls of 100 rows from 100 clients, beside a grpcio server that answers
+and does nothing; and reads of a trial of 100 rows among 2 million, which 20,000 trials sent ten at a time in turn.
+Servers and clients are processes of their own on one machine; every answer comes after the commit is on disk. Each load
+is repeated, alternating with the server that does nothing, and the medians are shown. MariaDB and PostgreSQL are
+started on free ports, as the tests do.
+"""
+
+import argparse
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import grpc
+
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.wire.client import DBManagerStub
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "db_manager"))
+from servers import SERVERS
+
+CLIENTS = 100
+LOADS = {"10,000 x 1 row": (100, 1), "100 x 100 rows": (1, 100)}
+"""Calls that each client makes one after the other, and the rows of each."""
+
+ROWS = 2_000_000
+TRIALS = 20_000
+READS = 200
+
+IDLE_SERVER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import grpc
+from katib_callbacks.wire import messages
+from katib_callbacks.wire.server import DBManagerServicer
+
+class Idle(DBManagerServicer):
+    def ReportObservationLog(self, request, context):
+        return messages.ReportObservationLogReply()
+
+server = grpc.server(ThreadPoolExecutor(16))
+server.add_generic_rpc_handlers((Idle().generic_handler(),))
+print(f"listening on 127.0.0.1:{server.add_insecure_port('127.0.0.1:0')},", flush=True)
+server.start()
+server.wait_for_termination()
+"""
+
+INSERT = "INSERT INTO observation_logs (trial_name, time, metric_name, value) SELECT "
+FILL = {
+    "sqlite": "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {rows}) "  # noqa: S608  numbers alone
+    + INSERT
+    + "'trial-' || (i / 10 % {trials}), strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', "
+    "'+' || (i % 10 + i / 10 / {trials} * 10) || ' seconds'), 'loss', i FROM n",
+    "mariadb": INSERT + "CONCAT('trial-', seq DIV 10 MOD {trials}), '2026-01-01' + INTERVAL "
+    "(seq MOD 10 + seq DIV 10 DIV {trials} * 10) SECOND, 'loss', seq FROM seq_0_to_{last}",
+    "postgresql": INSERT + "'trial-' || i / 10 % {trials}, timestamp '2026-01-01' + "
+    "(i % 10 + i / 10 / {trials} * 10) * interval '1 second', 'loss', i FROM generate_series(0, {last}) AS i",
+}
+
+
+def main() -> int:
+    """Measure, and print a table; exit status 1 with ``--check`` if a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stores", default="sqlite,mariadb,postgresql")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=ROWS, help="among which a trial is read")
+    parser.add_argument("--settle-s", type=float, default=5.0, help="seconds between writing those and reading")
+    parser.add_argument("--check", action="store_true", help="fail on a missed limit")
+    arguments = parser.parse_args()
+    print(f"{os.cpu_count()} cores; a commit of 4 KB takes {_sync_ms():.1f} ms here; medians of {arguments.repeat}")
+    print(f"{'store':<12}{'load':<18}{'does nothing':>14}{'store':>10}{'ratio':>8}")
+    missed = []
+    for store in arguments.stores.split(","):
+        with ExitStack() as stack:
+            url, fill = _database(store, stack)
+            address = _start(
+                [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0", "--db", url],
+                stack,
+            )
+            idle = _start([sys.executable, "-c", IDLE_SERVER], stack)
+            for name, (calls, rows) in LOADS.items():
+                pairs = [(_load(idle, calls, rows), _load(address, calls, rows)) for _ in range(arguments.repeat)]
+                nothing_s, store_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+                print(
+                    f"{store:<12}{name:<18}{nothing_s:>12.2f} s{store_s:>8.2f} s{store_s / nothing_s:>8.1f}", flush=True
+                )
+                if (store_s > 2 * nothing_s) if rows == 1 else (store_s > 0.5):  # noqa: PLR2004  the limits
+                    missed.append(f"{store}: {name}")
+            fill(FILL[store].format(rows=arguments.rows, last=arguments.rows - 1, trials=TRIALS))
+            time.sleep(arguments.settle_s)
+            median_ms, slowest_ms = _reads(address, arguments.rows // TRIALS)
+            print(
+                f"{store:<12}{'read of a trial':<18}{'':>14}{median_ms:>7.1f} ms{'':>8}  (slowest {slowest_ms:.1f} ms)"
+            )
+            if median_ms > 10:  # noqa: PLR2004  the limit
+                missed.append(f"{store}: read")
+    print(f"missed: {', '.join(missed) or 'nothing'}")
+    return 1 if missed and arguments.check else 0
+
+
+def _sync_ms() -> float:
+    with tempfile.NamedTemporaryFile() as file:
+        start_s = time.monotonic()
+        for _ in range(50):
+            file.write(b"x" * 4_096)
+            file.flush()
+            os.fdatasync(file.fileno())
+        return (time.monotonic() - start_s) / 50 * 1_000
+
+
+def _database(store, stack):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the URL of a new database, and what runs a statement in it."""
+    if store == "sqlite":
+        import sqlite3  # noqa: PLC0415
+
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory()), "katib.db")
+
+        def execute(statement: str) -> None:
+            with sqlite3.connect(path) as connection:
+                connection.execute(statement)
+            connection.close()
+
+        return f"sqlite:///{path}", execute
+    server = stack.enter_context(SERVERS[store]())
+    url = server.create_database()
+    return url, lambda statement: server.execute(statement, database=url.rpartition("/")[2])
+
+
+def _start(command: list[str], stack: ExitStack) -> str:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    match = re.search(r"listening on (\S+),", line)
+    assert match, line
+    return match[1]
+
+
+def _load(address: str, calls: int, rows: int) -> float:
+    """Return the seconds that all clients take together, once all are connected."""
+    tag = uuid.uuid4().hex[:8]
+    start = threading.Barrier(CLIENTS + 1)
+    errors: list[BaseException] = []
+    with ExitStack() as channels:
+        stubs = []
+        for _ in range(CLIENTS):
+            channel = channels.enter_context(
+                grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),))
+            )
+            grpc.channel_ready_future(channel).result(timeout=60)
+            stubs.append(DBManagerStub(channel))
+
+        def report(client: int) -> None:
+            now = datetime.now(timezone.utc)
+            batches = [
+                [MetricLog("loss", row, now + timedelta(microseconds=call * rows + row)) for row in range(rows)]
+                for call in range(calls)
+            ]
+            start.wait()
+            try:
+                for batch in batches:
+                    stubs[client].report(f"{tag}-{client}", batch, timeout_s=300)
+            except BaseException as error:  # noqa: BLE001  the main thread raises it
+                errors.append(error)
+
+        threads = [threading.Thread(target=report, args=(client,)) for client in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        start_s = time.monotonic()
+        for thread in threads:
+            thread.join()
+        took_s = time.monotonic() - start_s
+    if errors:
+        raise errors[0]
+    return took_s
+
+
+def _reads(address: str, expected: int) -> tuple[float, float]:
+    """Return the median and the slowest of many reads, in milliseconds."""
+    chosen = random.Random(1)  # noqa: S311  the same trials each time
+    took_ms = []
+    with grpc.insecure_channel(address) as channel:
+        stub = DBManagerStub(channel)
+        for _ in range(READS):
+            trial = f"trial-{chosen.randrange(TRIALS)}"
+            start_s = time.monotonic()
+            logs = stub.get(trial, timeout_s=60)
+            took_ms.append((time.monotonic() - start_s) * 1_000)
+            assert len(logs) == expected, (trial, len(logs))
+    return statistics.median(took_ms), max(took_ms)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

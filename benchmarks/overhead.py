@@ -1,0 +1,270 @@
+"""What a callback costs an epoch: ours beside an empty one, Ray's, Optuna's and MLflow's, in the same process.
+
+::
+
+    python benchmarks/overhead.py lightning
+    KERAS_BACKEND=torch python benchmarks/overhead.py keras
+    python benchmarks/overhead.py transformers --no-ray
+
+Each callback has a training of its own, in turns, so that none finds the processor's caches warmed by another; all see
+ten metrics an epoch. Measured is the time between entering and leaving a callback's hooks of an epoch; the table has
+medians, and means as well, because MLflow's callback for Lightning writes in bursts. The yardstick is one read of the
+framework's own metric dictionary, see the module of each framework.
+
+Ours holds values back until training ends; what that delivery takes is printed apart. What the peers do in an epoch:
+
+- Optuna's callbacks report one metric to their study, here in memory, and ask whether to prune.
+- MLflow's hand all metrics to its tracking store, here a SQLite file.
+- Ray's hand all metrics to the controller, here on this machine. Checkpoints, which they write with their defaults,
+  are turned off. They work in a process that Ray starts, so everything is measured in there, unless Ray is missing or
+  ``--no-ray`` is given.
+
+``--check`` exits with 1 if the median of ours is over three reads, or its mean over that of a peer that takes all
+metrics.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+HERE = Path(__file__).parent
+
+METRIC_COUNT = 10
+TURNS = 4
+READ_LIMIT = 3.0
+
+RAY_EPOCHS = 5
+"""In each of the turns: a report in Ray Train takes up to the 2 s after which its controller looks again."""
+
+FRAMEWORKS = ("lightning", "keras", "transformers")
+
+Peer = Callable[[], Any] | str
+"""Makes a callback, or says why there is none."""
+
+
+class Framework(Protocol):
+    """What a framework's module has to offer."""
+
+    HOOKS: Sequence[str]
+    """The hooks of an epoch that a callback may use, the one that begins it first."""
+    NAMES: Sequence[str]
+    """Its names of the ten metrics."""
+    MONITOR: str
+    """The one that Optuna and ``report="best"`` get."""
+    RAY: str
+    """What its Ray callback works in: ``tune`` or ``train``."""
+
+    def yardsticks(self) -> dict[str, Any]:
+        """Return callbacks that do as little as can be. The first is the single read."""
+
+    def callback_class(self) -> type:
+        """Return our callback."""
+
+    def optuna(self, trial: Any) -> Peer:
+        """Return Optuna's callback, which gets one metric."""
+
+    def mlflow(self, run_id: str, stack: ExitStack) -> Peer:
+        """Return MLflow's callback, which gets all metrics."""
+
+    def ray(self) -> Peer:
+        """Return Ray's callback, which gets all metrics, and writes no checkpoint."""
+
+    def train(self, callback: Any, epochs: int, turn: int, folder: Path) -> None:
+        """Train once."""
+
+
+def framework_named(name: str) -> Framework:
+    """Import a framework's module."""
+    framework: Framework = import_module(f"overhead_{name}").Framework()
+    assert len(framework.NAMES) == METRIC_COUNT
+    return framework
+
+
+def timed(callback: Any, hooks: Sequence[str]) -> list[float]:
+    """Have a callback's hooks timed; the list that is returned gets the seconds of each epoch."""
+    seconds: list[float] = []
+
+    def wrap(hook: Callable[..., Any], *, is_first: bool) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            if is_first:
+                seconds.append(0.0)
+            start = time.perf_counter()
+            answer = hook(*arguments, **options)
+            if seconds:  # not what a sanity check does before training
+                seconds[-1] += time.perf_counter() - start
+            return answer
+
+        return run
+
+    for name in hooks:
+        setattr(callback, name, wrap(getattr(callback, name), is_first=name == hooks[0]))
+    return seconds
+
+
+def ours(framework: Framework) -> dict[str, Any]:
+    """Return our callback with each reduction, with and without names."""
+    make, names = framework.callback_class(), framework.NAMES
+    best = make(names, report="best", monitor=framework.MONITOR, mode="min")
+    return {
+        "ours, ten names": make(names),
+        "ours, no names": make(),
+        "ours, ten names, best": best,
+        "ours, ten names, history": make(names, report="history"),
+    }
+
+
+@contextmanager
+def mlflow_run(folder: Path) -> Iterator[str]:
+    """Begin a run in a store in ``folder``; yields its id."""
+    import mlflow  # noqa: PLC0415
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.create_experiment("overhead", artifact_location=(folder / "artifacts").as_uri())
+    mlflow.set_experiment("overhead")
+    with mlflow.start_run() as run:
+        yield run.info.run_id
+
+
+def peers(framework: Framework, stack: ExitStack, folder: Path, *, is_in_ray: bool) -> dict[str, Peer]:
+    """Return the other libraries' callbacks, or why they cannot be compared."""
+    found: dict[str, Peer] = {"Optuna, one metric": "optuna-integration is not installed"}
+    if find_spec("optuna_integration"):
+        import optuna  # noqa: PLC0415
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        found["Optuna, one metric"] = framework.optuna(optuna.create_study(pruner=optuna.pruners.NopPruner()).ask())
+    found["MLflow, all metrics"] = "mlflow is not installed"
+    if find_spec("mlflow"):
+        found["MLflow, all metrics"] = framework.mlflow(stack.enter_context(mlflow_run(folder)), stack)
+    found["Ray, all metrics"] = framework.ray() if is_in_ray else "not in a process that Ray started"
+    return found
+
+
+def measure(name: str, epochs: int, *, is_in_ray: bool) -> dict[str, Any]:
+    """Train with each callback, in turns.
+
+    Returns:
+        The seconds of each epoch for each callback; those of a delivery of ours; what could not be compared and why.
+    """
+    from katib_callbacks.db_manager import DBManager  # noqa: PLC0415
+
+    warnings.simplefilter("ignore")
+    framework = framework_named(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(DBManager(f"sqlite:///{folder / 'katib.db'}"))
+        os.environ |= {"KATIB_TRIAL_NAME": "benchmark", "KATIB_DB_MANAGER_ADDRESS": server.address}
+        mine = ours(framework)
+        others = peers(framework, stack, folder, is_in_ray=is_in_ray)
+        absent = {name: reason for name, reason in others.items() if isinstance(reason, str)}
+        made = {name: make() for name, make in others.items() if not isinstance(make, str)}
+        callbacks = framework.yardsticks() | mine | made
+        samples = {name: timed(callback, framework.HOOKS) for name, callback in callbacks.items()}
+        for turn in range(TURNS):
+            for callback_name, callback in callbacks.items():
+                is_slow = callback_name.startswith("Ray")
+                framework.train(callback, min(epochs, RAY_EPOCHS) if is_slow else epochs, turn, folder)
+        for variant, callback in mine.items():
+            if callback.receipt is None or callback.receipt.delivered < METRIC_COUNT:
+                sys.exit(f"{variant} delivered {callback.receipt}, so its figures mean nothing")
+        delivery_s = statistics.median(callback.receipt.elapsed_s for callback in mine.values())
+    return {"samples": samples, "delivery_s": delivery_s, "absent": absent}
+
+
+def in_ray(configuration: Mapping[str, Any]) -> None:
+    """Measure; called by Ray in a process of its own, which cannot return anything."""
+    result = measure(configuration["framework"], configuration["epochs"], is_in_ray=True)
+    Path(configuration["path"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def measure_in_ray(name: str, epochs: int) -> Any:
+    """Measure as :func:`measure`, in a process that Ray starts."""
+    import ray  # noqa: PLC0415
+
+    # Ray finds this module by its name, and so the frameworks'.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    function = import_module("overhead").in_ray
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "result.json"
+        configuration = {"framework": name, "epochs": epochs, "path": str(path)}
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            run_config: Any = {"storage_path": folder}
+            if framework_named(name).RAY == "tune":
+                from ray import tune  # noqa: PLC0415
+
+                tune.Tuner(
+                    function, param_space=configuration, run_config=tune.RunConfig(**run_config, verbose=0)
+                ).fit()
+            else:
+                from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
+                from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # noqa: PLC0415
+
+                DataParallelTrainer(
+                    function,
+                    train_loop_config=configuration,
+                    scaling_config=ScalingConfig(num_workers=1),
+                    run_config=RunConfig(**run_config),
+                ).fit()
+        finally:
+            ray.shutdown()
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def show(title: str, result: Mapping[str, Any]) -> list[str]:
+    """Print the table of medians and ratios; returns which limits were missed."""
+    medians = {name: statistics.median(seconds) for name, seconds in result["samples"].items()}
+    means = {name: statistics.fmean(seconds) for name, seconds in result["samples"].items()}
+    (read_name, read), *_ = medians.items()
+    epochs = len(next(iter(result["samples"].values())))
+    print(f"\n{title}: {METRIC_COUNT} metrics, {epochs} epochs (Ray: fewer) in {TURNS} turns; of an epoch:\n")
+    print(f"{'callback':<44} {'median, us':>11} {'x one read':>11} {'mean, us':>11}")
+    for name, median in medians.items():
+        print(f"{name:<44} {median * 1e6:11.1f} {median / read:11.2f} {means[name] * 1e6:11.1f}")
+    print(f"\none read: {read_name}; our delivery after training, once: {result['delivery_s'] * 1e3:.1f} ms")
+    for name, reason in result["absent"].items():
+        print(f"not compared: {name}: {reason}")
+
+    missed = []
+    for name, median in medians.items():
+        if not name.startswith("ours"):
+            continue
+        if median > READ_LIMIT * read:
+            missed.append(f"{title}: {name} takes {median / read:.2f} reads (limit: {READ_LIMIT})")
+        slower = [other for other, its in means.items() if other.endswith("all metrics") and its <= means[name]]
+        missed += [f"{title}: {name} takes longer than {other}" for other in slower]
+    return missed
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("framework", choices=FRAMEWORKS)
+    parser.add_argument("--epochs", type=int, default=50, help="in each of the turns")
+    parser.add_argument("--no-ray", action="store_true", help="measure in this process, without Ray's callback")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed")
+    arguments = parser.parse_args()
+    if arguments.no_ray or not find_spec("ray"):
+        result = measure(arguments.framework, arguments.epochs, is_in_ray=False)
+    else:
+        result = measure_in_ray(arguments.framework, arguments.epochs)
+    missed = show(arguments.framework, result)
+    for line in missed:
+        print(f"MISS  {line}")
+    if arguments.check and missed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

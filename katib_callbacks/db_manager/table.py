@@ -1,0 +1,56 @@
+"""Katib's table ``observation_logs``, and what a row is on its way there.
+
+Source: kubeflow/katib v0.19.0, pkg/db/v1beta1/mysql/init.go and postgres/init.go. Columns, their order and their types
+are Katib's in each database, so that either manager starts on what the other one filled. The index is ours: without it
+every read looks at every trial's rows.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from sqlalchemy import Column, DateTime, Index, Integer, MetaData, String, Table, Text
+
+from katib_callbacks.metrics import MAX_NAME_CHARACTERS, StoredMetricLog
+
+METADATA = MetaData()
+
+OBSERVATION_LOGS = Table(
+    "observation_logs",
+    METADATA,
+    Column("trial_name", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("time", DateTime),  # naive UTC, as Katib writes it
+    Column("metric_name", String(MAX_NAME_CHARACTERS), nullable=False),
+    Column("value", Text, nullable=False),
+    sqlite_autoincrement=True,  # ids are never used again, so that they tell the order of arrival
+)
+TRIAL_TIME_INDEX = "idx_observation_logs_trial_time"
+TRIAL_TIME = Index(TRIAL_TIME_INDEX, OBSERVATION_LOGS.c.trial_name, OBSERVATION_LOGS.c.time)
+
+
+class Row(NamedTuple):
+    """One row without its id, in the order of the table's columns."""
+
+    trial_name: str
+    time: datetime
+    metric_name: str
+    value: str
+
+
+class Span(NamedTuple):
+    """A trial and the times, both inclusive, between which a batch's rows lie."""
+
+    trial_name: str
+    first: datetime
+    last: datetime
+
+
+def to_rows(trial_name: str, logs: Sequence[StoredMetricLog]) -> list[Row]:
+    """Return a batch as the table holds it."""
+    return [Row(trial_name, naive_utc(log.timestamp), log.name, log.value) for log in logs]
+
+
+def naive_utc(timestamp: datetime) -> datetime:
+    """Return an aware time as the column holds it."""
+    return timestamp.astimezone(timezone.utc).replace(tzinfo=None)

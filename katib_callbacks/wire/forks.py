@@ -1,0 +1,108 @@
+"""gRPC and fork: what makes a fork safe beside gRPC calls, and what tells its child to leave gRPC alone.
+
+gRPC's core has threads, locks and an epoll descriptor of its own, none of which survives a fork as they were. Seen with
+grpcio 1.62 and 1.85: a child that sends over the core that it inherited hangs, aborts, or crashes its parent, with
+which it shares the descriptor; a child is aborted at once if another thread is in a call when it is forked; and a fork
+hangs for ever in the parent itself if the core is just shutting down (https://github.com/grpc/grpc/issues/43055 and
+https://github.com/grpc/grpc/issues/31885 have more). Hence three rules, each kept by one function:
+
+- :func:`keep_core_up`: the core is never shut down;
+- :func:`calling`: a fork waits while a thread is in gRPC, ends calls that take long, and finds no channel open;
+- :func:`is_core_inherited`: a child that was forked after gRPC was loaded does not use it.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import grpc
+
+PATIENCE_S = 1.0
+"""How long a fork waits for calls in flight before it ends them: a DB manager that is well answers sooner."""
+
+ENDING_S = 2.0
+"""How long calls that were ended may take to return; after that the fork goes on, as it would without us."""
+
+_CORE = "grpc._cython.cygrpc"
+
+
+class Droppable(Protocol):
+    """What has a channel."""
+
+    def drop(self) -> None:
+        """Close the channel, which ends its calls; the next call opens another."""
+        ...
+
+
+_dormant_channel: "grpc.Channel | None" = None
+_is_core_inherited = False
+_turn = threading.Condition()
+"""Held while a process forks, and to begin or end a call."""
+_calls = 0
+_callers: "weakref.WeakSet[Droppable]" = weakref.WeakSet()
+
+
+def keep_core_up() -> None:
+    """Open a channel that never connects, and keep it: with its last channel and server gRPC's core would shut down."""
+    import grpc  # noqa: PLC0415  only when something is sent
+
+    global _dormant_channel  # noqa: PLW0603  one for the process; a second thread's would do no harm
+    if _dormant_channel is None:
+        _dormant_channel = grpc.insecure_channel("127.0.0.1:1")
+
+
+def is_core_inherited() -> bool:
+    """Say whether this process was forked from one, or from a child of one, in which gRPC had been loaded."""
+    return _is_core_inherited
+
+
+@contextlib.contextmanager
+def calling(caller: Droppable) -> Iterator[None]:
+    """Keep forks away while the block is in gRPC, for a while; then ``caller`` is dropped, so that its call fails.
+
+    The opening of channels, calls and the closing of channels belong in such blocks; they may be nested.
+    """
+    global _calls  # noqa: PLW0603  one for the process
+    with _turn:
+        _callers.add(caller)
+        _calls += 1
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        with _turn:
+            if pid == os.getpid():  # a signal handler may fork within a call; in its child none is in flight
+                _calls -= 1
+                _turn.notify_all()
+
+
+def _before_fork() -> None:
+    _turn.acquire()
+    _wait_for_calls(PATIENCE_S)
+    for caller in list(_callers):
+        caller.drop()
+    _wait_for_calls(ENDING_S)
+
+
+def _wait_for_calls(timeout_s: float) -> None:
+    _turn.wait_for(lambda: not _calls, timeout_s)
+
+
+def _after_fork_in_parent() -> None:
+    _turn.release()
+
+
+def _after_fork_in_child() -> None:
+    global _turn, _calls, _is_core_inherited  # noqa: PLW0603  what the parent's threads held is held for ever
+    _turn, _calls = threading.Condition(), 0
+    _callers.clear()
+    _is_core_inherited = _is_core_inherited or _CORE in sys.modules
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,174 @@
+"""Group commit by itself: who is written together, who is told what, and which rows are missing."""
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from katib_callbacks import StoreError
+from katib_callbacks.db_manager.group_commit import MAX_GROUP_BATCHES, MAX_GROUP_ROWS, Batch, GroupCommit, missing_rows
+from katib_callbacks.db_manager.store_errors import RefusedError
+from katib_callbacks.db_manager.table import Row
+
+NOON = datetime(2026, 1, 31, 12)  # noqa: DTZ001  as the table has it
+
+
+def batch(trial, *values, name="loss"):
+    return Batch(trial, [Row(trial, NOON + timedelta(microseconds=value), name, str(value)) for value in values])
+
+
+class Writer:
+    """Keeps the groups that it is given; waits while it is held, and fails as it is told."""
+
+    def __init__(self):
+        self.groups = []
+        self.is_free = threading.Event()
+        self.is_free.set()
+        self.is_writing = threading.Event()
+        self.failure = lambda group: None
+
+    def __call__(self, group):
+        self.is_writing.set()
+        assert self.is_free.wait(60)
+        self.groups.append(list(group))
+        error = self.failure(group)
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def writer():
+    return Writer()
+
+
+@pytest.fixture
+def commit(writer):
+    commit = GroupCommit(writer, refusals=(RefusedError,))
+    yield commit
+    writer.is_free.set()
+    commit.close()
+
+
+def send_while_busy(writer, commit, batches):
+    """Queue batches while another one is being written, so that they come together."""
+    writer.is_free.clear()
+    first = batch("busy", 0)
+    commit.submit(first)
+    assert writer.is_writing.wait(60)
+    for waiting in batches:
+        commit.submit(waiting)
+    writer.is_free.set()
+    first.wait()
+
+
+def test_what_comes_while_the_last_was_written_is_written_together(writer, commit):
+    batches = [batch(f"t{number}", number) for number in range(10)]
+    send_while_busy(writer, commit, batches)
+    for sent in batches:
+        sent.wait()
+    assert [len(group) for group in writer.groups] == [1, 10]
+    assert writer.groups[1] == batches
+
+
+def test_a_group_has_its_bounds(writer, commit):
+    many = [batch(f"t{number}", number) for number in range(MAX_GROUP_BATCHES + 1)]
+    large = [batch(f"large{number}", *range(MAX_GROUP_ROWS // 2)) for number in range(3)]
+    send_while_busy(writer, commit, [*many, *large])
+    for sent in [*many, *large]:
+        sent.wait()
+    assert [len(group) for group in writer.groups] == [1, MAX_GROUP_BATCHES, 3, 1]
+
+
+def test_nobody_is_told_before_the_group_is_written(writer, commit):
+    writer.is_free.clear()
+    sent = batch("t", 1)
+    commit.submit(sent)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(sent.wait)
+        assert writer.is_writing.wait(60)
+        assert not waiting.done()
+        assert writer.groups == []
+        writer.is_free.set()
+        waiting.result(timeout=60)
+    assert len(writer.groups) == 1
+
+
+def test_a_refused_batch_is_found_and_the_others_are_written(writer, commit):
+    batches = [batch(f"t{number}", number) for number in range(5)]
+    writer.failure = lambda group: RefusedError("no") if batches[2] in group else None
+    send_while_busy(writer, commit, batches)
+    for number, sent in enumerate(batches):
+        if number == 2:
+            with pytest.raises(RefusedError, match="no"):
+                sent.wait()
+        else:
+            sent.wait()
+    assert writer.groups[2:] == [[sent] for sent in batches]
+
+
+def test_a_failure_is_each_callers_own_error_and_the_thread_lives_on(writer, commit):
+    batches = [batch(f"t{number}", number) for number in range(3)]
+    writer.failure = lambda group: StoreError("away") if len(group) > 1 else None
+    send_while_busy(writer, commit, batches)
+    errors = []
+    for sent in batches:
+        with pytest.raises(StoreError, match="away") as caught:
+            sent.wait()
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 3
+    again = batch("t", 1)
+    commit.submit(again)
+    again.wait()
+
+
+def test_an_error_that_nobody_foresaw_reaches_the_caller_and_the_thread_lives_on(writer, commit):
+    writer.failure = lambda group: RuntimeError("the disk is on fire")
+    sent = batch("t", 1)
+    commit.submit(sent)
+    with pytest.raises(RuntimeError, match="on fire"):
+        sent.wait()
+    writer.failure = lambda group: None
+    again = batch("t", 1)
+    commit.submit(again)
+    again.wait()
+
+
+def test_what_is_queued_at_the_end_is_written_and_nothing_comes_after_it(writer, commit):
+    writer.is_free.clear()
+    batches = [batch(f"t{number}", number) for number in range(5)]
+    for sent in batches:
+        commit.submit(sent)
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(commit.close)
+        writer.is_free.set()
+        closing.result(timeout=60)
+    for sent in batches:
+        sent.wait()
+    commit.close()
+    with pytest.raises(StoreError, match="closed"):
+        commit.submit(batch("t", 1))
+
+
+values = st.lists(st.integers(0, 3), min_size=1, max_size=6)
+
+
+@given(st.lists(values, max_size=5), st.lists(st.integers(0, 3), max_size=6))
+def test_of_equal_rows_as_many_are_added_as_a_batch_has_more(batches, stored):
+    """As if each batch came alone and were compared with what is stored by then."""
+    row = lambda value: Row("t", NOON, "loss", str(value))  # noqa: E731
+    expected = Counter(map(row, stored))
+    added = []
+    for numbers in batches:
+        here = Counter(expected)
+        for value in numbers:
+            if here[row(value)] > 0:
+                here[row(value)] -= 1
+            else:
+                added.append(row(value))
+                expected[row(value)] += 1
+    sent = [Batch("t", [row(value) for value in numbers]) for numbers in batches]
+    assert missing_rows(sent, map(row, stored)) == added

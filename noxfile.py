@@ -22,7 +22,7 @@ IS_CI = bool(os.environ.get("CI"))
 
 TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
-FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate", "optuna"]
+FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate"]
 
 TENSORFLOW = ["keras", "tensorflow", "tf_keras", "scikit-learn", "cloudpickle"]
 
@@ -44,6 +44,9 @@ COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
 CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
+
+LOCAL_TESTS = ["tests/local"]
+"""Beside the extra `local`; no framework either."""
 
 PROTOBUF_TESTS = ["tests/unit", "tests/db_manager", "tests/cli"]
 """What another release of protobuf can break: a report's bytes are written without it."""
@@ -133,9 +136,9 @@ def _test_frameworks(session: nox.Session, runs: Mapping[str, Mapping[str, str]]
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train a model as a trial, against an embedded DB manager, and show what that holds."""
+    """Search for the best hyperparameters of a Lightning training: an experiment of twelve trials, two at a time."""
     _install_torch(session)
-    session.install(".[lightning,db-manager]", "scikit-learn", "rich")
+    session.install(".[lightning,local]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
 
 
@@ -143,7 +146,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests beside all frameworks, then the core's on other Pythons. Arguments go to pytest instead."""
     _install_torch(session)
-    session.install("-e", ".[db-manager]", *FRAMEWORKS, *TEST_TOOLS, "coverage>=7.10")
+    session.install("-e", ".[local]", *FRAMEWORKS, *TEST_TOOLS, "coverage>=7.10")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -154,6 +157,7 @@ def tests(session: nox.Session) -> None:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
     session.run(*COVERED_PYTEST, *CORE_TESTS)
+    session.run(*COVERED_PYTEST, *LOCAL_TESTS)
     _test_frameworks(session, FRAMEWORK_TESTS, COVERED_PYTEST)
     session.run(*COVERED_PYTEST, "tests/examples")
     session.run("coverage", "combine", "--quiet")
@@ -190,6 +194,9 @@ def tests_core(session: nox.Session) -> None:
     for pins, folders in CORE_PINS[version]:
         session.install("--upgrade", ".", *pins, *TEST_TOOLS)
         session.run("pytest", *(session.posargs or folders))
+    if not session.posargs:  # with the newest of this Python's dependencies alone: they are no trial's
+        session.install(".[local]", *CORE_PINS[version][-1][0])
+        session.run("pytest", *LOCAL_TESTS, "tests/cli")
 
 
 @nox.session(python=DISTRIBUTED)
@@ -225,7 +232,7 @@ def sdk(session: nox.Session) -> None:
         _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
         return
     _install_torch(session)
-    session.install(".[db-manager,lightning]", *SDK, *TEST_TOOLS)
+    session.install(".[local,lightning]", *SDK, *TEST_TOOLS)
     session.run("pytest", *(session.posargs or ["tests/sdk"]))
 
 
@@ -237,6 +244,13 @@ def bench(session: nox.Session) -> None:
         return
     session.install(".[db-manager]", *SDK)
     session.run("python", "benchmarks/startup.py", *session.posargs)
+
+
+@nox.session
+def bench_local(session: nox.Session) -> None:
+    """Measure what a local trial costs beside starting its process, and what Optuna's and Ray Tune's do."""
+    session.install(".[local]", "ray[tune]")
+    session.run("python", "benchmarks/local_trials.py", *session.posargs)
 
 
 @nox.session(python=SDK_PYTHON)

@@ -1,61 +1,40 @@
-"""The whole way in one command: a DB manager, a trial that trains, and what the DB manager then holds for it.
+"""The whole way in one command: an experiment of twelve Lightning trainings, two at a time, and the best of them.
 
-The DB manager and the trial are processes of their own, as in a cluster. The database lies in a temporary folder, and
-so does whatever the training writes.
+Each trial is a process, as a pod would be: it trains, its callback delivers the metrics to the experiment's DB manager,
+and the algorithm learns from them. State, logs and folders lie in a temporary folder.
 """
 
+import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-TRIAL_NAME = "demo-trial"
-TRAINING = Path(__file__).with_name("lightning_digits.py").resolve()
-COMMAND = [sys.executable, "-m", "katib_callbacks.cli"]  # katib-callbacks, whether it is on the PATH or not
-STOP_S = 30.0
-
-
-@contextmanager
-def db_manager(database: Path) -> Iterator[str]:
-    """Start the embedded DB manager on a free port, and stop it politely; yields its address."""
-    command = [*COMMAND, "db-manager", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{database}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()  # "DB manager: listening on 127.0.0.1:41234, database ..."
-            print(line, end="", flush=True)
-            _, found, rest = line.partition("listening on ")
-            if not found:
-                sys.exit("demo: the DB manager did not start")
-            yield rest.partition(",")[0]
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENT = ROOT / "examples" / "experiments" / "lightning-digits.yaml"
+COMMAND = [sys.executable, "-m", "katib_callbacks.cli", "experiment"]  # whether the script is on the PATH or not
 
 
 def main() -> None:
-    """Run the demo; the exit status says whether the rows arrived."""
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        db_manager(Path(folder, "katib.db")) as address,
-    ):
-        trial = {**os.environ, "KATIB_TRIAL_NAME": TRIAL_NAME, "KATIB_DB_MANAGER_ADDRESS": address}
-        print(f"$ KATIB_TRIAL_NAME={TRIAL_NAME} KATIB_DB_MANAGER_ADDRESS={address} python {TRAINING.name}", flush=True)
-        subprocess.run([sys.executable, TRAINING], cwd=folder, env=trial, check=True)
+    """Run the experiment; the exit status says whether every trial succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", help="keep state and logs there, in place of a temporary folder")
+    arguments = parser.parse_args()
 
-        logs = [*COMMAND, "logs", TRIAL_NAME, "--address", address]
-        print(f"$ katib-callbacks logs {TRIAL_NAME} --address {address}", flush=True)
-        subprocess.run(logs, check=True)
-        answer = subprocess.run([*logs, "--json"], check=True, stdout=subprocess.PIPE, text=True)
-        if not [json.loads(line) for line in answer.stdout.splitlines()]:
-            sys.exit(f"demo: the DB manager holds no row of {TRIAL_NAME}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = arguments.home or folder
+        name = EXPERIMENT.stem
+        print(f"$ katib-callbacks experiment run {EXPERIMENT.relative_to(ROOT)}", flush=True)
+        subprocess.run([*COMMAND, "run", str(EXPERIMENT), "--home", home], cwd=ROOT, check=True)
+        print(f"\n$ katib-callbacks experiment status {name}", flush=True)
+        subprocess.run([*COMMAND, "status", name, "--home", home], check=True)
+
+        answer = [*COMMAND, "status", name, "--json", "--home", home]
+        found = json.loads(subprocess.run(answer, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        status = found["experiment"]["status"]
+        if status["trialsSucceeded"] != found["experiment"]["spec"]["maxTrialCount"]:
+            sys.exit(f"demo: only {status['trialsSucceeded']} trials succeeded")
 
 
 if __name__ == "__main__":

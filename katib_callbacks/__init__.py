@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from katib_callbacks.errors import (
         ConfigurationError,
         DeliveryError,
+        ExperimentError,
         KatibCallbacksError,
         MetricValueError,
         MissingDependencyError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         SpoolError,
         StoreError,
         UnavailableError,
+        WaitTimeoutError,
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.reporter import KatibReporter, ReportReceipt, report_metrics
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "DeliveryError",
+    "ExperimentError",
     "KatibCallbacksError",
     "KatibReporter",
     "MetricLog",
@@ -41,6 +44,7 @@ __all__ = [
     "StoreError",
     "StoredMetricLog",
     "UnavailableError",
+    "WaitTimeoutError",
     "__version__",
     "autolog",
     "report_metrics",

@@ -9,7 +9,9 @@ KatibCallbacksError
 │   ├── RejectedError                        the server refused them for good; sending again cannot help
 │   └── UnavailableError                     the budget of time was spent
 ├── SpoolError                               a spool file or directory cannot be read or written
-└── StoreError                               the DB manager's store cannot be opened, read or written
+├── StoreError                               the DB manager's store cannot be opened, read or written
+├── ExperimentError (RuntimeError)           a local experiment or trial is not there, or is not as it was waited for
+└── WaitTimeoutError (TimeoutError)          a local experiment did not come into a condition in time
 
 Foreign errors (grpc, SQL) are mapped in one place each and always chained with ``raise ... from``.
 """
@@ -68,6 +70,14 @@ class SpoolError(KatibCallbacksError):
 
 class StoreError(KatibCallbacksError):
     """The DB manager's store cannot be opened, read or written."""
+
+
+class ExperimentError(KatibCallbacksError, RuntimeError):
+    """A local experiment or trial is not there, exists already, or has failed; Katib's client raises RuntimeError."""
+
+
+class WaitTimeoutError(KatibCallbacksError, TimeoutError):
+    """A local experiment is not in the condition that was waited for; Katib's client raises TimeoutError."""
 
 
 def _rebuild_delivery_error(kind: type[DeliveryError], message: str, attempts: int, pending: int) -> DeliveryError:

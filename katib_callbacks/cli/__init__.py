@@ -13,7 +13,7 @@ from katib_callbacks._version import __version__
 from katib_callbacks.cli.output import abandon_stdout
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError, MissingDependencyError
 
-SUBCOMMANDS = ("db_manager", "logs", "replay")
+SUBCOMMANDS = ("db_manager", "experiment", "logs", "replay")
 """Modules of this package. Each has ``add_parser(subparsers)``, which sets ``run``: the arguments -> exit status."""
 
 EXIT_FAILED = 1

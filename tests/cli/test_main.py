@@ -23,7 +23,7 @@ def test_help_lists_every_subcommand_and_loads_none_of_their_dependencies():
         "print('missing', [name for name in cli.SUBCOMMANDS if f'katib_callbacks.cli.{name}' not in sys.modules])\n"
     )
     assert done.stdout.splitlines()[-2:] == ["loaded []", "missing []"], done
-    for command in ("db-manager", "logs"):
+    for command in ("db-manager", "experiment", "logs"):
         assert f"\n    {command}" in done.stdout
 
 

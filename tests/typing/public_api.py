@@ -13,6 +13,7 @@ import katib_callbacks
 from katib_callbacks import (
     ConfigurationError,
     DeliveryError,
+    ExperimentError,
     KatibCallbacksError,
     KatibReporter,
     MetricLog,
@@ -27,10 +28,19 @@ from katib_callbacks import (
     StoredMetricLog,
     StoreError,
     UnavailableError,
+    WaitTimeoutError,
     autolog,
     report_metrics,
 )
 from katib_callbacks.lightning import KatibReportCallback
+from katib_callbacks.local import LocalKatibClient, TrainerResources, search
+from katib_callbacks.local.models import (
+    V1beta1Experiment,
+    V1beta1OptimalTrial,
+    V1beta1ParameterAssignment,
+    V1beta1ParameterSpec,
+    V1beta1Trial,
+)
 
 
 class ListSink:
@@ -121,9 +131,11 @@ def errors(error: DeliveryError) -> None:
     assert_type(error.pending, int)
     value_errors: list[type[ValueError]] = [ConfigurationError, MetricValueError]
     runtime_errors: list[type[RuntimeError]] = [DeliveryError, RejectedError, UnavailableError, ReporterClosedError]
+    runtime_errors.append(ExperimentError)
+    timeout_error: type[TimeoutError] = WaitTimeoutError
     import_error: type[ImportError] = MissingDependencyError
     every: list[type[KatibCallbacksError]] = [*runtime_errors, SpoolError, StoreError]  # type: ignore[list-item]
-    del value_errors, import_error, every
+    del value_errors, import_error, timeout_error, every
 
 
 def callbacks(reporter: KatibReporter) -> None:
@@ -144,6 +156,31 @@ def callbacks(reporter: KatibReporter) -> None:
     KatibReportCallback(report="last")  # type: ignore[arg-type]
     KatibReportCallback(mode="lower")  # type: ignore[arg-type]
     KatibReportCallback("val_acc", "final")  # type: ignore[call-arg]
+
+
+def experiments(path: Path) -> None:
+    """Run experiments on this machine."""
+    space = {"lr": search.double(min=1e-4, max=0.1, step=None, distribution="logUniform"), "epochs": 3}
+    assert_type(search.int(min=1, max=2), V1beta1ParameterSpec)
+    search.double(min=0, max=1, distribution="log")  # type: ignore[arg-type]
+    with LocalKatibClient(home=path) as client:
+        client.tune(
+            "one",
+            objective=print,
+            parameters=space,
+            objective_metric_name="loss",
+            metrics_collector_config={"kind": "Push"},
+            resources_per_trial=TrainerResources(num_workers=2, num_procs_per_worker=1),
+        )
+        client.tune("one", objective_metrics="loss")  # type: ignore[call-arg]
+        experiment = client.wait_for_experiment_condition("one", timeout=10.5)
+        assert_type(experiment, V1beta1Experiment)
+        best = client.get_optimal_hyperparameters("one")
+        assert_type(best, V1beta1OptimalTrial | None)
+        if best is not None:
+            assert_type(best.parameter_assignments, list[V1beta1ParameterAssignment] | None)
+        assert_type(client.list_trials("one"), list[V1beta1Trial])
+        assert_type(client.is_experiment_succeeded("one"), bool)
 
 
 def without_code(reporter: KatibReporter) -> None:

@@ -29,6 +29,7 @@ LAYERS = (
     {"_rows"},
     {"recorder"},
     {"_callback"},
+    {"local"},
     {"lightning", "keras", "transformers", "cli", "testing", "_switch"},
     {"_patches"},
     {"_autolog"},
@@ -36,13 +37,14 @@ LAYERS = (
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 
 DB_MANAGER_MAY_IMPORT = {"wire", "metrics", "settings", "errors"}
-MAY_IMPORT_DB_MANAGER = {"cli", "testing"}
+MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
     "sinks": {"grpc"},
     "db_manager": {"grpc", "sqlalchemy", "prometheus_client"},
+    "local": {"cmaes", "grpc", "optuna", "yaml"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

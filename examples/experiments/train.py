@@ -1,0 +1,46 @@
+"""A training that needs no framework, for the experiments in this folder: gradient descent on a valley.
+
+Prints ``name=value`` lines as the StdOut collector reads them, or reports with ``--push``.
+"""
+
+import argparse
+import os
+
+from katib_callbacks import report_metrics
+
+
+def train(learning_rate: float, momentum: float, epochs: int) -> list[float]:
+    """Return the loss after each epoch; it diverges where the learning rate is too great."""
+    x, y, speed_x, speed_y = -1.5, 2.0, 0.0, 0.0
+    losses = []
+    for _ in range(epochs):
+        speed_x = momentum * speed_x - learning_rate * 2 * x
+        speed_y = momentum * speed_y - learning_rate * 20 * y
+        x, y = x + speed_x, y + speed_y
+        losses.append(min(x**2 + 10 * y**2, 1e6))
+    return losses
+
+
+def main() -> None:
+    """Train once, on rank zero's behalf if there are several processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--momentum", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--optimizer", choices=["sgd", "nesterov"], default="sgd")
+    parser.add_argument("--push", action="store_true", help="report instead of printing")
+    arguments = parser.parse_args()
+
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    losses = train(arguments.lr, arguments.momentum / (2 if arguments.optimizer == "nesterov" else 1), arguments.epochs)
+    accuracy = 1 / (1 + losses[-1])
+    if not arguments.push:
+        for loss in losses:
+            print(f"loss={loss:.6f}")
+        print(f"accuracy={accuracy:.6f}")
+    elif rank == "0":
+        report_metrics({"loss": losses[-1], "accuracy": accuracy, "world-size": int(size)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""``katib-callbacks experiment``: run experiments on this machine, and see what became of them."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks.cli.output import printable, say
+from katib_callbacks.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from katib_callbacks.local.runner import Runner
+    from katib_callbacks.local.state import ExperimentRow, State
+
+DEFAULT_HOME = "katib-local"
+
+EXIT_FAILED = 1
+EXIT_STOPPED = 130
+"""The experiment was stopped by Ctrl-C or SIGTERM, and can be resumed."""
+
+
+def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its own."""
+    parser = subparsers.add_parser(
+        "experiment",
+        help="run Katib experiments on this machine",
+        description="Run Katib experiments on this machine: trials are processes, state lies in one SQLite file.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", _run, "run an experiment from a YAML file, to its end")
+    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment (kubeflow.org/v1beta1)")
+
+    resume = _command(commands, "resume", _resume, "go on with an experiment that was stopped or killed")
+    resume.add_argument("name", metavar="NAME", help="the experiment")
+    for option in ("max-trial-count", "parallel-trial-count", "max-failed-trial-count"):
+        resume.add_argument(f"--{option}", metavar="N", type=int, help="change the budget before")
+
+    listing = _command(commands, "list", _list, "list experiments")
+    status = _command(commands, "status", _status, "show an experiment, its trials and the best hyperparameters")
+    status.add_argument("name", metavar="NAME", help="the experiment")
+    for command in (listing, status):
+        command.add_argument("--json", action="store_true", help="as JSON, in the form of Katib's objects")
+
+    logs = _command(commands, "logs", _logs, "show what a trial has written")
+    logs.add_argument("name", metavar="NAME", help="the experiment")
+    logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")
+
+    delete = _command(commands, "delete", _delete, "delete an experiment, its trials, their rows and folders")
+    delete.add_argument("name", metavar="NAME", help="the experiment")
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        default=DEFAULT_HOME,
+        help="the folder of the state and of the trials (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local import creation  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.experiment import read_file  # noqa: PLC0415  as above
+
+    home = Path(arguments.home)
+    experiment, notes = creation.store(home, read_file(arguments.file), folder=Path.cwd())
+    if notes:
+        print(f"without effect on one machine: {', '.join(notes)}", file=sys.stderr)
+    assert experiment.metadata is not None  # noqa: S101  it has a name by now
+    return _run_stored(home, str(experiment.metadata.name))
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local.editing import edit_budget  # noqa: PLC0415  --help does without
+
+    counts = {
+        name: getattr(arguments, name) for name in ("max_trial_count", "parallel_trial_count", "max_failed_trial_count")
+    }
+    with _opened(arguments.home) as store:
+        store.experiment(arguments.name)
+        if any(count is not None for count in counts.values()):
+            edit_budget(store, arguments.name, **counts)
+    return _run_stored(Path(arguments.home), arguments.name)
+
+
+def _run_stored(home: Path, name: str) -> int:
+    from katib_callbacks.cli.experiment_progress import progress  # noqa: PLC0415  --help does without
+    from katib_callbacks.local import state  # noqa: PLC0415  as above
+    from katib_callbacks.local.runner import Runner  # noqa: PLC0415  as above
+
+    with _opened(str(home)) as store, progress(store.experiment(name), store.trials(name)) as shown:
+        runner = Runner(home, name, shown.update)
+        with _stopping(runner):
+            runner.run()
+    with _opened(str(home)) as store:
+        row = store.experiment(name)
+        _print_result(store, row)
+    if row.state not in state.FINAL_EXPERIMENT_STATES:
+        say(f"stopped; go on with: katib-callbacks experiment resume {name} --home {home}")
+        return EXIT_STOPPED
+    return 0 if row.state == state.SUCCEEDED else EXIT_FAILED
+
+
+@contextmanager
+def _stopping(runner: "Runner") -> Iterator[None]:
+    """End the experiment at the first Ctrl-C or SIGTERM, so that it can be resumed."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, previous[signal.Signals(number)])  # the second one does what it always does
+        runner.request_stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local.status import experiment_object  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home) as store:
+        rows = store.experiments()
+        experiments = [experiment_object(row, store.trials(row.name)) for row in rows]
+    if arguments.json:
+        for experiment in experiments:
+            print(json.dumps(experiment.serialize()))
+        return 0
+    table = [("Experiment", "State", "Trials", "Succeeded", "Failed", "Created")]
+    for row, experiment in zip(rows, experiments, strict=True):
+        status = experiment.status
+        assert status is not None  # noqa: S101  it was just made
+        failed = (status.trials_failed or 0) + (status.trial_metrics_unavailable or 0)
+        counts = (str(status.trials), str(status.trials_succeeded), str(failed))
+        table.append((row.name, row.state, *counts, _time(row.created_s)))
+    _print_columns(table)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local.status import experiment_object, trial_object  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home) as store:
+        row = store.experiment(arguments.name)
+        trials = store.trials(row.name)
+        if arguments.json:
+            experiment = experiment_object(row, trials)
+            objects = [trial_object(trial, experiment).serialize() for trial in trials]
+            print(json.dumps({"experiment": experiment.serialize(), "trials": objects}))
+            return 0
+        table = [("Trial", "State", "Objective", "Parameters", "Message")]
+        for trial in trials:
+            parameters = " ".join(f"{name}={value}" for name, value in trial.assignments.items())
+            value = "" if trial.value is None else f"{trial.value:g}"
+            message = str(trial.conditions[-1]["message"])
+            table.append((trial.name, trial.state, value, printable(parameters), printable(message)))
+        _print_columns(table)
+        _print_result(store, row)
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local import LocalKatibClient  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home) as store:
+        store.experiment(arguments.name)
+        trials = [trial for trial in store.trials(arguments.name) if trial.started_s is not None]
+    if not trials:
+        raise ExperimentError(f"experiment {arguments.name!r} has no trial that has begun")
+    latest = max(trials, key=lambda trial: trial.started_s or 0).name
+    client = LocalKatibClient(home=arguments.home)
+    for line in client.get_job_logs(arguments.name, arguments.trial or latest, follow=arguments.follow):
+        print(printable(line.replace("\t", "    ")), flush=arguments.follow)
+    return 0
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home):
+        runner.delete(Path(arguments.home), arguments.name)
+    say(f"experiment {arguments.name} is deleted")
+    return 0
+
+
+@contextmanager
+def _opened(home: str) -> "Iterator[State]":
+    """Open the state of a home that there is: a misspelled one is not made."""
+    from katib_callbacks.local.runner import database  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state import State  # noqa: PLC0415  as above
+
+    path = database(Path(home))
+    if not path.exists():
+        raise ExperimentError(f"{home} holds no experiments (no {path.name}); --home names another folder")
+    with State(path) as store:
+        yield store
+
+
+def _print_result(store: "State", row: "ExperimentRow") -> None:
+    from katib_callbacks.local.models import V1beta1Experiment  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  as above
+
+    experiment = V1beta1Experiment.from_dict(row.experiment)
+    best = best_trial(experiment, store.trials(row.name))
+    say(f"\nexperiment {row.name} is {row.state}: {row.conditions[-1]['message']}")
+    if best is None:
+        return
+    say(f"best trial {best.name}")
+    objective = row.experiment["spec"]["objective"]["objectiveMetricName"]
+    say(f"  {printable(objective)}: {best.value!r}")
+    for name, value in best.assignments.items():
+        say(f"  {printable(name)} = {printable(value)}")
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")

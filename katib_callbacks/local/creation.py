@@ -1,0 +1,189 @@
+"""From a description to a stored experiment: what ``tune``, ``create_experiment`` and ``experiment run`` share."""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.local import algorithms, feasibility
+from katib_callbacks.local.experiment import API_VERSION, KIND, read
+from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec, plain
+from katib_callbacks.local.runner import database
+from katib_callbacks.local.state import State
+
+_logger = logging.getLogger(__name__)
+
+_SEED_BITS = 31
+_SUFFIX_BYTES = 3
+
+DEFAULT_NAMESPACE = feasibility.DEFAULT_NAMESPACE
+
+JOB_CONTAINER = "training-container"
+PYTORCHJOB_CONTAINER = "pytorch"
+"""Upstream's names of the primary containers."""
+
+
+def store(
+    home: Path, experiment: object, *, folder: Path, in_trial_folder: bool = False
+) -> tuple[V1beta1Experiment, tuple[str, ...]]:
+    """Check an experiment and store it.
+
+    Args:
+        home: The folder of state and trials.
+        experiment: A mapping, our model, or upstream's.
+        folder: Where the trials' commands run, unless ``in_trial_folder``.
+        in_trial_folder: Whether each trial runs in a folder of its own.
+
+    Returns:
+        The experiment as it is stored, and what it asks for that has no effect here.
+
+    Raises:
+        ConfigurationError: It is not legal, or cannot be run here.
+        ExperimentError: There is one of its name.
+        MissingDependencyError: The algorithm's package is not installed.
+    """
+    model = read(experiment)
+    assert model.metadata is not None  # noqa: S101  checked by read
+    if not model.metadata.name:
+        model.metadata.name = f"{model.metadata.generate_name}{secrets.token_hex(_SUFFIX_BYTES)}"
+    found = feasibility.check(model)
+    algorithms.check_installed(found.algorithm)  # now, and not in the thread or process that runs it
+    with State(database(home)) as opened:
+        opened.add_experiment(
+            model.metadata.name,
+            model.serialize(),
+            seed=secrets.randbits(_SEED_BITS),
+            folder=folder.absolute(),
+            in_trial_folder=in_trial_folder,
+        )
+    return model, found.notes
+
+
+def tuned(
+    *,
+    name: str,
+    namespace: str,
+    script: str,
+    parameters: list[Any],
+    objective: dict[str, Any],
+    algorithm: dict[str, Any],
+    budget: dict[str, int],
+    collector: str,
+    environ: list[dict[str, Any]],
+    workers: tuple[int, int] | None,
+    image: str,
+    resources: Any,
+    deadline_s: int | None,
+    retain: bool,
+) -> dict[str, Any]:
+    """Return the experiment that upstream's ``tune`` makes of its arguments, as a mapping.
+
+    Args:
+        name: The experiment's.
+        namespace: The experiment's.
+        script: What a trial's shell runs.
+        parameters: The search space's parameter specs, named.
+        objective: ``spec.objective``.
+        algorithm: ``spec.algorithm``.
+        budget: ``maxTrialCount`` and so on.
+        collector: ``Push`` or ``StdOut``.
+        environ: The container's ``env``.
+        workers: Workers and processes of each, for a PyTorchJob; None for a Job.
+        image: The container's.
+        resources: The container's, or None.
+        deadline_s: After how many seconds a trial is ended.
+        retain: Whether a trial's folder is kept.
+    """
+    container = {
+        "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
+        "image": image,
+        "command": ["bash", "-c"],
+        "args": [script],
+        **({"env": environ} if environ else {}),
+        **({"resources": plain(resources)} if resources is not None else {}),
+    }
+    specs = [plain(parameter) for parameter in parameters]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "objective": objective,
+            "algorithm": algorithm,
+            "parameters": specs,
+            "metricsCollectorSpec": {"collector": {"kind": collector}},
+            "trialTemplate": {
+                "primaryContainerName": container["name"],
+                "retain": retain,
+                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in specs],
+                "trialSpec": _job(container, deadline_s)
+                if workers is None
+                else _torch_job(container, deadline_s, *workers),
+            },
+            **budget,
+        },
+    }
+
+
+def _job(container: dict[str, Any], deadline_s: int | None) -> dict[str, Any]:
+    limit = {} if deadline_s is None else {"activeDeadlineSeconds": deadline_s}
+    pod = {"spec": {"containers": [container], "restartPolicy": "Never"}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {**limit, "template": pod}}
+
+
+def _torch_job(container: dict[str, Any], deadline_s: int | None, workers: int, processes: int) -> dict[str, Any]:
+    limit = {} if deadline_s is None else {"runPolicy": {"activeDeadlineSeconds": deadline_s}}
+    replica = {"template": {"spec": {"containers": [container]}}}
+    replicas = {"Master": {"replicas": 1, **replica}}
+    if workers > 1:
+        replicas["Worker"] = {"replicas": workers - 1, **replica}
+    spec = {**limit, "nprocPerNode": str(processes), "pytorchReplicaSpecs": replicas}
+    return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": spec}
+
+
+def parameter(spec: Any, name: str) -> dict[str, Any]:
+    """Return a named parameter spec, ours or upstream's, as a mapping."""
+    written: dict[str, Any] = plain(spec)
+    space = written.get("feasibleSpace") or {}
+    if isinstance(space.get("distribution"), list):
+        # kubeflow.katib.search.categorical of 0.19.0: its one positional argument lands in `distribution`.
+        _logger.warning("parameter %s: kubeflow.katib.search.categorical lost its list; it is taken as meant", name)
+        written["feasibleSpace"] = {"list": [str(value) for value in space["distribution"]]}
+    return {**written, "name": name}
+
+
+def is_parameter(value: object) -> bool:
+    """Say whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
+    return type(value).__name__ == V1beta1ParameterSpec.__name__
+
+
+def objective(kind: str, name: str | None, others: list[str], goal: float | None) -> dict[str, Any]:
+    """Return ``spec.objective`` of ``tune``'s arguments."""
+    optional: dict[str, Any] = {} if goal is None else {"goal": goal}
+    return {"type": kind, "objectiveMetricName": name, "additionalMetricNames": others, **optional}
+
+
+def algorithm(name: str, settings: Any) -> dict[str, Any]:
+    """Return ``spec.algorithm`` of ``tune``'s arguments."""
+    if isinstance(settings, Mapping):
+        entries = [{"name": str(key), "value": str(value)} for key, value in settings.items()]
+    else:
+        entries = plain(settings or [])
+    return {"algorithmName": name, "algorithmSettings": entries}
+
+
+def environment(given: Any) -> list[dict[str, Any]]:
+    """Return the container's ``env`` of ``tune``'s ``env_per_trial``.
+
+    Raises:
+        ConfigurationError: An entry is no variable: those that come from a cluster's objects are not here.
+    """
+    if isinstance(given, Mapping):
+        return [{"name": str(name), "value": str(value)} for name, value in given.items()]
+    entries = [plain(entry) for entry in given or ()]
+    for entry in entries:
+        if not isinstance(entry, dict) or "name" not in entry:
+            raise ConfigurationError(f"env_per_trial: {entry!r} is no variable with a name; write {{name: value}}")
+    return entries

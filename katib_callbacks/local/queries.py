@@ -1,0 +1,244 @@
+"""What the client answers from the stored state: experiments, trials, metrics, logs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError, ExperimentError, UnavailableError
+from katib_callbacks.local import observations, state
+from katib_callbacks.local.controller import trial_log
+from katib_callbacks.local.models import (
+    V1beta1Experiment,
+    V1beta1ExperimentCondition,
+    V1beta1OptimalTrial,
+    V1beta1Trial,
+)
+from katib_callbacks.local.runner import database
+from katib_callbacks.local.state import State
+from katib_callbacks.local.status import experiment_object, trial_object
+
+DEFAULT_TIMEOUT_S = 120
+DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
+"""Upstream's defaults (constants/constants.py)."""
+
+_FOLLOW_INTERVAL_S = 0.2
+
+
+class Queries:
+    """The methods of ``kubeflow.katib.KatibClient`` that only read.
+
+    Args:
+        home: The folder of state and trials, absolute.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def get_experiment(
+        self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V1beta1Experiment:
+        """Return an experiment with its status.
+
+        Args:
+            name: Which.
+            namespace: Without effect here, as everywhere below.
+            timeout: Without effect here, as everywhere below but in :meth:`wait_for_experiment_condition`.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is none of this name.
+        """
+        del namespace, timeout
+        with State(database(self._home)) as store:
+            return experiment_object(store.experiment(name), store.trials(name))
+
+    def list_experiments(
+        self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[V1beta1Experiment]:
+        """Return all experiments of this home, the oldest first."""
+        del namespace, timeout
+        with State(database(self._home)) as store:
+            return [experiment_object(row, store.trials(row.name)) for row in store.experiments()]
+
+    def get_experiment_conditions(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> list[V1beta1ExperimentCondition]:
+        """Return the conditions of an experiment, of one that was read before if it is given."""
+        read = experiment or self.get_experiment(name, namespace, timeout)
+        return list((read.status and read.status.conditions) or ())
+
+    def is_experiment_created(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> bool:
+        """Say whether an experiment is or was Created."""
+        return self._has(state.CREATED, name, namespace, experiment, timeout)
+
+    def is_experiment_running(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> bool:
+        """Say whether an experiment is Running."""
+        return self._has(state.RUNNING, name, namespace, experiment, timeout)
+
+    def is_experiment_restarting(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> bool:
+        """Say whether an experiment is Restarting, after its budget was raised."""
+        return self._has(state.RESTARTING, name, namespace, experiment, timeout)
+
+    def is_experiment_succeeded(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> bool:
+        """Say whether an experiment has Succeeded."""
+        return self._has(state.SUCCEEDED, name, namespace, experiment, timeout)
+
+    def is_experiment_failed(
+        self,
+        name: str,
+        namespace: str | None = None,
+        experiment: V1beta1Experiment | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> bool:
+        """Say whether an experiment has Failed."""
+        return self._has(state.FAILED, name, namespace, experiment, timeout)
+
+    def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
+        """Return a trial with its status.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is none of this name.
+        """
+        del namespace, timeout
+        with State(database(self._home)) as store:
+            row = store.trial(name)
+            return trial_object(row, V1beta1Experiment.from_dict(store.experiment(row.experiment).experiment))
+
+    def list_trials(
+        self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[V1beta1Trial]:
+        """Return the trials of an experiment, or of all, in the order in which they were made."""
+        del namespace, timeout
+        with State(database(self._home)) as store:
+            experiments = {row.name: V1beta1Experiment.from_dict(row.experiment) for row in store.experiments()}
+            return [trial_object(row, experiments[row.experiment]) for row in store.trials(experiment_name)]
+
+    def get_success_trial_details(
+        self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[dict[str, Any]]:
+        """Return name, parameter assignments and metrics of each trial that succeeded."""
+        found = []
+        for trial in self.list_trials(experiment_name, namespace, timeout):
+            conditions = (trial.status and trial.status.conditions) or ()
+            if any(one.type == state.SUCCEEDED and one.status == "True" for one in conditions):
+                assert trial.metadata is not None  # noqa: S101  every stored trial has them all
+                assert trial.spec is not None  # noqa: S101
+                observation = trial.status and trial.status.observation
+                found.append(
+                    {
+                        "name": trial.metadata.name,
+                        "parameter_assignments": trial.spec.parameter_assignments,
+                        "metrics": observation and observation.metrics,
+                    }
+                )
+        return found
+
+    def get_optimal_hyperparameters(
+        self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V1beta1OptimalTrial | None:
+        """Return the best trial so far, with its parameters and metrics; None if there is none."""
+        status = self.get_experiment(name, namespace, timeout).status
+        return status.current_optimal_trial if status else None
+
+    def get_trial_metrics(
+        self,
+        name: str,
+        namespace: str | None = None,
+        db_manager_address: str = DEFAULT_DB_MANAGER_ADDRESS,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> list[Any]:
+        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``.
+
+        Args:
+            name: The trial.
+            namespace: Without effect here.
+            db_manager_address: Without effect here: rows are read where this home keeps them.
+            timeout: Without effect here.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is no trial of this name, or its rows cannot be read.
+        """
+        del namespace, db_manager_address, timeout
+        with State(database(self._home)) as store:
+            store.trial(name)
+        try:
+            with observations.opened(f"sqlite:///{database(self._home)}") as log:
+                return [observations.metric_log(row) for row in log.get(name)]
+        except UnavailableError as error:
+            raise ExperimentError(f"the rows of trial {name!r} cannot be read: {error}") from error
+
+    def get_job_logs(
+        self, name: str, trial_name: str, follow: bool | None = False, namespace: str | None = None
+    ) -> Iterator[str]:
+        """Yield the lines that a trial's primary process has written.
+
+        Args:
+            name: The experiment.
+            trial_name: The trial.
+            follow: Whether to go on until the trial is over.
+            namespace: Without effect here.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is no such trial.
+        """
+        del namespace
+        if not name or not trial_name:
+            raise ConfigurationError("get_job_logs: name and trial_name must be given")
+        with State(database(self._home)) as store:
+            if store.trial(trial_name).experiment != name:
+                raise ExperimentError(f"trial {trial_name!r} is not of experiment {name!r}")
+            log = trial_log(self._home, name, trial_name)
+            yield from follow_log(store, trial_name, log) if follow else observations.read_output(log)
+
+    def _has(
+        self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
+    ) -> bool:
+        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
+        return any(one.type == kind and one.status == "True" for one in conditions)
+
+
+def follow_log(store: State, trial: str, log: Path) -> Iterator[str]:
+    """Yield a trial's output line by line until the trial is over."""
+    position, rest = 0, b""
+    while True:
+        is_over = store.trial(trial).state in state.FINAL_TRIAL_STATES
+        if log.exists():
+            with log.open("rb") as file:
+                file.seek(position)
+                data = file.read()
+            position += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+        if is_over:
+            break
+        time.sleep(_FOLLOW_INTERVAL_S)
+    if rest:
+        yield rest.decode(errors="replace")

@@ -1,0 +1,171 @@
+"""Who runs an experiment: one process at a time, which holds its lock, in a thread of its own or in a command's."""
+
+import fcntl
+import logging
+import os
+import shutil
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError
+from katib_callbacks.local import observations, state
+from katib_callbacks.local.controller import Controller, Event
+from katib_callbacks.local.state import State
+
+DEFAULT_HOME = Path("katib-local")
+"""The folder of state and trials, in the current directory."""
+
+DATABASE = "katib.db"
+
+LOCK_TIMEOUT_S = 30.0
+"""How long a runner that was killed may take to let go: its DB manager still commits what it was sent."""
+
+_LOCK_INTERVAL_S = 0.02
+_LOCK = ".lock"
+_NAME_CHARACTERS = string.ascii_lowercase + string.digits + "-"
+
+_logger = logging.getLogger(__name__)
+
+
+def database(home: Path) -> Path:
+    """Return the SQLite file below a home."""
+    return home / DATABASE
+
+
+@contextmanager
+def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
+    """Hold the lock of an experiment; yields its descriptor. It is free as soon as all who hold it have ended.
+
+    Raises:
+        ExperimentError: Somebody else holds it.
+    """
+    _check_name(name)
+    folder = home / name
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        give_up_at_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= give_up_at_s:
+                    raise ExperimentError(f"experiment {name!r} is run by another process") from error
+                time.sleep(_LOCK_INTERVAL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_run(home: Path, name: str) -> bool:
+    """Say whether some process runs an experiment now."""
+    try:
+        with locked(home, name, timeout_s=0):
+            return False
+    except ExperimentError:
+        return True
+
+
+class Runner:
+    """Runs one experiment that is stored.
+
+    Args:
+        home: The folder of state and trials.
+        name: Which experiment.
+        on_event: Called for each change, in the thread that runs.
+    """
+
+    def __init__(self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None) -> None:
+        self._home = home
+        self.name = name
+        self._on_event = on_event
+        self._controller: Controller | None = None
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+        self.error: KatibCallbacksError | None = None
+        """Why the thread ended, if it was not meant to."""
+
+    def run(self, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> str:
+        """Run the experiment until it is over or :meth:`stop`; does nothing if it is over. Returns its state.
+
+        Blocks. An exception of this thread, KeyboardInterrupt among them, ends the trials, which a later run resumes.
+
+        Raises:
+            ExperimentError: No such experiment, or another process runs it.
+            KatibCallbacksError: State or observation log cannot be read or written.
+        """
+        with State(database(self._home)) as store:
+            store.experiment(self.name)
+            with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
+                row = store.experiment(self.name)
+                if row.state in state.FINAL_EXPERIMENT_STATES or self._is_stopping:
+                    return row.state
+                controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
+                self._controller = controller
+                if self._is_stopping:
+                    controller.stop()
+                return controller.run()
+
+    def start(self) -> None:
+        """Run in a thread of its own."""
+        # Loaded now, since Optuna loads it: when the script has ended and its experiment goes on, it cannot be.
+        import_module("concurrent.futures.thread")
+        self._thread = threading.Thread(target=self._run, name=f"katib-callbacks-experiment-{self.name}", daemon=True)
+        self._thread.start()
+
+    def request_stop(self) -> None:
+        """Make the run end soon; returns at once, and may be called in a signal handler."""
+        self._is_stopping = True
+        if self._controller is not None:
+            self._controller.stop()
+
+    def stop(self) -> None:
+        """End the trials and the run, and wait for that. A later run goes on."""
+        self.request_stop()
+        self.join()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread; returns whether it has ended."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
+
+    def _run(self) -> None:
+        try:
+            self.run()
+        except KatibCallbacksError as error:
+            self.error = error
+            _logger.error("experiment %s: %s", self.name, error)  # noqa: TRY400  the message says all
+
+
+def delete(home: Path, name: str) -> None:
+    """Delete an experiment: its trials, their rows in the observation log, its folder. One that runs is ended first.
+
+    Raises:
+        ExperimentError: There is no such experiment, or its runner does not end.
+    """
+    with State(database(home)) as store:
+        store.experiment(name)
+        store.update_experiment(name, is_deleted=1)
+        with locked(home, name):
+            trials = store.trials(name)
+            if trials:
+                with observations.opened(f"sqlite:///{database(home).absolute()}") as log:
+                    for trial in trials:
+                        log.delete(trial.name)
+            store.delete_experiment(name)
+            with suppress(OSError):
+                shutil.rmtree(home / name)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that is no experiment's, before it becomes part of a path."""
+    if not name or set(name) - set(_NAME_CHARACTERS):
+        raise ExperimentError(f"{name!r} is no name of an experiment")

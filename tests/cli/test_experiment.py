@@ -1,0 +1,194 @@
+"""``katib-callbacks experiment``: run, list, status, logs, resume, delete, as a person or a script uses them."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from katib_callbacks.cli import main
+
+pytest.importorskip("optuna")
+
+TEXT = """
+apiVersion: kubeflow.org/v1beta1
+kind: Experiment
+metadata:
+  name: one
+spec:
+  objective: {type: minimize, objectiveMetricName: loss}
+  algorithm: {algorithmName: random, algorithmSettings: [{name: random_state, value: "1"}]}
+  parallelTrialCount: 2
+  maxTrialCount: 3
+  maxFailedTrialCount: 1
+  resumePolicy: LongRunning
+  parameters:
+    - {name: x, parameterType: double, feasibleSpace: {min: "0", max: "1"}}
+  trialTemplate:
+    primaryContainerName: main
+    trialParameters: [{name: x, reference: x}]
+    trialSpec:
+      apiVersion: batch/v1
+      kind: Job
+      spec:
+        template:
+          spec:
+            containers:
+              - name: main
+                image: python:3.12
+                command: [sh, -c]
+                args: ['SCRIPT']
+"""
+
+PRINTS = "echo hello; echo loss=${trialParameters.x}"
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """Work in an empty folder; returns what runs the command there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text(TEXT.replace("SCRIPT", PRINTS))
+
+    def run(*arguments):
+        return main(["experiment", *arguments])
+
+    return run
+
+
+def test_from_a_file_to_the_best_hyperparameters(experiment, capsys):
+    assert experiment("run", "one.yaml") == 0
+    out, err = capsys.readouterr()
+    assert err == "without effect on one machine: the image (this Python's environment is used)\n"
+    assert len(re.findall(r"^one-\w{8} is running: x=0\.\d+$", out, re.MULTILINE)) == 3
+    assert re.search(r"^\[3/3\] one-\w{8} Succeeded, loss 0\.\d+: Trial has succeeded$", out, re.MULTILINE)
+    assert "experiment one is Succeeded: Experiment has succeeded because max trial count has reached" in out
+    best = float(re.search(r"^  loss: (\S+)$", out, re.MULTILINE)[1])
+    assert best == float(re.search(r"^  x = (\S+)$", out, re.MULTILINE)[1])
+
+    assert experiment("list") == 0
+    assert re.search(r"^one +Succeeded +3 +3 +0 +20\d\d-", capsys.readouterr().out, re.MULTILINE)
+
+    assert experiment("status", "one") == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^one-\w{8}  Succeeded  0\.\d+ +x=0\.\d+ +Trial has succeeded$", out, re.MULTILINE)) == 3
+
+    assert experiment("status", "one", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    status = found["experiment"]["status"]
+    assert status["trialsSucceeded"] == len(found["trials"]) == 3
+    assert float(status["currentOptimalTrial"]["observation"]["metrics"][0]["min"]) == best
+
+    assert experiment("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["metadata"]["name"] == "one"
+
+    assert experiment("logs", "one", status["currentOptimalTrial"]["bestTrialName"]) == 0
+    assert capsys.readouterr().out == f"hello\nloss={best!r}\n"
+    assert experiment("logs", "one", "--follow") == 0
+    assert capsys.readouterr().out.startswith("hello\nloss=0.")
+
+    assert experiment("run", "one.yaml") == 1
+    assert "an experiment 'one' already exists; resume or delete it" in capsys.readouterr().err
+
+    assert experiment("resume", "one", "--max-trial-count", "4") == 0
+    assert "[4/4]" in capsys.readouterr().out
+
+    assert experiment("delete", "one") == 0
+    assert experiment("list") == 0
+    assert capsys.readouterr().out.count("one") == 1, "the word that it is deleted, and no row"
+
+
+def test_too_many_failures_are_status_1(experiment, tmp_path, capsys):
+    (tmp_path / "one.yaml").write_text(TEXT.replace("SCRIPT", "echo no data; exit 1 # ${trialParameters.x}"))
+
+    assert experiment("run", "one.yaml") == 1
+    out = capsys.readouterr().out
+    assert "Failed: Trial has failed. Job message: exit status 1; last output: no data" in out
+    assert "experiment one is Failed" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["run", "none.yaml"], 2, "No such file or directory: 'none.yaml'"),
+        (["list"], 1, "katib-local holds no experiments (no katib.db); --home names another folder"),
+        (["status", "one"], 1, "katib-local holds no experiments"),
+        (["resume", "one"], 1, "katib-local holds no experiments"),
+        (["delete", "one"], 1, "katib-local holds no experiments"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line_and_nothing_is_made(
+    experiment, tmp_path, capsys, arguments, status, message
+):
+    assert experiment(*arguments) == status
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "katib-local").exists()
+
+
+def test_an_illegal_file_names_its_fields(experiment, tmp_path, capsys):
+    (tmp_path / "one.yaml").write_text(TEXT.replace("maxTrialCount", "maxTrials"))
+
+    assert experiment("run", "one.yaml") == 2
+    assert "one.yaml: spec.maxTrials: Katib knows no such field; did you mean" in capsys.readouterr().err
+
+
+def test_without_optuna_the_extra_is_named(experiment, tmp_path):
+    program = (
+        "import sys; sys.modules['optuna'] = None\n"
+        "from katib_callbacks.cli import main; sys.exit(main(['experiment', 'run', 'one.yaml']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == 'katib-callbacks: error: random needs optuna: pip install "katib-callbacks[local]"\n'
+
+
+def wait_for(path, pattern):
+    while not re.search(pattern, path.read_text()):
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_trials_and_resume_goes_on(experiment, tmp_path, capsys, number):
+    (tmp_path / "one.yaml").write_text(TEXT.replace("SCRIPT", f"test -e go || exec sleep 600; {PRINTS}"))
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]
+        runner = subprocess.Popen(command, stdout=file, stderr=file, cwd=tmp_path)
+    wait_for(output, r"(is running(.|\n)*){3}")
+    runner.send_signal(number)
+
+    assert runner.wait() == 130
+    assert "stopped; go on with: katib-callbacks experiment resume one --home katib-local" in output.read_text()
+    (tmp_path / "go").touch()
+    assert experiment("resume", "one") == 0
+    assert "[3/3]" in capsys.readouterr().out
+
+
+def test_a_terminal_shows_a_live_table(experiment, tmp_path):
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    runner = subprocess.Popen(command, stdout=secondary, stderr=secondary, cwd=tmp_path, env=environ)
+    os.close(secondary)
+    chunks = []
+    try:
+        while chunk := os.read(primary, 65_536):
+            chunks.append(chunk)
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(primary)
+
+    assert runner.wait() == 0
+    shown = b"".join(chunks).decode()
+    assert "3 of 3 trials: 3 Succeeded" in shown
+    assert "━" in shown, "a progress bar"
+    assert "experiment one is Succeeded" in shown

@@ -1,0 +1,69 @@
+"""Experiments of a test's own: small ones, whose trials are real processes that report to a real DB manager."""
+
+import copy
+import sys
+
+from katib_callbacks.local import creation
+from katib_callbacks.local.queries import Queries
+from katib_callbacks.local.runner import Runner, database
+from katib_callbacks.local.state import State
+
+REPORT = "from katib_callbacks import report_metrics as report\n"
+
+SPEC = {
+    "objective": {"type": "minimize", "objectiveMetricName": "loss"},
+    "algorithm": {"algorithmName": "random", "algorithmSettings": [{"name": "random_state", "value": "1"}]},
+    "parallelTrialCount": 2,
+    "maxTrialCount": 3,
+    "metricsCollectorSpec": {"collector": {"kind": "Push"}},
+    "parameters": [{"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}],
+}
+
+
+def experiment(code="pass", name="one", *, job=None, **spec):
+    """Return an experiment as a mapping, whose trials run ``code`` with the variable ``X`` set to the parameter."""
+    container = {
+        "name": "main",
+        "command": [sys.executable, "-c", code],
+        "env": [{"name": "X", "value": "${trialParameters.x}"}],
+    }
+    template = {
+        "primaryContainerName": "main",
+        "trialParameters": [{"name": "x", "reference": "x"}],
+        "trialSpec": {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "spec": {**(job or {}), "template": {"spec": {"containers": [container]}}},
+        },
+    }
+    return {"metadata": {"name": name}, "spec": copy.deepcopy({**SPEC, "trialTemplate": template, **spec})}
+
+
+class Local:
+    """A home, and what a test does there."""
+
+    def __init__(self, home, folder):
+        self.home = home
+        self.folder = folder
+        self.queries = Queries(home)
+
+    def store(self, one, **options):
+        model, _ = creation.store(self.home, one, folder=self.folder, **options)
+        return model.metadata.name
+
+    def run(self, one, on_event=lambda _: None, **options):
+        """Store an experiment, run it to its end, and return it with its status."""
+        name = self.store(one, **options)
+        Runner(self.home, name, on_event).run()
+        return self.queries.get_experiment(name)
+
+    def resume(self, name="one"):
+        Runner(self.home, name).run()
+        return self.queries.get_experiment(name)
+
+    def trials(self, name="one"):
+        with State(database(self.home)) as state:
+            return state.trials(name)
+
+    def rows(self, trial):
+        return [(log.metric.name, log.metric.value) for log in self.queries.get_trial_metrics(trial)]

@@ -1,0 +1,273 @@
+"""Whole experiments: states and their reasons, budgets, goals, strategies, going on."""
+
+import threading
+import time
+
+import pytest
+from homes import REPORT, experiment
+
+from katib_callbacks.errors import ExperimentError
+from katib_callbacks.local.runner import Runner, locked
+
+LOSS = REPORT + "import os; report({'loss': float(os.environ['X'])})"
+
+
+def names(done):
+    return done.status.conditions[-1].type, done.status.conditions[-1].reason
+
+
+def test_pushed_metrics_become_observations_and_the_best_is_found(local):
+    done = local.run(experiment(LOSS))
+
+    assert names(done) == ("Succeeded", "ExperimentMaxTrialsReached")
+    assert (done.status.trials, done.status.trials_succeeded) == (3, 3)
+    trials = local.trials()
+    best = min(trials, key=lambda trial: float(trial.assignments["x"]))
+    optimal = done.status.current_optimal_trial
+    assert optimal.best_trial_name == best.name
+    assert optimal.observation.metrics[0].latest == optimal.parameter_assignments[0].value == best.assignments["x"]
+    for trial in trials:
+        assert local.rows(trial.name) == [("loss", trial.assignments["x"])]
+
+
+def test_output_is_parsed_in_stdout_mode(local):
+    code = "import os; print('2026-01-31T12:00:00Z loss=3'); print('loss=' + os.environ['X'], 'accuracy=0.5 other=1')"
+    one = experiment(code, metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=2)
+    one["spec"]["objective"]["additionalMetricNames"] = ["accuracy"]
+    done = local.run(one)
+
+    assert names(done)[0] == "Succeeded"
+    for trial in local.trials():
+        assert local.rows(trial.name) == [("loss", "3"), ("loss", trial.assignments["x"]), ("accuracy", "0.5")]
+        assert trial.value == float(trial.assignments["x"]), "the least, since it is minimised"
+        assert [metric["name"] for metric in trial.observation] == ["loss", "accuracy"]
+
+
+def test_a_strategy_decides_which_value_counts(local):
+    code = "print('loss=1 loss=3 loss=2')"
+    one = experiment(
+        code, metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=1, parallelTrialCount=1
+    )
+    one["spec"]["objective"]["metricStrategies"] = [{"name": "loss", "value": "latest"}]
+    local.run(one)
+
+    assert local.trials()[0].value == 2.0
+
+
+@pytest.mark.parametrize(("kind", "code"), [("Push", REPORT + "report({'speed': 1})"), ("StdOut", "print('speed=1')")])
+def test_a_success_without_the_objective_is_metrics_unavailable(local, kind, code):
+    done = local.run(experiment(code, metricsCollectorSpec={"collector": {"kind": kind}}, maxFailedTrialCount=2))
+
+    assert names(done) == ("Failed", "ExperimentFailed"), "three such trials are more than two"
+    trial = local.trials()[0]
+    assert trial.state == "MetricsUnavailable"
+    assert trial.conditions[-1]["reason"] == "MetricsUnavailable"
+    assert "'loss' was not reported" in trial.conditions[-1]["message"]
+    assert local.rows(trial.name)[0] == ("loss", "unavailable")
+    assert done.status.metrics_unavailable_trial_list == [trial.name for trial in local.trials()]
+    assert done.status.current_optimal_trial is None
+
+
+def test_failures_are_counted_and_say_why(local):
+    done = local.run(experiment("raise SystemExit('no GPU')", maxFailedTrialCount=1, parallelTrialCount=1))
+
+    assert names(done) == ("Failed", "ExperimentFailed")
+    assert [trial.state for trial in local.trials()] == ["Failed", "Failed"]
+    last = local.trials()[0].conditions[-1]
+    assert last["reason"] == "TrialFailed. Job reason: BackoffLimitExceeded"
+    assert last["message"] == "Trial has failed. Job message: exit status 1; last output: no GPU"
+
+
+def test_a_failed_trials_rows_do_not_count(local):
+    code = LOSS + "; raise SystemExit(1)"
+    done = local.run(experiment(code, maxTrialCount=1, parallelTrialCount=1))
+
+    (trial,) = local.trials()
+    assert (trial.state, trial.observation, trial.value) == ("Failed", None, None)
+    assert names(done)[0] == "Succeeded", "as in Katib: the budget is used up"
+
+
+def test_a_command_that_cannot_be_started_fails_its_trial(local):
+    one = experiment(maxTrialCount=2)
+    container = one["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["command"] = ["no-such-command"]
+    local.run(one)
+
+    assert [trial.state for trial in local.trials()] == ["Failed", "Failed"]
+    assert "no-such-command" in local.trials()[0].conditions[-1]["message"]
+
+
+def test_a_goal_ends_the_experiment_and_what_still_runs(local):
+    code = f"import os, time\nif float(os.environ['X']) > 0.5: time.sleep(600)\n{LOSS}"
+    one = experiment(code, maxTrialCount=9)
+    one["spec"]["objective"]["goal"] = 0.5
+    one["spec"]["algorithm"]["algorithmSettings"] = [{"name": "random_state", "value": "1"}]  # 0.417, then 0.720
+    done = local.run(one)
+
+    assert names(done) == ("Succeeded", "ExperimentGoalReached")
+    assert [trial.state for trial in local.trials()] == ["Succeeded", "Killed"]
+    assert local.trials()[1].conditions[-1]["message"] == "Trial was killed: the experiment is over"
+    assert done.status.trials_killed == 1
+
+
+def test_a_grid_without_a_budget_ends_at_its_last_point(local):
+    one = experiment(LOSS, algorithm={"algorithmName": "grid"}, parallelTrialCount=3)
+    del one["spec"]["maxTrialCount"]
+    one["spec"]["parameters"][0]["feasibleSpace"]["step"] = "0.5"
+    done = local.run(one)
+
+    assert names(done) == ("Succeeded", "ExperimentSuggestionEndReached")
+    assert sorted(trial.assignments["x"] for trial in local.trials()) == ["0.0", "0.5", "1.0"]
+
+
+def test_a_deadline_fails_the_trial(local):
+    one = experiment(
+        "import time; time.sleep(600)", job={"activeDeadlineSeconds": 1}, maxTrialCount=1, parallelTrialCount=1
+    )
+    local.run(one)
+
+    last = local.trials()[0].conditions[-1]
+    assert (last["type"], last["reason"]) == ("Failed", "TrialFailed. Job reason: DeadlineExceeded")
+
+
+def test_no_more_trials_run_at_a_time_than_allowed(local):
+    running, most = set(), []
+
+    def watch(event):
+        if event.trial is not None:
+            (running.add if event.trial.state == "Running" else running.discard)(event.trial.name)
+            most.append(len(running))
+
+    local.run(experiment(LOSS, maxTrialCount=7, parallelTrialCount=3), watch)
+
+    assert max(most) == 3
+    assert len(local.trials()) == 7
+
+
+def test_the_working_folder_is_kept_where_it_is_asked_for_or_the_trial_failed(local):
+    code = f"import pathlib; pathlib.Path('model').write_text('weights')\n{LOSS}"
+    for retain, ending, kept in ((True, "", True), (False, "", False), (False, "\nraise SystemExit(1)", True)):
+        one = experiment(code + ending, maxTrialCount=1, parallelTrialCount=1)
+        one["metadata"]["name"] = name = f"retain-{retain}-{kept}".lower()
+        one["spec"]["trialTemplate"]["retain"] = retain
+        local.run(one, in_trial_folder=True)
+        (trial,) = local.trials(name)
+        assert (local.home / name / trial.name / "model").exists() == kept
+
+
+def test_a_template_works_where_the_experiment_was_started(local):
+    (local.folder / "data.txt").write_text("0.25")
+    local.run(
+        experiment(REPORT + "report({'loss': float(open('data.txt').read())})", maxTrialCount=1, parallelTrialCount=1)
+    )
+
+    assert local.trials()[0].value == 0.25
+
+
+def test_a_stopped_experiment_goes_on_with_its_trials_cleared(local):
+    code = f"import os, pathlib, time\n{LOSS}\nif not pathlib.Path('go').exists(): time.sleep(600)"
+    name = local.store(experiment(code, maxTrialCount=4))
+    runner = Runner(local.home, name)
+    runner.start()
+    while sum(bool(local.rows(trial.name)) for trial in local.trials()) < 2:
+        time.sleep(0.05)
+    runner.stop()
+
+    stopped = local.queries.get_experiment(name)
+    assert stopped.status.trials_pending == 2
+    assert names(stopped)[0] == "Running"
+    (local.folder / "go").touch()
+    done = local.resume()
+    assert (done.status.trials, done.status.trials_succeeded) == (4, 4)
+    for trial in local.trials():
+        assert local.rows(trial.name) == [("loss", trial.assignments["x"])], "once"
+    assert [len(trial.attempts) for trial in local.trials()] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "cmaes"])
+def test_an_interrupted_search_tries_the_points_of_one_that_was_not(local, algorithm):
+    code = f"import os, pathlib, time\nif pathlib.Path('wait').exists(): time.sleep(600)\n{LOSS}"
+    settings = [{"name": "random_state", "value": "5"}]
+    spec = {
+        "algorithm": {"algorithmName": algorithm, "algorithmSettings": settings},
+        "parallelTrialCount": 1,
+        "maxTrialCount": 6,
+    }
+    both = [experiment(code, name, **spec) for name in ("whole", "broken")]
+    for one in both:
+        one["spec"]["parameters"].append({**one["spec"]["parameters"][0], "name": "y"})
+    local.run(both[0])
+
+    finished = threading.Semaphore(0)
+
+    def stop_after_three(event):
+        if event.trial is not None and event.trial.state == "Succeeded" and event.trial.number == 2:
+            (local.folder / "wait").touch()
+        if event.trial is not None and event.trial.state == "Running" and event.trial.number == 3:
+            finished.release()
+
+    runner = Runner(local.home, local.store(both[1]), stop_after_three)
+    runner.start()
+    assert finished.acquire(timeout=120)
+    runner.stop()
+    (local.folder / "wait").unlink()
+    local.resume("broken")
+
+    whole, broken = ([trial.assignments for trial in local.trials(name)] for name in ("whole", "broken"))
+    assert broken == whole
+
+
+def test_a_point_that_another_optuna_would_draw_is_kept(local):
+    """As after an upgrade of Optuna: the replayed answers differ from the stored ones."""
+    from katib_callbacks.local.runner import database
+    from katib_callbacks.local.state import State
+
+    code = f"import pathlib, time\nif not pathlib.Path('go').exists(): time.sleep(600)\n{LOSS}"
+    one = experiment(code, algorithm={"algorithmName": "tpe"})
+    name = local.store(one)
+    started = threading.Semaphore(0)
+    runner = Runner(local.home, name, lambda event: started.release() if event.trial else None)
+    runner.start()
+    for _ in range(2):
+        assert started.acquire(timeout=120)
+    runner.stop()
+    with State(database(local.home)) as state:
+        state.update_experiment(name, seed=state.experiment(name).seed + 1)
+    before = [trial.assignments for trial in local.trials()]
+    (local.folder / "go").touch()
+    done = local.resume()
+
+    assert done.status.trials_succeeded == 3
+    assert [trial.assignments for trial in local.trials()][:2] == before
+    for trial in local.trials():
+        assert local.rows(trial.name) == [("loss", trial.assignments["x"])]
+
+
+def test_resuming_a_finished_experiment_changes_nothing(local):
+    local.run(experiment(LOSS, maxTrialCount=1, parallelTrialCount=1))
+    before = local.trials(), local.queries.get_experiment("one")
+    local.resume()
+
+    assert (local.trials(), local.queries.get_experiment("one")) == before
+
+
+def test_two_runners_do_not_run_one_experiment(local):
+    name = local.store(experiment(LOSS))
+    with locked(local.home, name), pytest.raises(ExperimentError, match="'one' is run by another process"):
+        Runner(local.home, name).run(lock_timeout_s=0.1)
+
+
+def test_a_name_is_taken_once(local):
+    local.store(experiment())
+
+    with pytest.raises(ExperimentError, match="an experiment 'one' already exists; resume or delete it"):
+        local.store(experiment())
+
+
+def test_a_name_may_be_made_up(local):
+    one = experiment()
+    one["metadata"] = {"generateName": "many-"}
+
+    first, second = local.store(one), local.store(one)
+    assert first != second
+    assert first.startswith("many-")

@@ -1,0 +1,80 @@
+"""Examples that are run, as the documents say: from the repository's root, by the command; and the script."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from katib_callbacks.cli import main
+from katib_callbacks.local.queries import Queries
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run an example to its end; returns what answers for its home."""
+    monkeypatch.chdir(ROOT)
+
+    def run_one(name):
+        assert main(["experiment", "run", f"examples/experiments/{name}.yaml", "--home", str(tmp_path)]) == 0
+        return Queries(tmp_path)
+
+    return run_one
+
+
+def values(queries, trial, metric):
+    return [log.metric.value for log in queries.get_trial_metrics(trial.metadata.name) if log.metric.name == metric]
+
+
+@pytest.mark.parametrize(("name", "size"), [("pytorchjob", "3"), ("pytorchjob-processes", "2"), ("trainjob", "4")])
+def test_of_all_processes_of_a_trial_one_reports(run, name, size):
+    queries = run(name)
+
+    for trial in queries.list_trials(name):
+        assert values(queries, trial, "world-size") == [size]
+        assert len(values(queries, trial, "loss")) == 1
+
+
+def test_a_trials_environment(run):
+    queries = run("environment")
+
+    for trial in queries.list_trials("environment"):
+        (assignment,) = trial.spec.parameter_assignments
+        assert list(queries.get_job_logs("environment", trial.metadata.name)) == [
+            f"loss={assignment.value}",
+            f"pod {trial.metadata.name} $(LEARNING_RATE) $(NOWHERE)",
+        ]
+
+
+def test_a_filter_of_ones_own(run):
+    queries = run("custom-filter")
+
+    for trial in queries.list_trials("custom-filter"):
+        assert values(queries, trial, "loss") == ["12", trial.spec.parameter_assignments[0].value]
+
+
+def test_strategies(run):
+    queries = run("metric-strategies")
+
+    best = queries.get_optimal_hyperparameters("metric-strategies")
+    latest = [
+        float(metric.latest)
+        for trial in queries.list_trials("metric-strategies")
+        for metric in trial.status.observation.metrics
+        if metric.name == "loss"
+    ]
+    assert float(next(one.latest for one in best.observation.metrics if one.name == "loss")) == min(latest)
+
+
+def test_the_script_of_katibs_documentation(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "tune_push.py", "--home", tmp_path / "home"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "V1beta1OptimalTrial(best_trial_name='tune-experiment-" in done.stdout

@@ -1,0 +1,83 @@
+"""From a template to processes: references, ranks, Kubernetes' variables, deadlines."""
+
+from pathlib import Path
+
+import pytest
+
+from katib_callbacks.local.experiment import read_file
+from katib_callbacks.local.template import plan, render
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "experiments"
+
+
+def planned(example, **assignments):
+    template = read_file(EXAMPLES / f"{example}.yaml").spec.trial_template
+    run_spec = render(template, trial_name="e-1", namespace="ns", assignments=assignments)
+    return plan(run_spec, primary_container_name=template.primary_container_name, port=4321)
+
+
+def test_a_trials_own_values_are_put_in():
+    (process,) = planned("trial-metadata", lr="0.5").processes
+
+    assert process.command[-2:] == ("--lr=0.5", "--push")
+    assert process.environ == {
+        "TRIAL_NAME": "e-1",
+        "TRIAL_PLACE": "ns/Job/batch/v1",
+        "TRIAL_TEAM": "vision",
+        "TRIAL_NOTE": "first try",
+    }
+
+
+def test_variables_are_expanded_as_kubernetes_does():
+    (process,) = planned("environment", lr="0.25").processes
+
+    assert process.environ == {"LEARNING_RATE": "0.25", "POD": "e-1"}
+    code = process.command[-1]
+    assert "print('loss=0.25')" in code
+    assert "'$(LEARNING_RATE)', '$(NOWHERE)'" in code, "$$ escapes, and what is not known stays"
+
+
+def ranks(process):
+    return tuple(
+        process.environ.get(name) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "PET_NODE_RANK")
+    )
+
+
+def test_a_pytorchjob_has_a_process_for_each_replica():
+    processes = planned("pytorchjob", lr="0.1", momentum="0.2").processes
+
+    assert [ranks(process) for process in processes] == [
+        ("0", "0", "0", "3", "0"),
+        ("1", "0", "1", "3", "1"),
+        ("2", "0", "2", "3", "2"),
+    ]
+    assert {process.environ["MASTER_PORT"] for process in processes} == {"4321"}
+
+
+def test_a_trainjob_has_processes_on_each_node():
+    processes = planned("trainjob", lr="0.1").processes
+
+    assert [ranks(process) for process in processes] == [
+        ("0", "0", "0", "4", "0"),
+        ("1", "1", "0", "4", "0"),
+        ("2", "0", "1", "4", "1"),
+        ("3", "1", "1", "4", "1"),
+    ]
+
+
+@pytest.mark.parametrize("command", [["torchrun", "train.py"], ["bash", "-c", "python -m torch.distributed.run t.py"]])
+def test_torchrun_makes_the_ranks_itself(command):
+    template = read_file(EXAMPLES / "trainjob.yaml").spec.trial_template
+    template.trial_spec["spec"]["trainer"]["command"] = command
+    run_spec = render(template, trial_name="e-1", namespace="ns", assignments={})
+    processes = plan(run_spec, primary_container_name="node", port=4321).processes
+
+    assert [ranks(process) for process in processes] == [(None, None, None, None, "0"), (None, None, None, None, "1")]
+    assert {process.environ["PET_NPROC_PER_NODE"] for process in processes} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("example", "deadline"), [("deadline", 300), ("pytorchjob-processes", 600), ("random-push", None)]
+)
+def test_the_deadline_is_the_jobs(example, deadline):
+    assert planned(example, lr="1", momentum="1").deadline_s == deadline

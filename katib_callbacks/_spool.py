@@ -161,7 +161,8 @@ def list_files(directory: Path) -> list[Path]:
         SpoolError: The directory cannot be read.
     """
     try:
-        paths = sorted(path for path in directory.iterdir() if path.name.endswith((SUFFIX, TEMPORARY_SUFFIX)))
+        names = sorted(path for path in directory.iterdir() if path.name.endswith((SUFFIX, TEMPORARY_SUFFIX)))
+        paths = [path for path in names if path.is_file()]  # to open a FIFO would wait for its writer
     except OSError as error:
         raise SpoolError(f"{directory} cannot be read: {error.strerror}") from error
     headers = {path: _read_header(path) for path in paths}
@@ -171,7 +172,8 @@ def list_files(directory: Path) -> list[Path]:
 def left_behind(directory: Path, trial_name: str) -> tuple[int, datetime | None]:
     """Return how many of a trial's deliveries lie in the spool, and the time of their latest row."""
     try:
-        paths = [path for path in directory.iterdir() if path.name.startswith(_name_prefix(trial_name))]
+        names = [path for path in directory.iterdir() if path.name.startswith(_name_prefix(trial_name))]
+        paths = [path for path in names if path.is_file()]  # as above
     except OSError:
         return 0, None  # writing will say why
     headers = [_read_header(path) for path in paths if path.name.endswith(SUFFIX)]

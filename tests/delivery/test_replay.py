@@ -1,5 +1,6 @@
 """``katib-callbacks replay`` delivers what lies in a spool, each row once, and leaves what still fails."""
 
+import os
 import random
 import subprocess
 import sys
@@ -146,10 +147,12 @@ def test_files_that_are_damaged_or_foreign_are_left(server, spool, capsys):
     unfinished.write_text('{"format"')
     foreign = spool / "notes.txt"
     foreign.write_text("not ours")
+    fifo = spool / f"fifo{_spool.SUFFIX}"
+    os.mkfifo(fifo)  # to open it would wait for ever
 
     assert replay(server, spool) == 1
 
-    assert set(spool.iterdir()) == {damaged, unfinished, foreign}
+    assert set(spool.iterdir()) == {damaged, unfinished, foreign, fifo}
     assert server.values() == [("loss", "1")]
     out = capsys.readouterr().out
     assert f"{damaged} is damaged" in out

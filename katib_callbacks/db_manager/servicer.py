@@ -82,16 +82,19 @@ class Servicer(DBManagerServicer):
         start_s = time.monotonic()
         try:
             with self._admission.enter():
-                if not context.is_active():  # it waited for a thread until its client gave up
-                    return None
-                reply, rows = handle(request)
+                is_awaited = context.is_active()  # it may have waited for a thread until its client gave up
+                reply, rows = handle(request) if is_awaited else (None, 0)
         except (InvalidRequestError, StoreError) as error:
             code, details = next(status for kind, status in _STATUSES if isinstance(error, kind)), str(error)
         except Exception as error:
             _logger.exception("a call failed in a way that was not foreseen", extra={"method": method})
             code, details = grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the DB manager's log says more"
         else:
-            self._observer.call(method, "OK", time.monotonic() - start_s, rows)
+            elapsed_s = time.monotonic() - start_s
+            if not is_awaited:
+                self._observer.call(method, "CANCELLED", elapsed_s, 0)
+                return context.abort(grpc.StatusCode.CANCELLED, "the client has gone")  # gRPC could not serialise None
+            self._observer.call(method, "OK", elapsed_s, rows)
             return reply
         elapsed_s = time.monotonic() - start_s
         self._observer.call(method, code.name, elapsed_s, 0)

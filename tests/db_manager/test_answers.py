@@ -6,11 +6,17 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 
 import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.admission import Admission
+from katib_callbacks.db_manager.observer import Observer
+from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.store import ObservationLogStore
+from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods, reflection
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -275,3 +281,60 @@ def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_ch
 
 def test_without_an_address_there_are_no_metrics(server):
     assert server.metrics_address is None
+
+
+class _Calls(Observer):
+    def __init__(self):
+        self.codes = []
+        self.is_one_over = threading.Event()
+
+    def call(self, method, code, elapsed_s, rows):
+        self.codes.append((method, code))
+        self.is_one_over.set()
+
+
+class _Queue(Admission):
+    """Lets nobody in before it is opened."""
+
+    def __init__(self):
+        super().__init__(8)
+        self.is_open = threading.Event()
+
+    @contextlib.contextmanager
+    def enter(self):
+        self.is_open.wait(60)
+        with super().enter():
+            yield
+
+
+def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_error(tmp_path):
+    # The guard of all tests fails this one if gRPC logs an error.
+    calls, line, contexts = _Calls(), _Queue(), []
+
+    class Seen(Servicer):
+        def ReportObservationLog(self, request, context):  # noqa: N802  Katib's name
+            contexts.append(context)
+            return super().ReportObservationLog(request, context)
+
+    store = ObservationLogStore(f"sqlite:///{tmp_path / 'katib.db'}", max_connections=3)
+    workers = ThreadPoolExecutor(2)
+    server = grpc.server(workers)
+    server.add_generic_rpc_handlers((Seen(store, line, calls).generic_handler(),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+            client = DBManagerStub(channel)
+            with pytest.raises(grpc.RpcError) as caught:
+                client.report("trial", [MetricLog("loss", 1, datetime.now(timezone.utc))], timeout_s=1)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            while contexts[0].is_active():  # the server has a clock of its own
+                time.sleep(0.01)
+            line.is_open.set()
+            assert calls.is_one_over.wait(20)
+            assert client.get("trial", timeout_s=60) == []
+    finally:
+        server.stop(0).wait()
+        workers.shutdown()
+        store.close()
+    assert calls.codes == [("ReportObservationLog", "CANCELLED"), ("GetObservationLog", "OK")]

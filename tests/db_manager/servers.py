@@ -95,18 +95,25 @@ class DatabaseServer:
             self.process = None
 
     def freeze(self) -> None:
-        """Stop it, and the processes that it has for its sessions, without closing anything."""
-        self._signal_all(signal.SIGSTOP)
+        """Stop it, and the processes that it has for its sessions, without closing anything.
+
+        A signal takes its time to reach a thread that runs on another processor, which may answer one more question.
+        """
+        pids = self._signal_all(signal.SIGSTOP)
+        while not all(map(_is_stopped, pids)):
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """Let it go on."""
         self._signal_all(signal.SIGCONT)
 
-    def _signal_all(self, number: int) -> None:
+    def _signal_all(self, number: int) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for pid in (self.process.pid, *map(int, children)):
+        pids = [self.process.pid, *map(int, children)]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return pids
 
     def remove(self) -> None:
         """Stop it and delete what it wrote."""
@@ -281,3 +288,12 @@ class PostgreSQLServer(DatabaseServer):
 
 
 SERVERS = {server.name: server for server in (MariaDBServer, PostgreSQLServer)}
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether every thread of a process is stopped, or the process is gone."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return not Path(f"/proc/{pid}").exists()
+    return all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats)

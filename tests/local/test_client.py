@@ -185,7 +185,7 @@ def test_waiting_in_vain(client):
 
 
 def test_a_failed_experiment_is_a_runtime_error(client):
-    client.create_experiment(experiment("raise SystemExit(1)", maxFailedTrialCount=0))
+    client.create_experiment(experiment("raise SystemExit(1)", maxFailedTrialCount=0, parallelTrialCount=1))
     with pytest.raises(RuntimeError, match=r"experiment 'one' has failed: .*max failed count"):
         client.wait_for_experiment_condition("one", timeout=300)
     assert client.is_experiment_failed("one")

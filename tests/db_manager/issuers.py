@@ -25,7 +25,10 @@ sys.path.append(str(Path(__file__).parents[1] / "delivery"))
 from certificates import Authority
 
 _CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
-_MODELS = {"RS": jwt.algorithms.RSAAlgorithm, "ES": jwt.algorithms.ECAlgorithm}
+
+
+def _base64url(number: int, size: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(size, "big")).rstrip(b"=").decode()
 
 
 class SigningKey:
@@ -42,8 +45,14 @@ class SigningKey:
 
     def public_jwk(self, **changes: Any) -> dict[str, Any]:
         """Return the public key as Kubernetes publishes it."""
-        jwk = _MODELS[self.algorithm[:2]].to_jwk(self.private_key.public_key(), as_dict=True)
-        jwk.pop("key_ops", None)
+        public = self.private_key.public_key()
+        numbers = public.public_numbers()
+        if isinstance(public, rsa.RSAPublicKey):
+            jwk = {"kty": "RSA", "n": _base64url(numbers.n, -(-public.key_size // 8)), "e": _base64url(numbers.e, 3)}
+        else:
+            size = -(-public.curve.key_size // 8)
+            names = {"kty": "EC", "crv": f"P-{public.curve.key_size}"}
+            jwk = {**names, "x": _base64url(numbers.x, size), "y": _base64url(numbers.y, size)}
         jwk |= {"use": "sig", "kid": self.key_id, "alg": self.algorithm} | changes
         return {name: value for name, value in jwk.items() if value is not None}
 

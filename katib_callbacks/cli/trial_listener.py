@@ -15,8 +15,10 @@ _OPTIONS = (
     (
         "--trial-certificate-name",
         "TEMPLATE",
-        "what names of clients' certificates look like, such as {trial}.{namespace}.katib-trial or "
-        "spiffe://cluster.local/ns/{namespace}/katib-trial/{trial}; needs --trial-client-ca",
+        (
+            "what names of clients' certificates look like, such as {trial}.{namespace}.katib-trial or "
+            "spiffe://cluster.local/ns/{namespace}/katib-trial/{trial}; needs --trial-client-ca"
+        ),
     ),
     ("--trial-token-file", "FILE", "tokens and the trials that each is for, JSON"),
     ("--trial-oidc-issuer", "URL", "issuer of Kubernetes' service account tokens"),

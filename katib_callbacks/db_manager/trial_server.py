@@ -39,6 +39,7 @@ class TrialServer:
     """
 
     def __init__(self, gate: Gate, servicer: Servicer, health: Health, observer: Observer, *, max_reads: int) -> None:
+        self.gate = gate
         with ExitStack() as undo:
             workers = ThreadPoolExecutor(
                 max_workers=gate.listener.max_calls + MORE_THREADS,
@@ -53,9 +54,8 @@ class TrialServer:
                 ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_S * 1_000),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
             )
-            self.server.add_generic_rpc_handlers(
-                (TrialService(gate, servicer, health, audit, observer, max_reads=max_reads),)
-            )
+            self.service = TrialService(gate, servicer, health, audit, observer, max_reads=max_reads)
+            self.server.add_generic_rpc_handlers((self.service,))
             self.address = bind(self.server, gate.listener.listen_address, gate.files.credentials())
             """Where it listens."""
             self._close = undo.pop_all().close

@@ -96,7 +96,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._health = health
         self._audit = audit
         self._observer = observer
-        self._limit = FailureLimit()
+        self.limit = FailureLimit()
         self._reads = threading.BoundedSemaphore(max_reads)
         self._health_checks = threading.BoundedSemaphore(MAX_HEALTH_CHECKS)
 
@@ -116,7 +116,7 @@ class TrialService(grpc.GenericRpcHandler):
             return call.context.abort(denied.code, denied.details)  # raises
 
     def _admit_and_serve(self, call: _Call) -> Any:
-        if self._limit.is_over(call.context.peer()):
+        if self.limit.is_over(call.context.peer()):
             raise _DeniedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit", _TOO_MANY, "others failed before it")
         call.grant = self._authenticate(call.context)
         if call.path not in _REQUESTS:
@@ -166,7 +166,7 @@ class TrialService(grpc.GenericRpcHandler):
     def _refuse(self, call: _Call, denied: _DeniedError, elapsed_s: float) -> None:
         peer = call.context.peer()
         if denied.kind not in {"limit", "issuer", "internal"}:  # those are not the caller's fault, or not judged
-            self._limit.add(peer)
+            self.limit.add(peer)
         caller = None if call.grant is None else call.grant.caller
         self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
         self._observer.refusal(denied.kind)

@@ -95,7 +95,7 @@ class TokenFile:
         """Read the file if it is another than the one that was read last."""
         try:
             status = self._path.stat()  # through links: Kubernetes swaps one for another
-            seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if seen == self._seen and self._is_settled:
                 return
             now_ns = time.time_ns()
@@ -104,7 +104,7 @@ class TokenFile:
         except (OSError, ValueError) as error:
             self._seen = None
             raise _BadFileError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        self._seen, self._is_settled = seen, not 0 <= now_ns - status.st_mtime_ns < _UNSETTLED_NS
+        self._seen, self._is_settled = seen, not 0 <= now_ns - status.st_ctime_ns < _UNSETTLED_NS
         if data == self._data:
             self._complaints.clear()
             return

@@ -46,7 +46,7 @@ CALLS_PER_CONNECTION = 2
 is tried."""
 
 RIGHTFUL_TRIAL, FILE_TRIAL = "rightful", "from-file"
-STOLEN_TRIALS = [RIGHTFUL_TRIAL, FILE_TRIAL, "other", "*", "", "a\0b", "rightful\n", "x" * 255]
+STOLEN_TRIALS = [RIGHTFUL_TRIAL, FILE_TRIAL, "other", "another", "*", "", "a\0b", "rightful\n", "x" * 255]
 
 REFUSALS = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
 """RESOURCE_EXHAUSTED: too many on one connection, or a header too large for gRPC. UNAVAILABLE: the token names a key
@@ -135,6 +135,7 @@ class Fuzzer:
         self._random = random.Random(seed)  # noqa: S311  to be repeated
         self._record = record
         self._good_once = ""
+        self._trial = ""  # the one that the call at hand is after
         self._makers: list[Callable[[], str]] = [
             self._damaged,
             self._edited,
@@ -159,7 +160,7 @@ class Fuzzer:
 
     def _call(self, channel: grpc.Channel) -> None:
         path = self._random.choices(PATHS, [10, 4, 3, 1, 1, 1])[0]
-        trial = self._random.choice(STOLEN_TRIALS)
+        self._trial = trial = self._random.choice(STOLEN_TRIALS)
         kind, metadata = self._metadata(trial)
         is_garbage = self._random.random() < 0.05
         data = self._random.randbytes(self._random.choice([0, 9, 500])) if is_garbage else report(trial)
@@ -277,25 +278,24 @@ class Fuzzer:
 
     def _wrong_claims(self) -> str:
         """Return a token that the issuer has signed, and that is good for nothing."""
-        other = "katib-trial:team-a/rightful"
-        return self._site.issuer.token(
-            **self._random.choice(
-                [
-                    {"age_s": 4000},
-                    {"nbf": time.time() + 600},
-                    {"exp": self._random.choice([None, True, "soon", [], -1, 0, float("nan"), 1e400])},
-                    {"iss": self._random.choice(["https://localhost", None, 7, [self._site.issuer.url]])},
-                    {"aud": self._random.choice([None, 7, {}, [7], "katib-trial:", "*", [other, f"{other}-2"]])},
-                    {"audience": "katib-trial:team-b/rightful"},
-                    {"audience": "katib-trial:team-a/../rightful"},
-                    {"audience": "katib-trial:{namespace}/{trial}"},
-                    {"audience": "https://kubernetes.default.svc"},
-                    {"kubernetes.io": self._random.choice([None, 7, [], {}, {"namespace": ["team-a"]}])},
-                    {"namespace": "team-b"},
-                    {"sub": self._random.choice([None, 7, "system:serviceaccount:team-b:default", "system:admin"])},
-                ]
-            )
+        wanted = f"katib-trial:team-a/{self._trial}"
+        changes = {"audience": wanted} | self._random.choice(
+            [
+                {"age_s": 4000},
+                {"nbf": time.time() + 600},
+                {"exp": self._random.choice([None, True, "soon", [], -1, 0, float("nan"), 1e400])},
+                {"iss": self._random.choice(["https://localhost", None, 7, [self._site.issuer.url]])},
+                {"aud": self._random.choice([None, 7, {}, [7], "katib-trial:", "*", [wanted, f"{wanted}-2"]])},
+                {"audience": f"katib-trial:team-b/{self._trial}"},
+                {"audience": f"katib-trial:team-a/../{self._trial}"},
+                {"audience": "katib-trial:{namespace}/{trial}"},
+                {"audience": "https://kubernetes.default.svc"},
+                {"kubernetes.io": self._random.choice([None, 7, [], {}, {"namespace": ["team-a"]}])},
+                {"namespace": "team-b"},
+                {"sub": self._random.choice([None, 7, "system:serviceaccount:team-b:default", "system:admin"])},
+            ]
         )
+        return self._site.issuer.token(**changes)
 
     def _wrong_header(self) -> str:
         key = self._site.issuer.keys[-1]
@@ -312,8 +312,7 @@ class Fuzzer:
         return "".join(self._random.choices(characters, k=self._random.choice([0, 1, 3, 40, 3_000])))
 
     def _claims(self) -> dict:
-        trial = self._random.choice([RIGHTFUL_TRIAL, FILE_TRIAL, "other"])
-        return kubernetes_claims(self._site.issuer.url, f"katib-trial:team-a/{trial}")
+        return kubernetes_claims(self._site.issuer.url, f"katib-trial:team-a/{self._trial}")
 
     def _send_garbage(self) -> None:
         _, _, port = self._site.trial_address.rpartition(":")

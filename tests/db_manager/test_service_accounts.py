@@ -133,11 +133,11 @@ KUBERNETES = {"namespace": "team-a", "serviceaccount": {"name": "default"}}
         ({"nbf": time.time() + 300}, "not valid yet"),
         ({"iat": time.time() + 300}, "not valid yet"),
         ({"nbf": []}, "nbf is no time"),
-        ({"iss": "https://other.example.com"}, "of the issuer 'https://other.example.com'"),
+        ({"iss": "https://other.example.com"}, 'of the issuer "https://other.example.com"'),
         ({"iss": None}, "of the issuer NoneType"),
         ({"iss": ["https://localhost"]}, "of the issuer list"),
         ({"iss": "https://x\n\x1b[31mforged" + "y" * 500}, "https://x\\n\\x1b[31mforged"),
-        ({"audience": "katib-trial:team-b/trial-1"}, "of another namespace than the token, 'team-a'"),
+        ({"audience": "katib-trial:team-b/trial-1"}, 'of another namespace than the token, "team-a"'),
         ({"audience": "katib-trial:team-a"}, "names no trial"),
         ({"audience": "katib-trial:team-a/"}, "names no trial"),
         ({"audience": "katib-trial:team-a/a/b"}, "names no trial"),
@@ -153,7 +153,7 @@ KUBERNETES = {"namespace": "team-a", "serviceaccount": {"name": "default"}}
         ({"aud": None}, "has no audience"),
         ({"aud": {"katib-trial:team-a/trial-1": 1}}, "has no audience"),
         ({"aud": ["katib-trial:team-a/trial-1", 7]}, "has no audience"),
-        ({"namespace": "team-b"}, "of another namespace than the token, 'team-b'"),
+        ({"namespace": "team-b"}, 'of another namespace than the token, "team-b"'),
         ({"kubernetes.io": None}, "names no namespace"),
         ({"kubernetes.io": "team-a"}, "names no namespace"),
         ({"kubernetes.io": {"namespace": None}}, "names no namespace"),
@@ -177,7 +177,7 @@ def test_a_signed_token_is_refused_for_a_claim(issuer, judge, changes, reason):
 def test_a_token_of_another_cluster_with_the_same_key_id_is_refused(issuer, judge):
     with Issuer(SigningKey("key-1")) as other:
         forged = other.keys[0].sign(kubernetes_claims(issuer.url))
-    assert "signature is not of the issuer's key 'key-1'" in refusal(judge, forged)
+    assert 'signature is not of the issuer\'s key "key-1"' in refusal(judge, forged)
 
 
 def test_a_token_that_says_the_key_is_in_its_own_header_is_refused(issuer, judge):
@@ -192,9 +192,9 @@ def test_a_token_that_says_the_key_is_in_its_own_header_is_refused(issuer, judge
     [
         ({"kid": None}, "names no key"),
         ({"kid": ""}, "names no key"),
-        ({"kid": "key-2"}, "the issuer has no key 'key-2'"),
+        ({"kid": "key-2"}, 'the issuer has no key "key-2"'),
         ({"kid": "\x1b]0;pwned\x07" + "k" * 300}, "the issuer has no key"),
-        ({"crit": ["exp"]}, "header"),
+        ({"crit": ["exp"]}, "the token"),
         ({"crit": ["b64"], "b64": True}, "extension"),
     ],
     ids=ascii,
@@ -238,7 +238,7 @@ def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(issuer, judge
         # By hand: PyJWT refuses to sign with what looks like a public key.
         signature = jwt.utils.base64url_encode(hashing.sign(head + b"." + body, secret))
         token = b".".join([head, body, signature]).decode()
-        assert f"algorithm '{algorithm}' is not accepted" in refusal(judge, token)
+        assert f'algorithm "{algorithm}" is not accepted' in refusal(judge, token)
 
 
 def test_a_key_verifies_its_own_algorithms_alone(judge_of):
@@ -247,10 +247,10 @@ def test_a_key_verifies_its_own_algorithms_alone(judge_of):
         judge = judge_of(issuer)
         claims = kubernetes_claims(issuer.url)
         assert judge.authenticate(keys[0].sign(claims)) == GRANT
-        assert "'curve' is not for RS256" in refusal(judge, keys[0].sign(claims, kid="curve"))
-        assert "'rsa' is not for ES256" in refusal(judge, keys[1].sign(claims, kid="rsa"))
-        assert "'rsa' is not for RS512" in refusal(judge, keys[0].sign(claims, alg="RS512"))  # published for RS256
-        assert "'PS256' is not accepted" in refusal(judge, keys[0].sign(claims, alg="PS256"))
+        assert '"curve" is not for RS256' in refusal(judge, keys[0].sign(claims, kid="curve"))
+        assert '"rsa" is not for ES256' in refusal(judge, keys[1].sign(claims, kid="rsa"))
+        assert '"rsa" is not for RS512' in refusal(judge, keys[0].sign(claims, alg="RS512"))  # published for RS256
+        assert '"PS256" is not accepted' in refusal(judge, keys[0].sign(claims, alg="PS256"))
 
 
 def test_a_truncated_or_damaged_token_is_refused(issuer, judge):
@@ -347,7 +347,7 @@ def test_a_new_key_counts_at_once_and_a_replaced_one_no_longer(issuer, judge):
     assert judge.authenticate(old) == GRANT
     issuer.keys = [new]
     refusal(judge, signing_key("key-3").sign(kubernetes_claims(issuer.url)))  # makes it look
-    assert "the issuer has no key 'key-1'" in refusal(judge, old)
+    assert 'the issuer has no key "key-1"' in refusal(judge, old)
 
 
 def test_a_replaced_key_is_forgotten_without_anybody_asking(issuer, judge_of):
@@ -358,7 +358,7 @@ def test_a_replaced_key_is_forgotten_without_anybody_asking(issuer, judge_of):
     asked = len(issuer.requests)
     while len(issuer.requests) < asked + 5:  # two documents each
         time.sleep(0.02)
-    assert "the issuer has no key 'key-1'" in refusal(judge, old)
+    assert 'the issuer has no key "key-1"' in refusal(judge, old)
 
 
 def test_what_was_replaced_is_refused_within_a_minute():

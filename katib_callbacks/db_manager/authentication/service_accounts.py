@@ -195,7 +195,7 @@ def _header(token: str) -> tuple[str, str]:
     try:
         header = _JWS.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise RefusedError("the token's header cannot be read") from error
+        raise RefusedError("the token cannot be read") from error
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise RefusedError(f"the token's algorithm {_shown(algorithm)} is not accepted")
@@ -231,8 +231,10 @@ def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
 
 def _shown(value: object) -> str:
     """Return a claim or a header of anybody's for a line of a log: short, printable ASCII."""
-    text = ascii(value) if isinstance(value, str) else type(value).__name__
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    if not isinstance(value, str):
+        return type(value).__name__
+    text = ascii(value.replace('"', "'"))[1:-1]
+    return f'"{text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."}"'
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -18,8 +18,7 @@ import pytest
 from issuers import Issuer, SigningKey, kubernetes_claims, signing_key, unsigned
 
 from katib_callbacks import KatibReporter
-from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.trial_listener import TrialListener
+from katib_callbacks.db_manager import DBManager, TrialListener
 from katib_callbacks.errors import RejectedError
 from katib_callbacks.wire import messages, methods
 

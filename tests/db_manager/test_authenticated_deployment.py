@@ -1,15 +1,19 @@
 """The manifests of the trial port and of its fence: they fit one another, the server's flags and Katib's labels."""
 
 import argparse
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 from katib_callbacks.cli.db_manager import KATIB_LISTEN_ADDRESS, add_arguments
+from katib_callbacks.db_manager.authentication.token_file import TokenFile
 
 yaml = pytest.importorskip("yaml")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "db-manager"
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster" / "experiment-authenticated.yaml"
 
 KATIBS_PODS = {
@@ -113,6 +117,27 @@ def test_the_authenticated_overlay_patches_what_the_base_has():
         assert manifest["metadata"] == {"name": "katib-db-manager", "namespace": base["namespace"]}
     for name in read("fence/kustomization.yaml")["resources"]:
         assert (DEPLOY / "fence" / name).is_file()
+
+
+def test_the_document_has_every_flag_the_example_and_a_token_file_that_is_one(tmp_path):
+    document = SECURITY.read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, listen_address=KATIB_LISTEN_ADDRESS)
+    flags = set(re.findall(r"--trial-[a-z-]+", parser.format_help()))
+    assert len(flags) == 12
+    assert set(re.findall(r"--trial-[a-z-]+", document)) == flags
+    for path in re.findall(r"(?:deploy|examples)/[-a-z/]+(?:\.yaml)?", document):
+        assert (DEPLOY.parents[1] / path).exists(), path
+
+    (audience,) = re.findall(r"audience: .*", document)
+    assert audience in EXAMPLE.read_text(encoding="utf-8")
+
+    (example,) = re.findall(r"```json\n(.*?)```", document, re.DOTALL)
+    path = tmp_path / "tokens.json"
+    path.write_text(example.replace("<64 hex digits>", hashlib.sha256(b"t" * 43).hexdigest()), encoding="utf-8")
+    path.chmod(0o600)
+    grant = TokenFile(path).authenticate("t" * 43)
+    assert (grant.caller, grant.trial_patterns, grant.namespace) == ("ci", ("digits-*",), "team-a")
 
 
 def test_the_server_knows_the_flags_and_keeps_those_of_the_base():

@@ -7,13 +7,15 @@ import pytest
 
 pytest.importorskip("jwt")
 
-from katib_callbacks.db_manager.authentication import RefusedError
-from katib_callbacks.db_manager.authentication.service_accounts import ServiceAccountTokens
+from katib_callbacks import KatibReporter
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.errors import RejectedError
 from katib_callbacks.local.experiment import read_file
 from katib_callbacks.local.template import render
 
 sys.path.append(str(Path(__file__).parents[1] / "db_manager"))
 from issuers import Issuer, kubernetes_claims
+from trials import Trials, refusal
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster" / "experiment-authenticated.yaml"
 
@@ -65,18 +67,53 @@ def test_the_pods_variables_name_what_is_mounted(issuer):
     assert pod["automountServiceAccountToken"] is False
 
 
-def test_the_token_of_a_trials_pod_is_for_that_trial_alone(issuer):
-    judge = ServiceAccountTokens(issuer.url, ca=issuer.ca)
-    try:
-        _, token = projected_token(pod_of("authenticated-x7k2p", "team-a"), issuer, "team-a")
-        grant = judge.authenticate(token)
-        assert (grant.trial_names, grant.trial_patterns) == ({"authenticated-x7k2p"}, ())
-        assert (grant.namespace, grant.caller) == ("team-a", "system:serviceaccount:team-a:default")
-        # The same template in another namespace, and one whose author writes another namespace into the audience.
-        _, elsewhere = projected_token(pod_of("authenticated-x7k2p", "team-b"), issuer, "team-b")
-        assert judge.authenticate(elsewhere).namespace == "team-b"
-        _, forged = projected_token(pod_of("authenticated-x7k2p", "team-a"), issuer, "team-b")
-        with pytest.raises(RefusedError, match="another namespace"):
-            judge.authenticate(forged)
-    finally:
-        judge.close()
+@pytest.fixture
+def site(tmp_path, issuer):
+    """A DB manager with a trial listener, and the folder in which its files are."""
+    with Trials(tmp_path) as trials:
+        listener = trials.listener(oidc_issuer=issuer.url, oidc_ca=issuer.ca)
+        with DBManager(f"sqlite:///{tmp_path}/katib.db", trial_listener=listener) as db_manager:
+            yield trials, db_manager
+
+
+def test_the_token_of_a_trials_pod_is_for_that_trial_alone(site, issuer):
+    trials, db_manager = site
+    _, token = projected_token(pod_of("authenticated-x7k2p", "team-a"), issuer, "team-a")
+    client = trials.client(db_manager, token)
+    client.report("authenticated-x7k2p")
+    assert len(client.get("authenticated-x7k2p")) == 1
+    assert refusal(client.report, "authenticated-abcde")[0] == "PERMISSION_DENIED"
+    assert refusal(client.get, "authenticated-abcde")[0] == "PERMISSION_DENIED"
+    assert refusal(client.delete, "authenticated-x7k2p")[0] == "PERMISSION_DENIED"
+
+    # The same template in another namespace, and one whose author wrote another namespace than its own.
+    _, elsewhere = projected_token(pod_of("authenticated-x7k2p", "team-b"), issuer, "team-b")
+    assert refusal(trials.client(db_manager, elsewhere).report, "authenticated-x7k2p")[0] == "PERMISSION_DENIED"
+    _, forged = projected_token(pod_of("authenticated-x7k2p", "team-a"), issuer, "team-b")
+    assert refusal(trials.client(db_manager, forged).report, "authenticated-x7k2p")[0] == "UNAUTHENTICATED"
+    assert len(client.get("authenticated-x7k2p")) == 1
+
+
+def test_the_callbacks_report_with_the_pods_variables_alone(site, issuer, monkeypatch):
+    trials, db_manager = site
+    pod = pod_of("authenticated-x7k2p", "team-a")
+    path, token = projected_token(pod, issuer, "team-a")
+    files = {
+        "KATIB_CALLBACKS_TOKEN_PATH": trials.write(Path(path).name, token.encode()),
+        "KATIB_CALLBACKS_TLS_CA": trials.path("ca.pem"),
+    }
+    # What differs on this machine: where the volumes are, and what the name of Katib's service leads to.
+    here = {name: str(file) for name, file in files.items()} | {"KATIB_DB_MANAGER_ADDRESS": db_manager.trial_address}
+    variables = environment(pod)
+    assert set(here) == set(variables)
+    for name in variables:
+        monkeypatch.setenv(name, here[name])
+
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "authenticated-x7k2p")  # by Katib's webhook
+    with KatibReporter.from_env() as reporter:
+        assert reporter.report({"accuracy": 0.9}).delivered == 1
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "authenticated-abcde")
+    with KatibReporter.from_env() as reporter, pytest.raises(RejectedError):
+        reporter.report({"accuracy": 1})
+    client = trials.client(db_manager, token)
+    assert [value for _, _, value in client.get("authenticated-x7k2p")] == ["0.9"]

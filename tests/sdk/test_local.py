@@ -6,6 +6,7 @@ import pytest
 from kubeflow import katib
 
 from katib_callbacks.local import LocalKatibClient, models
+from katib_callbacks.local.serialization import camel_case, model_fields
 
 SAME = [
     "create_experiment", "tune", "get_experiment", "list_experiments", "get_experiment_conditions",
@@ -77,7 +78,7 @@ def test_models_have_upstreams_attributes():
     assert len(ours) > 25
     for name, kind in ours.items():
         theirs = getattr(katib, name)
-        mine = {field.name: models.camel_case(field.name) for field in models.model_fields(kind)}
+        mine = {field.name: camel_case(field.name) for field in model_fields(kind)}
         assert mine == dict(theirs.attribute_map), name
 
 

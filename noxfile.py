@@ -279,14 +279,18 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def databases(session: nox.Session) -> None:
-    """Test the DB manager on MariaDB and PostgreSQL, which it starts for itself; a missing server is a failure."""
-    _install_torch(session)  # for one Lightning trial that reports to it
+    """Test the DB manager on MariaDB and PostgreSQL, which it starts for itself; a missing server is a failure.
+
+    ``TEST_STORES=mysql`` in the environment: on MySQL instead, with the ``mysqld`` that is on the PATH.
+    """
+    _install_torch(session)  # for a Lightning trial that reports to it
     session.install(
         ".[mysql,postgres,prometheus,auth,lightning]",
         *TEST_TOOLS,
         *("pyyaml", "grpcio-reflection", "grpcio-health-checking", "scikit-learn"),
     )
-    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": "mariadb,postgresql"})
+    stores = os.environ.get("TEST_STORES", "mariadb,postgresql")
+    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": stores})
 
 
 @nox.session

@@ -3,8 +3,8 @@
 10,000 calls of one row from 100 clients, 100 calls of 100 rows from 100 clients, beside a grpcio server that answers
 and does nothing; and reads of a trial of 100 rows among 2 million, which 20,000 trials sent ten at a time in turn.
 Servers and clients are processes of their own on one machine; every answer comes after the commit is on disk. Each load
-is repeated, alternating with the server that does nothing, and the medians are shown. MariaDB and PostgreSQL are
-started on free ports, as the tests do.
+is repeated, alternating with the server that does nothing, and the medians are shown. MariaDB, PostgreSQL and,
+where it is named, MySQL are started on free ports, as the tests do.
 """
 
 import argparse
@@ -64,6 +64,11 @@ FILL = {
     "'+' || (i % 10 + i / 10 / {trials} * 10) || ' seconds'), 'loss', i FROM n",
     "mariadb": INSERT + "CONCAT('trial-', seq DIV 10 MOD {trials}), '2026-01-01' + INTERVAL "
     "(seq MOD 10 + seq DIV 10 DIV {trials} * 10) SECOND, 'loss', seq FROM seq_0_to_{last}",
+    "mysql": "INSERT /*+ SET_VAR(cte_max_recursion_depth = {rows}) */ "
+    "INTO observation_logs (trial_name, time, metric_name, value) "
+    "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {rows}) "
+    "SELECT CONCAT('trial-', i DIV 10 MOD {trials}), '2026-01-01' + INTERVAL "
+    "(i MOD 10 + i DIV 10 DIV {trials} * 10) SECOND, 'loss', i FROM n",
     "postgresql": INSERT + "'trial-' || i / 10 % {trials}, timestamp '2026-01-01' + "
     "(i % 10 + i / 10 / {trials} * 10) * interval '1 second', 'loss', i FROM generate_series(0, {last}) AS i",
 }

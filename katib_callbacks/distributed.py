@@ -108,6 +108,8 @@ def _tf_config_rank(value: str) -> ProcessRank | None:
         has_chief = any((config.get("cluster") or {}).get(name) for name in ("chief", "master"))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
+    if index < 0:  # says nothing, as a negative RANK
+        return None
     detail = f"{kind} {index}"
     if kind in {"chief", "master"}:
         return ProcessRank(index == 0, index, "TF_CONFIG", detail)

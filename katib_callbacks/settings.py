@@ -177,8 +177,12 @@ def flag(argument: str, value: bool | None, variable: str, runtime: Runtime) -> 
     raise ConfigurationError(f"{variable} must be 1 or 0 (or true, yes, on, false, no, off), not {word!r}")
 
 
+LONGEST_S = 1e9
+"""30 years. Timers and gRPC's deadlines overflow at some ten times that; who asks for more means for ever."""
+
+
 def seconds(argument: str, value: float | None, variable: str, default: float, runtime: Runtime) -> float:
-    """Resolve an option that is a positive number of seconds.
+    """Resolve an option that is a positive number of seconds, at most ``LONGEST_S``.
 
     Raises:
         ConfigurationError: Not a positive finite number.
@@ -195,7 +199,7 @@ def seconds(argument: str, value: float | None, variable: str, default: float, r
         number = -1.0
     if isinstance(given, bool) or not 0 < number < float("inf"):
         raise ConfigurationError(f"{source} must be a positive number of seconds, not {given!r}")
-    return number
+    return min(number, LONGEST_S)
 
 
 def metric_selection(

@@ -83,7 +83,7 @@ def katib_db_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  names the extra if SQLAlchemy is missing
     from katib_callbacks.settings import DB_MANAGER_ADDRESS, TRIAL_NAME  # noqa: PLC0415  as above
 
-    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as server:
+    with DBManager(tmp_path / "katib.db") as server:
         monkeypatch.setenv(TRIAL_NAME, DEFAULT_TRIAL_NAME)
         monkeypatch.setenv(DB_MANAGER_ADDRESS, server.address)
         yield TrialDBManager(server.address, DEFAULT_TRIAL_NAME)

@@ -12,7 +12,7 @@ from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
 from katib_callbacks.cli.output import printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
 from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
-from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME
+from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, LONGEST_S
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -133,4 +133,4 @@ def _positive(text: str) -> float:
         number = -1.0
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number of seconds")
-    return number
+    return min(number, LONGEST_S)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from types import TracebackType
 
 import grpc
@@ -51,7 +52,8 @@ class DBManager:
 
     Args:
         db: Where the rows lie: a SQLAlchemy URL. ``sqlite:///`` and a path, a file that is made if it does not exist;
-            ``mysql://user:password@host:3306/katib``; ``postgresql://user:password@host:5432/katib``.
+            ``mysql://user:password@host:3306/katib``; ``postgresql://user:password@host:5432/katib``. A ``Path`` is an
+            SQLite file.
         listen_address: ``host:port``, an IPv6 host in brackets; port 0 takes a free one. There is no authentication:
             whoever reaches the address can read, write and delete.
         max_connections: How many connections to the database there may be; at least 3.
@@ -65,7 +67,7 @@ class DBManager:
 
     def __init__(
         self,
-        db: str | URL = "sqlite:///katib.db",
+        db: str | PathLike[str] | URL = "sqlite:///katib.db",
         listen_address: str = "127.0.0.1:0",
         *,
         max_connections: int = MAX_CONNECTIONS,

@@ -7,6 +7,7 @@ stand in a module each, behind :class:`~katib_callbacks.db_manager.database.Data
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from os import PathLike, fspath
 from typing import TypeVar
 
 from sqlalchemy import URL, delete, inspect, make_url, select
@@ -49,7 +50,8 @@ class ObservationLogStore:
 
     Args:
         url: A SQLAlchemy URL such as ``sqlite:///katib.db``, ``mysql://user:password@host/katib`` or
-            ``postgresql://user:password@host/katib``. A file is made if it does not exist, a database is not.
+            ``postgresql://user:password@host/katib``; a path is an SQLite file. A file is made if it does not exist, a
+            database is not.
         max_connections: How many connections to the database there may be.
         is_initialized: The table is there, and neither it nor the index is to be made.
         connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
@@ -64,7 +66,7 @@ class ObservationLogStore:
 
     def __init__(
         self,
-        url: str | URL,
+        url: str | PathLike[str] | URL,
         *,
         max_connections: int,
         is_initialized: bool = False,
@@ -278,9 +280,11 @@ class ObservationLogStore:
             raise StoreError(f"{self.url}: cannot {action} the database: {told_by(error)}") from error
 
 
-def _parse_url(text: str | URL) -> URL:
+def _parse_url(text: str | PathLike[str] | URL) -> URL:
     if isinstance(text, URL):
         return text
+    if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves
+        return URL.create("sqlite", database=fspath(text))
     try:
         return make_url(text)
     except (SQLAlchemyError, ValueError):

@@ -13,9 +13,10 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTime
 from katib_callbacks.local import creation, runner, state
 from katib_callbacks.local import objective as objectives
 from katib_callbacks.local.editing import edit_budget
-from katib_callbacks.local.models import V1beta1Experiment, plain
+from katib_callbacks.local.models import V1beta1Experiment
 from katib_callbacks.local.queries import DEFAULT_TIMEOUT_S, Queries
 from katib_callbacks.local.runner import DEFAULT_HOME, Runner, database
+from katib_callbacks.local.serialization import plain
 from katib_callbacks.local.state import State
 
 BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"

@@ -9,8 +9,9 @@ from typing import Any
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import algorithms, feasibility
 from katib_callbacks.local.experiment import API_VERSION, KIND, read
-from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec, plain
+from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec
 from katib_callbacks.local.runner import database
+from katib_callbacks.local.serialization import plain
 from katib_callbacks.local.state import State
 
 _logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from typing import Any
 from katib_callbacks.errors import ConfigurationError, ExperimentError
 from katib_callbacks.local import state
 from katib_callbacks.local.experiment import read
-from katib_callbacks.local.models import camel_case
+from katib_callbacks.local.serialization import camel_case
 from katib_callbacks.local.state import State, with_condition
 
 

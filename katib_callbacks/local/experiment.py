@@ -13,15 +13,12 @@ from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.local.models import (
-    Model,
     V1beta1CollectorSpec,
     V1beta1Experiment,
     V1beta1MetricsCollectorSpec,
     V1beta1MetricStrategy,
-    camel_case,
-    model_fields,
-    plain,
 )
+from katib_callbacks.local.serialization import Model, camel_case, model_fields, plain
 
 API_VERSION = "kubeflow.org/v1beta1"
 KIND = "Experiment"

@@ -216,6 +216,11 @@ def test_a_server_that_never_answers_is_given_up(capsys):
     assert f"no answer from a DB manager at {address}" in capsys.readouterr().err
 
 
+def test_a_wait_for_ever_is_possible(katib_db_manager, capsys):
+    assert main(["logs", katib_db_manager.trial_name, "--json", "--timeout", "1e300"]) == 0
+    assert "holds no rows" in capsys.readouterr().err
+
+
 def test_a_refusal_is_one_line_with_its_reason(katib_db_manager, capsys):
     assert main(["logs", "t", "--metric", "x" * 256]) == 1
     err = capsys.readouterr().err

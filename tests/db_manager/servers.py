@@ -1,6 +1,7 @@
-"""MariaDB and PostgreSQL servers of one's own: on a free port, in a temporary folder, to be killed at will.
+"""MariaDB, MySQL and PostgreSQL servers of one's own: on a free port, in a temporary folder, to be killed at will.
 
-They are Debian's programs (``mariadb-server``, ``postgresql``), started here and never as a service of the system.
+They are Debian's programs (``mariadb-server``, ``postgresql``), started here and never as a service of the system. Of
+MySQL itself Debian's stable releases have none: ``mysqld`` is taken from the PATH.
 """
 
 import contextlib
@@ -44,6 +45,8 @@ class DatabaseServer:
     """A server's process, through any number of deaths, always on one port."""
 
     name = ""
+    dialect = ""
+    """Of SQL: ``mysql`` or ``postgresql``."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"katib-{self.name}-"))
@@ -172,6 +175,7 @@ class MariaDBServer(DatabaseServer):
     """MariaDB with its own defaults, so with a character set that has few characters."""
 
     name = "mariadb"
+    dialect = "mysql"
 
     def install(self) -> None:
         subprocess.run(
@@ -224,6 +228,34 @@ class MariaDBServer(DatabaseServer):
         return ["--user=root"] if os.getuid() == 0 else []
 
 
+class MySQLServer(MariaDBServer):
+    """MySQL with its own defaults."""
+
+    name = "mysql"
+
+    def install(self) -> None:
+        subprocess.run([*self._mysqld(), "--initialize-insecure"], check=True, stderr=subprocess.DEVNULL)
+
+    def command(self) -> list[str]:
+        return [
+            *self._mysqld(),
+            *(f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--port={self.port}"),
+            *(
+                "--bind-address=127.0.0.1",
+                "--skip-name-resolve",
+                "--max-connections=40",
+                "--mysqlx=OFF",
+                "--secure-file-priv=NULL",
+            ),
+        ]
+
+    def _mysqld(self) -> list[str]:
+        program = shutil.which("mysqld")
+        if program is None or Path(program).resolve().name != "mysqld":  # MariaDB has a link of that name
+            raise MissingServerError("no mysqld of MySQL's own on the PATH: see https://dev.mysql.com/downloads/")
+        return [program, "--no-defaults", f"--datadir={self.folder}/data", *self._user()]
+
+
 _SESSIONS = "SELECT id FROM information_schema.processlist WHERE user = 'katib'"
 
 
@@ -231,6 +263,7 @@ class PostgreSQLServer(DatabaseServer):
     """PostgreSQL, which refuses to run as root: there it runs as the user ``postgres`` of the package."""
 
     name = "postgresql"
+    dialect = "postgresql"
 
     def install(self) -> None:
         if os.getuid() == 0:
@@ -287,7 +320,7 @@ class PostgreSQLServer(DatabaseServer):
         return [find("setpriv", "util-linux"), "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
 
 
-SERVERS = {server.name: server for server in (MariaDBServer, PostgreSQLServer)}
+SERVERS = {server.name: server for server in (MariaDBServer, MySQLServer, PostgreSQLServer)}
 
 
 def _is_stopped(pid: int) -> bool:

@@ -108,17 +108,17 @@ def test_katibs_variables_alone_make_it_serve_on_a_root_that_cannot_be_written_t
     database = database_server(store)
     url = database.create_database()
     user, password, host, port, name = map(unquote, re.fullmatch(r".*://(.*):(.*)@(.*):(.*)/(.*)", url).groups())
-    kind = "MYSQL" if store == "mariadb" else "POSTGRESQL"
+    dialect = database.dialect
     environ = {
         "PATH": "/usr/bin:/bin",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(ROOT),
-        "DB_NAME": "mysql" if store == "mariadb" else "postgres",
+        "DB_NAME": "mysql" if dialect == "mysql" else "postgres",
         "DB_USER": user,
         "DB_PASSWORD": password,
-        f"KATIB_{kind}_DB_HOST": host,
-        f"KATIB_{kind}_DB_PORT": port,
-        f"KATIB_{kind}_DB_DATABASE": name,
+        f"KATIB_{dialect.upper()}_DB_HOST": host,
+        f"KATIB_{dialect.upper()}_DB_PORT": port,
+        f"KATIB_{dialect.upper()}_DB_DATABASE": name,
     }
     command = (
         f"mount -o remount,ro,bind / && exec {sys.executable} -c {shlex.quote(PROGRAM)} --listen-address=127.0.0.1:0"

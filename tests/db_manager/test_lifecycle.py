@@ -48,6 +48,13 @@ def test_rows_are_there_after_another_start(db, open_channel, make_logs):
             assert [log.value for log in stub.get("t", timeout_s=60)] == ["0", "1"][: number + 1]
 
 
+def test_a_path_stands_for_itself(tmp_path, open_channel, make_logs):
+    db = tmp_path / "a?b=%20#c.db"
+    with DBManager(db) as server:
+        DBManagerStub(open_channel(server.address)).report("t", make_logs(0), timeout_s=60)
+    assert {path.name for path in tmp_path.iterdir()} == {db.name}
+
+
 def test_a_stopped_server_has_no_address(db):
     server = DBManager(f"sqlite:///{db}")
     with pytest.raises(KatibCallbacksError, match="does not run"):

@@ -205,7 +205,7 @@ def locked_table(database, url):
     """Hold the lock that an administrator's backup does, in a session of its own."""
     name = url.rpartition("/")[2]
     with ExitStack() as stack:
-        if database.name == "mariadb":
+        if database.dialect == "mysql":
             import pymysql  # noqa: PLC0415
 
             session = stack.enter_context(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from servers import STORES
+from servers import SERVERS, STORES
 
 from katib_callbacks import StoreError
 from katib_callbacks.db_manager import DBManager
@@ -20,7 +20,7 @@ ROW = (TIME, "loss", "1")
 
 # kubeflow/katib v0.19.0, pkg/db/v1beta1/mysql/init.go and postgres/init.go.
 KATIBS_TABLE = {
-    "mariadb": """CREATE TABLE IF NOT EXISTS observation_logs
+    "mysql": """CREATE TABLE IF NOT EXISTS observation_logs
         (trial_name VARCHAR(255) NOT NULL,
         id INT AUTO_INCREMENT PRIMARY KEY,
         time DATETIME(6),
@@ -38,13 +38,13 @@ COLUMNS = (
     "WHERE table_name = 'observation_logs' AND table_schema = {schema} ORDER BY ordinal_position"
 )
 OF_SERVER = {
-    "mariadb": COLUMNS.format(type="CONCAT(column_type, ' ', extra)", schema="DATABASE()"),
+    "mysql": COLUMNS.format(type="CONCAT(column_type, ' ', extra)", schema="DATABASE()"),
     "postgresql": COLUMNS.format(
         type="CONCAT(data_type, character_maximum_length, datetime_precision)", schema="current_schema()"
     ),
 }
 INDEXES = {
-    "mariadb": "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index), MAX(non_unique) FROM "
+    "mysql": "SELECT index_name, GROUP_CONCAT(column_name ORDER BY seq_in_index), MAX(non_unique) FROM "
     "information_schema.statistics WHERE table_schema = DATABASE() AND index_name <> 'PRIMARY' GROUP BY index_name",
     "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'observation_logs' "
     "AND indexname NOT LIKE '%_pkey'",
@@ -68,28 +68,28 @@ def ask(database):
 
 def test_the_table_is_katibs_and_the_index_is_added(database, ask):
     ours, katibs = database.create_database(), database.create_database()
-    ask(katibs, KATIBS_TABLE[database.name])
+    ask(katibs, KATIBS_TABLE[database.dialect])
     DBManager(ours).start().stop()
 
-    assert len(ask(ours, OF_SERVER[database.name])) == 5
-    assert ask(ours, OF_SERVER[database.name]) == ask(katibs, OF_SERVER[database.name])
-    ask(ours, KATIBS_TABLE[database.name])  # what Katib's manager does when it starts on ours
+    assert len(ask(ours, OF_SERVER[database.dialect])) == 5
+    assert ask(ours, OF_SERVER[database.dialect]) == ask(katibs, OF_SERVER[database.dialect])
+    ask(ours, KATIBS_TABLE[database.dialect])  # what Katib's manager does when it starts on ours
 
-    assert ask(katibs, INDEXES[database.name]) == []
+    assert ask(katibs, INDEXES[database.dialect]) == []
     DBManager(katibs).start().stop()
-    (index,) = ask(katibs, INDEXES[database.name])
-    assert ask(ours, INDEXES[database.name]) == [index]
+    (index,) = ask(katibs, INDEXES[database.dialect])
+    assert ask(ours, INDEXES[database.dialect]) == [index]
     assert index[0] == "idx_observation_logs_trial_time"
     assert "UNIQUE" not in str(index)
     assert index[2:] in {(), (1,)}
     assert "trial_name" in str(index[1])
     DBManager(katibs).start().stop()
-    assert ask(katibs, INDEXES[database.name]) == [index]
+    assert ask(katibs, INDEXES[database.dialect]) == [index]
 
 
 def test_what_katib_wrote_is_read_and_both_can_go_on(database, ask, open_raw):
     url = database.create_database()
-    ask(url, KATIBS_TABLE[database.name])
+    ask(url, KATIBS_TABLE[database.dialect])
     insert = "INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES "
     ask(
         url,
@@ -111,16 +111,16 @@ def test_with_skip_db_initialization_nothing_is_made(database, ask):
     url = database.create_database()
     with pytest.raises(StoreError, match="observation_logs"):
         DBManager(url, is_initialized=True).start()
-    ask(url, KATIBS_TABLE[database.name])
+    ask(url, KATIBS_TABLE[database.dialect])
     DBManager(url, is_initialized=True).start().stop()
-    assert ask(url, INDEXES[database.name]) == []
+    assert ask(url, INDEXES[database.dialect]) == []
 
 
 def test_without_a_right_to_make_the_index_it_is_said_and_the_manager_serves(database, ask, open_raw, caplog):
     url = database.create_database()
-    ask(url, KATIBS_TABLE[database.name])
+    ask(url, KATIBS_TABLE[database.dialect])
     name = url.rpartition("/")[2]
-    if database.name == "mariadb":
+    if database.dialect == "mysql":
         database.execute(f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'secret'")
         database.execute(f"GRANT SELECT, INSERT, DELETE, CREATE ON {name}.* TO {name}@'127.0.0.1'")
     else:
@@ -141,10 +141,10 @@ def test_without_a_right_to_make_the_index_it_is_said_and_the_manager_serves(dat
 
 
 def test_a_character_that_the_table_has_not_is_refused_and_other_calls_are_not(database, open_raw):
-    options = {"mariadb": "CHARACTER SET latin1", "postgresql": "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"}
-    url = database.create_database(options[database.name])
-    if database.name == "mariadb":
-        database.execute(KATIBS_TABLE["mariadb"], database=url.rpartition("/")[2])
+    options = {"mysql": "CHARACTER SET latin1", "postgresql": "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"}
+    url = database.create_database(options[database.dialect])
+    if database.dialect == "mysql":
+        database.execute(KATIBS_TABLE["mysql"], database=url.rpartition("/")[2])
     with DBManager(url) as db_manager, ThreadPoolExecutor(16) as threads:
         raw = open_raw(db_manager)
 
@@ -178,11 +178,13 @@ def test_every_session_commits_to_the_disk_and_its_waiting_is_bounded(database):
     try:
         for transaction in (store._database.writing, store._database.reading, store._database.checking):
             with transaction() as connection:
-                if database.name == "mariadb":
-                    assert connection.exec_driver_sql("SELECT @@autocommit, @@tx_isolation").one() == (
-                        0,
-                        "READ-COMMITTED",
+                if database.dialect == "mysql":
+                    assert connection.exec_driver_sql("SELECT @@autocommit").scalar() == 0
+                    # tx_isolation, or transaction_isolation
+                    levels = connection.exec_driver_sql(
+                        "SHOW SESSION VARIABLES WHERE variable_name RLIKE '^t.*_isolation$'"
                     )
+                    assert {level for _, level in levels} == {"READ-COMMITTED"}
                     assert "STRICT_ALL_TABLES" in connection.exec_driver_sql("SELECT @@sql_mode").scalar()
                     assert connection.exec_driver_sql("SELECT @@lock_wait_timeout").scalar() == 10
                 else:
@@ -195,7 +197,7 @@ def test_every_session_commits_to_the_disk_and_its_waiting_is_bounded(database):
 
 def test_a_server_that_may_lose_what_it_acknowledged_is_warned_of(database, caplog):
     url = database.create_database()
-    if database.name == "postgresql":
+    if database.dialect == "postgresql":
         database.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = off")
         store = ObservationLogStore(url, max_connections=4)
         with store._database.writing() as connection:
@@ -213,9 +215,9 @@ def test_a_server_that_may_lose_what_it_acknowledged_is_warned_of(database, capl
 
 def test_without_its_driver_the_extra_is_named(store):
     driver, url, extra = {
-        "mariadb": ("pymysql", "mysql://u:p@h/katib", "mysql"),
+        "mysql": ("pymysql", "mysql://u:p@h/katib", "mysql"),
         "postgresql": ("psycopg", "postgresql://u:p@h/katib", "postgres"),
-    }[store]
+    }[SERVERS[store].dialect]
     program = (
         f"import sys; sys.modules[{driver!r}] = None\n"
         f"from katib_callbacks.db_manager import DBManager; DBManager({url!r}).start()"

@@ -50,8 +50,9 @@ def test_katibs_documented_example(client):
     found = {one.name: one.value for one in best.parameter_assignments}
     (metric,) = best.observation.metrics
     assert float(metric.max) == float(metric.latest) == 4 * int(found["a"]) - float(found["b"]) ** 2
-    assert int(found["a"]) >= 18, "of twelve trials one is that good with a probability of 98 %"
     details = client.get_success_trial_details(name)
+    assert float(metric.latest) == max(float(one["metrics"][0].latest) for one in details)
+    assert len({one["metrics"][0].latest for one in details}) > 1
     assert len(details) == 12 == done.status.trials_succeeded
     assert set(details[0]) == {"name", "parameter_assignments", "metrics"}
     (log,) = client.get_trial_metrics(best.best_trial_name)

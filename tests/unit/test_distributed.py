@@ -72,6 +72,7 @@ def no_torch(monkeypatch):
         ),
         pytest.param({"RANK": "9" * 5_000, "PMI_RANK": "1"}, 1, "PMI_RANK", id="a rank that Python cannot read"),
         pytest.param({"TF_CONFIG": tf_config("worker", "x", "worker")}, 0, "default", id="an index that is no number"),
+        pytest.param({"TF_CONFIG": tf_config("worker", -1, "worker")}, 0, "default", id="a negative index"),
     ],
 )
 def test_the_launcher_is_read(environ, rank, source):

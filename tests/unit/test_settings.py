@@ -130,6 +130,7 @@ def test_seconds_come_from_the_argument_the_variable_or_the_default():
     assert settings.seconds("timeout_s", 5, "X", 480.0, runtime(X="7")) == 5.0
     assert settings.seconds("timeout_s", None, "X", 480.0, runtime(X="7.5")) == 7.5
     assert settings.seconds("timeout_s", None, "X", 480.0, runtime()) == 480.0
+    assert settings.seconds("timeout_s", 1e300, "X", 480.0, runtime()) == settings.LONGEST_S
 
 
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), "soon", True, [1]])

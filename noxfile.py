@@ -21,7 +21,7 @@ nox.options.default_venv_backend = "virtualenv"  # with pip: uv does not look wh
 IS_CI = bool(os.environ.get("CI"))
 
 TORCH = "torch==2.13.0"
-TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "rich"]
+TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "PyJWT", "rich"]
 FRAMEWORKS = ["lightning", "pytorch-lightning", "scikit-learn", "keras", "jax", "transformers", "accelerate"]
 
 TENSORFLOW = ["keras", "tensorflow", "tf_keras", "scikit-learn", "cloudpickle"]
@@ -283,8 +283,11 @@ def databases(session: nox.Session) -> None:
 
     ``TEST_STORES=mysql`` in the environment: on MySQL instead, with the ``mysqld`` that is on the PATH.
     """
+    _install_torch(session)  # for a Lightning trial that reports to it
     session.install(
-        ".[mysql,postgres,prometheus]", *TEST_TOOLS, "pyyaml", "grpcio-reflection", "grpcio-health-checking"
+        ".[mysql,postgres,prometheus,auth,lightning]",
+        *TEST_TOOLS,
+        *("pyyaml", "grpcio-reflection", "grpcio-health-checking", "scikit-learn"),
     )
     stores = os.environ.get("TEST_STORES", "mariadb,postgresql")
     session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": stores})
@@ -292,9 +295,10 @@ def databases(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Send a DB manager random and mutated requests. Arguments replace ``--seconds 60 --seed 1``."""
-    session.install(".[db-manager]", *TEST_TOOLS)
-    session.run("python", "tests/db_manager/fuzz.py", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
+    """Send a DB manager random and mutated requests, and tokens. Arguments replace ``--seconds 60 --seed 1``."""
+    session.install(".[auth]", *TEST_TOOLS)
+    for program in ("fuzz.py", "fuzz_authentication.py"):
+        session.run("python", f"tests/db_manager/{program}", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
 
 
 @nox.session

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from katib_callbacks.cli.log_format import configure_logging
 from katib_callbacks.cli.output import say
+from katib_callbacks.cli.trial_listener import add_trial_arguments, trial_listener
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
@@ -99,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
         action="store_true",
         help="store a batch that comes again a second time, as Katib's own manager does (default: once)",
     )
+    add_trial_arguments(parser)
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="(default: %(default)s)")
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="warning", help="(default: %(default)s)"
@@ -127,11 +129,14 @@ def run(arguments: argparse.Namespace) -> int:
         is_initialized=is_initialized(DEFAULT_RUNTIME),
         keep_duplicates=arguments.keep_duplicates,
         metrics_address=arguments.metrics_address,
+        trial_listener=trial_listener(arguments),
     )
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with db_manager:
             say(f"DB manager: listening on {db_manager.address}, database {db_manager.db_url}")
+            if db_manager.trial_address:
+                say(f"DB manager: listening for trials on {db_manager.trial_address}")
             if db_manager.metrics_address:
                 say(f"DB manager: metrics on http://{db_manager.metrics_address}/metrics")
             _logger.info("serving", extra={"address": db_manager.address, "database": db_manager.db_url})

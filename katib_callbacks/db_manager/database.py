@@ -8,7 +8,19 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Column, ColumnElement, Connection, Engine, NullPool, QueuePool, Result, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    NullPool,
+    QueuePool,
+    Result,
+    Table,
+    create_engine,
+    event,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from katib_callbacks.db_manager.table import TRIAL_TIME_INDEX, Row, Span
@@ -47,12 +59,13 @@ class Database(Protocol):
 
     url: URL
 
-    def create(self, *, is_initialized: bool, connect_timeout_s: float) -> None:
+    def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
         """Wait until the database answers, and make the table and its index.
 
         Args:
             is_initialized: Make neither: somebody else has.
             connect_timeout_s: How long to wait for a database server.
+            extra_tables: Tables of our own, to be made as well.
         """
 
     def reading(self) -> Any:
@@ -151,8 +164,8 @@ class DatabaseServer:
     def configure(self, connection: Any, _record: object) -> None:
         """Set up one new connection of the driver."""
 
-    def create(self, *, is_initialized: bool, connect_timeout_s: float) -> None:
-        """Wait until the database answers, and make the table and its index."""
+    def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
+        """Wait until the database answers, and make the tables and the index."""
         with self._connect(connect_timeout_s) as connection:
             self.warn_of_lost_writes(connection)
             if is_initialized:
@@ -160,6 +173,8 @@ class DatabaseServer:
             try:
                 self.lock(connection, ["initialization"], is_patient=True)
                 self.create_table(connection)
+                for table in extra_tables:
+                    table.create(connection, checkfirst=True)
                 try:
                     self.create_index(connection)
                 except SQLAlchemyError as error:  # no right to, or a row format without room: slow is better than not

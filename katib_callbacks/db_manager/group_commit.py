@@ -23,12 +23,13 @@ many small groups would each cost a sync and many changes of threads. Whoever re
 
 
 class Batch:
-    """The rows of one call, all of one trial, and what became of them."""
+    """The rows of one call, all of one trial, its caller's namespace where it has one, and what became of them."""
 
-    __slots__ = ("_pending", "error", "is_contended", "rows", "span", "trial_name")
+    __slots__ = ("_pending", "error", "is_contended", "namespace", "rows", "span", "trial_name")
 
-    def __init__(self, trial_name: str, rows: Sequence[Row]) -> None:
+    def __init__(self, trial_name: str, rows: Sequence[Row], namespace: str | None = None) -> None:
         self.trial_name = trial_name
+        self.namespace = namespace
         self.rows = rows
         self.span = Span(trial_name, min(row.time for row in rows), max(row.time for row in rows))
         self.error: BaseException | None = None

@@ -23,6 +23,13 @@ class Observer:
             rows: How many rows it brought or took along; 0 unless it is OK.
         """
 
+    def refusal(self, reason: str) -> None:
+        """Take note that the trial listener refused a call.
+
+        Args:
+            reason: One of a few words.
+        """
+
     def close(self) -> None:
         """Stop looking. May be called twice."""
 
@@ -56,6 +63,9 @@ class PrometheusObserver(Observer):
         self._rows = prometheus.Counter(
             "katib_db_manager_rows", "Rows of calls answered with OK.", ("method",), registry=registry
         )
+        self._refusals = prometheus.Counter(
+            "katib_db_manager_refusals", "Calls that the trial listener refused.", ("reason",), registry=registry
+        )
         self._seconds = prometheus.Histogram(
             "katib_db_manager_call_seconds",
             "Seconds from reading a call to answering it.",
@@ -82,6 +92,10 @@ class PrometheusObserver(Observer):
         self._seconds.labels(method).observe(elapsed_s)
         if rows:
             self._rows.labels(method).inc(rows)
+
+    def refusal(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.labels(reason).inc()
 
     def close(self) -> None:
         """Stop serving."""

@@ -13,18 +13,17 @@ import grpc
 from sqlalchemy import URL
 
 from katib_callbacks.db_manager.admission import Admission
+from katib_callbacks.db_manager.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.listening import bind, check_address
+from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.observer import Observer, make_observer
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store import ObservationLogStore
+from katib_callbacks.db_manager.trial_listener import Gate, TrialListener
+from katib_callbacks.db_manager.trial_server import TrialServer
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.wire import reflection
 from katib_callbacks.wire.forks import keep_core_up
-
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
-"""The most rows that Katib's own DB manager takes in a request (16,383), with names of 255 four-byte characters, come
-to 18 MB; gRPC's default of 4 MiB is below that. Without a limit one request could fill the memory."""
 
 MAX_CONNECTIONS = 10
 """Connections to the database: one writes, one checks, the others read. PostgreSQL has 100 for everybody, and Katib's
@@ -37,9 +36,6 @@ it waits, and its rows in memory."""
 MAX_THREADS = MAX_CALLS + 256
 """The others are for what never waits long, health checks and refusals, and for clients that send their request slowly:
 gRPC keeps a thread for each."""
-
-KEEPALIVE_S = 60
-"""How often a silent client is asked whether it still lives, lest its calls stay for hours."""
 
 STOP_GRACE_S = 20.0
 """How long calls in flight may take to finish at a stop: below the 30 s after which Kubernetes kills a pod."""
@@ -66,6 +62,7 @@ class DBManager:
         is_initialized: The table is there: make neither it nor the index.
         keep_duplicates: Store a batch that comes again a second time, as Katib's own manager does.
         metrics_address: ``host:port`` where Prometheus finds this server's own metrics; None for nowhere.
+        trial_listener: A second address, with TLS and authentication, for trials alone; None for none.
     """
 
     def __init__(
@@ -79,10 +76,13 @@ class DBManager:
         is_initialized: bool = False,
         keep_duplicates: bool = False,
         metrics_address: str | None = None,
+        trial_listener: TrialListener | None = None,
     ) -> None:
         self._listen_address = listen_address
         self._max_calls = max_calls
         self._metrics_address = metrics_address
+        self._trial_listener = trial_listener
+        self._max_connections = max_connections
         self._open_store = partial(
             ObservationLogStore,
             db,
@@ -90,6 +90,7 @@ class DBManager:
             is_initialized=is_initialized,
             connect_timeout_s=connect_timeout_s,
             keep_duplicates=keep_duplicates,
+            keeps_namespaces=trial_listener is not None,
         )
         self._lock = threading.Lock()
         self._running: _Running | None = None
@@ -98,6 +99,12 @@ class DBManager:
     def address(self) -> str:
         """Where the running server listens, such as ``127.0.0.1:43211``."""
         return self._started().address
+
+    @property
+    def trial_address(self) -> str | None:
+        """Where the running server listens for trials; None for nowhere."""
+        trials = self._started().trials
+        return None if trials is None else trials.address
 
     @property
     def db_url(self) -> str:
@@ -116,7 +123,8 @@ class DBManager:
             Itself.
 
         Raises:
-            ConfigurationError: The URL or the address cannot be right, or the address is in use.
+            ConfigurationError: The URL, an address or a file cannot be right, or an address is in use.
+            MissingDependencyError: What the trial listener needs is not installed.
             StoreError: The database cannot be opened.
         """
         with self._lock:
@@ -137,7 +145,11 @@ class DBManager:
             running, self._running = self._running, None
             if running is not None:
                 running.health.stop()
-                running.server.stop(grace_s).wait()
+                stopped = [running.server.stop(grace_s)]
+                if running.trials is not None:
+                    stopped.append(running.trials.server.stop(grace_s))
+                for event in stopped:
+                    event.wait()
                 running.close()
 
     def __enter__(self) -> "DBManager":  # noqa: PYI034  typing.Self came with Python 3.11
@@ -158,6 +170,9 @@ class DBManager:
         check_address(self._listen_address)  # before the store is opened: an address in use leaves no new file behind
         keep_core_up()
         with ExitStack() as undo:
+            gate = None if self._trial_listener is None else Gate(self._trial_listener)
+            if gate is not None:
+                undo.callback(gate.close)
             store = self._open_store()
             undo.callback(store.close)
             monitor = HealthMonitor(store.check)
@@ -168,17 +183,7 @@ class DBManager:
                 max_workers=self._max_calls + MAX_THREADS - MAX_CALLS, thread_name_prefix="katib-callbacks-db-manager"
             )
             undo.callback(workers.shutdown)
-            server = grpc.server(
-                workers,
-                options=(
-                    (
-                        "grpc.so_reuseport",
-                        0,
-                    ),  # otherwise a second server on the port would silently take half the calls
-                    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-                    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1_000),
-                ),
-            )
+            server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, Admission(self._max_calls), observer)
             server.add_generic_rpc_handlers(
@@ -189,14 +194,20 @@ class DBManager:
                 )
             )
             address = bind(server, self._listen_address)
+            trials = None
+            if gate is not None:
+                servicer = Servicer(store, Admission(gate.listener.max_calls), observer)
+                reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
+                trials = undo.enter_context(TrialServer(gate, servicer, health, observer, max_reads=reads))
             server.start()
-            return _Running(address, server, store, health, observer, undo.pop_all().close)
+            return _Running(address, server, trials, store, health, observer, undo.pop_all().close)
 
 
 @dataclass(frozen=True)
 class _Running:
     address: str
     server: grpc.Server
+    trials: TrialServer | None
     store: ObservationLogStore
     health: Health
     observer: Observer

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -11,7 +10,7 @@ import grpc
 from katib_callbacks.db_manager.admission import Admission
 from katib_callbacks.db_manager.observer import Observer
 from katib_callbacks.db_manager.store import ObservationLogStore
-from katib_callbacks.db_manager.store_errors import BusyError, RefusedError, TooLargeError
+from katib_callbacks.db_manager.store_errors import BusyError, ForeignTrialError, RefusedError, TooLargeError
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages
@@ -45,45 +44,64 @@ class Servicer(DBManagerServicer):
 
     def ReportObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
         """Store the rows, all or none; what was there already is not stored again."""
-        return self._answer("ReportObservationLog", self._report, request, context)
+        return self.answer("ReportObservationLog", request, context)
 
     def GetObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
         """Answer a trial's rows by time."""
-        return self._answer("GetObservationLog", self._get, request, context)
+        return self.answer("GetObservationLog", request, context)
 
     def DeleteObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
         """Delete a trial's rows."""
-        return self._answer("DeleteObservationLog", self._delete, request, context)
+        return self.answer("DeleteObservationLog", request, context)
 
-    def _report(self, request: Any) -> tuple[Any, int]:
+    def _report(self, request: Any, namespace: str | None) -> tuple[Any, int]:
         rows = report_rows(request)
-        self._store.insert(check_trial_name(request), rows)
+        self._store.insert(check_trial_name(request), rows, namespace=namespace)
         return messages.ReportObservationLogReply(), len(rows)
 
-    def _get(self, request: Any) -> tuple[Any, int]:
+    def _get(self, request: Any, namespace: str | None) -> tuple[Any, int]:
         trial_name = check_trial_name(request)
         metric_name, start, end = filters(request)
+        stored = self._store.select(trial_name, metric_name=metric_name, start=start, end=end, namespace=namespace)
         logs = [
             messages.MetricLog(
                 time_stamp=format_as_go(log.timestamp), metric=messages.Metric(name=log.name, value=log.value)
             )
-            for log in self._store.select(trial_name, metric_name=metric_name, start=start, end=end)
+            for log in stored
         ]
         return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs)), len(logs)
 
-    def _delete(self, request: Any) -> tuple[Any, int]:
+    def _delete(self, request: Any, _namespace: str | None) -> tuple[Any, int]:
         self._store.delete(check_trial_name(request))
         return messages.DeleteObservationLogReply(), 0
 
-    def _answer(
-        self, method: str, handle: Callable[[Any], tuple[Any, int]], request: Any, context: grpc.ServicerContext
-    ) -> Any:
-        """Call ``handle`` and map what it raises to a status: nothing that a request does may end the server."""
+    def answer(self, method: str, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
+        """Do what a call asks and map what goes wrong to a status: nothing that a request does may end the server.
+
+        Args:
+            method: Its name, without the service's.
+            request: Its message.
+            context: Its context.
+            namespace: The caller's; None where the trial may be anybody's.
+
+        Returns:
+            The reply.
+
+        Raises:
+            ForeignTrialError: The trial belongs to another namespace: the listener's to answer.
+        """
+        handle: Any = {
+            "ReportObservationLog": self._report,
+            "GetObservationLog": self._get,
+            "DeleteObservationLog": self._delete,
+        }[method]
         start_s = time.monotonic()
         try:
             with self._admission.enter():
                 is_awaited = context.is_active()  # it may have waited for a thread until its client gave up
-                reply, rows = handle(request) if is_awaited else (None, 0)
+                reply, rows = handle(request, namespace) if is_awaited else (None, 0)
+        except ForeignTrialError:
+            raise
         except (InvalidRequestError, StoreError) as error:
             code, details = next(status for kind, status in _STATUSES if isinstance(error, kind)), str(error)
         except Exception as error:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Engine,
     QueuePool,
     Result,
+    Table,
     create_engine,
     event,
 )
@@ -77,7 +78,13 @@ class SQLiteDatabase:
         event.listen(self.engine, "begin", self._begin)
         self._writer = self.engine.execution_options(**{_WRITES: True})
 
-    def create(self, *, is_initialized: bool, connect_timeout_s: float) -> None:  # noqa: ARG002  nobody to wait for
+    def create(
+        self,
+        *,
+        is_initialized: bool,
+        connect_timeout_s: float,  # noqa: ARG002  nobody to wait for
+        extra_tables: Sequence[Table] = (),
+    ) -> None:
         """Make the file, the table and its index.
 
         While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
@@ -97,6 +104,8 @@ class SQLiteDatabase:
             # In the transaction of the one writer: a second process that starts on the same file finds them made.
             with self.writing() as connection:
                 METADATA.create_all(connection)
+                for table in extra_tables:
+                    table.create(connection, checkfirst=True)
                 TRIAL_TIME.create(connection, checkfirst=True)  # for a table that another program has made
         self._file_id = self._identify()
 

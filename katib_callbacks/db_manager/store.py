@@ -10,16 +10,17 @@ from datetime import datetime, timezone
 from os import PathLike, fspath
 from typing import TypeVar
 
-from sqlalchemy import URL, delete, make_url, select
+from sqlalchemy import URL, delete, inspect, make_url, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from katib_callbacks.db_manager.database import Database, told_by
 from katib_callbacks.db_manager.group_commit import Batch, GroupCommit, missing_rows
 from katib_callbacks.db_manager.mysql import MySQLDatabase
+from katib_callbacks.db_manager.namespaces import TRIAL_NAMESPACES, admit, check_owner, is_not_foreign, release
 from katib_callbacks.db_manager.postgresql import PostgreSQLDatabase
 from katib_callbacks.db_manager.sqlite import SQLiteDatabase
-from katib_callbacks.db_manager.store_errors import BusyError, RefusedError, TooLargeError
+from katib_callbacks.db_manager.store_errors import BusyError, ForeignTrialError, RefusedError, TooLargeError
 from katib_callbacks.db_manager.table import OBSERVATION_LOGS, naive_utc, to_rows
 from katib_callbacks.errors import ConfigurationError, StoreError
 from katib_callbacks.metrics import StoredMetricLog
@@ -55,6 +56,7 @@ class ObservationLogStore:
         is_initialized: The table is there, and neither it nor the index is to be made.
         connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
         keep_duplicates: Store a batch that comes a second time again, as Katib's own manager does.
+        keeps_namespaces: Keep the table of whose trials are, too; ``namespace`` may then be given below.
 
     Raises:
         ConfigurationError: The URL is none, or names a database that is not known.
@@ -70,6 +72,7 @@ class ObservationLogStore:
         is_initialized: bool = False,
         connect_timeout_s: float = 0.0,
         keep_duplicates: bool = False,
+        keeps_namespaces: bool = False,
     ) -> None:
         parsed = _parse_url(url)
         try:
@@ -84,38 +87,58 @@ class ObservationLogStore:
         self.url = _printable(self._database.url)
         """The URL with an absolute path and without password or options: for messages."""
         self._keep_duplicates = keep_duplicates
+        self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
         self._writer: GroupCommit | None = None
         try:
             with self._mapped_errors("open"):
-                self._database.create(is_initialized=is_initialized, connect_timeout_s=connect_timeout_s)
+                self._database.create(
+                    is_initialized=is_initialized,
+                    connect_timeout_s=connect_timeout_s,
+                    extra_tables=self._tables[1:],
+                )
+                self._releases_namespaces = keeps_namespaces or self._has_namespaces()  # of another manager
             self.check()
             self._writer = GroupCommit(self._write_group, refusals=(RefusedError,))
         except BaseException:
             self.close()
             raise
 
-    def insert(self, trial_name: str, logs: Sequence[StoredMetricLog]) -> None:
+    def insert(self, trial_name: str, logs: Sequence[StoredMetricLog], *, namespace: str | None = None) -> None:
         """Store the rows, all or none; returns when they are on disk.
 
         A batch that comes a second time, whole or in part, is stored once: of equal rows as many are added as the batch
         has more than the table. Two managers on one database keep that up together, but for Katib's own.
 
+        Args:
+            trial_name: Which trial.
+            logs: Its rows.
+            namespace: The caller's; a trial that is nobody's becomes its own. None where any caller may write.
+
         Raises:
             BusyError: They were not stored; there was no room or no turn.
+            ForeignTrialError: They were not stored; the trial belongs to another namespace.
             RefusedError: They were not stored, and never will be.
             StoreError: The database did not say that they are stored.
         """
         if self._writer is None:
             raise StoreError(f"{self.url}: the store is not open")
-        batch = Batch(trial_name, to_rows(trial_name, logs))
+        batch = Batch(trial_name, to_rows(trial_name, logs), namespace)
         self._writer.submit(batch)
         batch.wait()
         if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
             with self._mapped_errors("write to"):
                 self._try_twice(lambda: self._write([batch], is_patient=True))
+                if isinstance(batch.error, ForeignTrialError):
+                    raise batch.error
 
     def select(
-        self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None
+        self,
+        trial_name: str,
+        *,
+        metric_name: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        namespace: str | None = None,
     ) -> list[StoredMetricLog]:
         """Return a trial's rows by time, those of one time in the order of their arrival.
 
@@ -124,9 +147,11 @@ class ObservationLogStore:
             metric_name: Only this metric, by its exact name; empty for all.
             start: Only rows at or after this time.
             end: Only rows at or before this time.
+            namespace: The caller's; None where any caller may read.
 
         Raises:
             BusyError: Too many others are reading.
+            ForeignTrialError: The trial belongs to another namespace.
             TooLargeError: There are more rows than one reply may have.
             StoreError: The database did not answer.
         """
@@ -146,10 +171,14 @@ class ObservationLogStore:
             query = query.where(column.time >= naive_utc(start))
         if end is not None:
             query = query.where(column.time <= naive_utc(end))
+        if namespace is not None:  # besides the check below: it may change hands between two statements
+            query = query.where(is_not_foreign(trial_name, namespace))
 
         def read() -> list[StoredMetricLog]:
             logs, size = [], 0
             with self._database.reading() as connection:
+                if namespace is not None:
+                    check_owner(connection, trial_name, namespace)
                 result = connection.execute(query)
                 for name, value, time in result:
                     logs.append(StoredMetricLog(name, value, time.replace(tzinfo=timezone.utc)))
@@ -165,7 +194,7 @@ class ObservationLogStore:
             return self._try_twice(read)
 
     def delete(self, trial_name: str) -> None:
-        """Delete all rows of a trial.
+        """Delete all rows of a trial, and forget whose it is.
 
         Raises:
             BusyError: Nothing was deleted; there was no room or no turn.
@@ -177,12 +206,14 @@ class ObservationLogStore:
             with self._database.writing(is_patient=True) as connection:
                 self._database.lock(connection, [trial_name], is_patient=True)
                 connection.execute(query)
+                if self._releases_namespaces:
+                    release(connection, trial_name)
 
         with self._mapped_errors("write to"):
             self._try_twice(write)
 
     def check(self) -> None:
-        """Read from the table, every column of it. For one caller at a time; waits for none of the others.
+        """Read from each table, every column of it. For one caller at a time; waits for none of the others.
 
         Raises:
             StoreError: The database did not answer, or its table is another.
@@ -190,7 +221,8 @@ class ObservationLogStore:
 
         def read() -> None:
             with self._database.checking() as connection:
-                connection.execute(select(OBSERVATION_LOGS).limit(1)).all()
+                for table in self._tables:
+                    connection.execute(select(table).limit(1)).all()
 
         with self._mapped_errors("read"):
             self._try_twice(read)
@@ -209,7 +241,7 @@ class ObservationLogStore:
         """Write batches in one transaction, but for those whose trial another manager is writing."""
         with self._database.writing(is_patient=is_patient) as connection:
             contended = self._database.lock(connection, {batch.trial_name for batch in batches}, is_patient=is_patient)
-            free = [batch for batch in batches if batch.trial_name not in contended]
+            free = admit(connection, [batch for batch in batches if batch.trial_name not in contended])
             if self._keep_duplicates:
                 rows = [row for batch in free for row in batch.rows]
             else:
@@ -219,6 +251,10 @@ class ObservationLogStore:
                 self._database.insert(connection, rows)
         for batch in batches:
             batch.is_contended = batch.trial_name in contended
+
+    def _has_namespaces(self) -> bool:
+        with self._database.checking() as connection:
+            return bool(inspect(connection).has_table(TRIAL_NAMESPACES.name))
 
     def _try_twice(self, action: Callable[[], T]) -> T:
         """Do something that may be repeated again at once if its connection died: the next one may be good."""

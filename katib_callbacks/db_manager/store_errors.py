@@ -11,5 +11,9 @@ class RefusedError(StoreError):
     """The database refuses these texts for good, as one with few characters does. INVALID_ARGUMENT."""
 
 
+class ForeignTrialError(StoreError):
+    """The trial belongs to another namespace than the caller's. PERMISSION_DENIED, on the trial listener alone."""
+
+
 class TooLargeError(StoreError):
     """The reply would be larger than a limit of this server. RESOURCE_EXHAUSTED, and trying again does not help."""

@@ -48,6 +48,7 @@ RULES = (
     # gRPC's own words for a connection that never came about, then Envoy's for a mesh in between.
     Rule("UNAVAILABLE", r"failed to connect|errors? resolving|dns resolution failed|name resolution", Fate.NOT_WRITTEN),
     Rule("UNAVAILABLE", r"no healthy upstream|reset reason: (remote )?connection failure", Fate.NOT_WRITTEN),
+    Rule("UNAVAILABLE", r"credential could not be judged", Fate.NOT_WRITTEN),  # db_manager/trial_servicer.py
     Rule("UNAVAILABLE", r"", Fate.UNCLEAR),
     Rule("RESOURCE_EXHAUSTED", r"larger than max", Fate.REFUSED),
     Rule("RESOURCE_EXHAUSTED", r"", Fate.NOT_WRITTEN),

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from servers import SERVERS, STORES, DatabaseServer
+from trials import Trials, hashed, new_token
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.metrics import MetricLog
@@ -21,7 +22,7 @@ from katib_callbacks.wire.client import DBManagerStub
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 TIMEOUT_S = 60.0
 
-collect_ignore = ["test_outages.py", "test_schema.py"] if STORES == ["sqlite"] else []
+collect_ignore = ["test_outages.py", "test_schema.py", "test_whole_path.py"] if STORES == ["sqlite"] else []
 """What is about database servers alone."""
 
 _REPLIES = {
@@ -160,6 +161,31 @@ def raw(server: DBManager, open_channel: Callable[[str], grpc.Channel]) -> RawCl
 @pytest.fixture
 def open_raw(open_channel: Callable[[str], grpc.Channel]) -> Callable[[DBManager], RawClient]:
     return lambda db_manager: RawClient(open_channel(db_manager.address))
+
+
+@pytest.fixture
+def stub_of(open_channel: Callable[[str], grpc.Channel]) -> Callable[[DBManager], DBManagerStub]:
+    return lambda db_manager: DBManagerStub(open_channel(db_manager.address))
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> Iterator[Trials]:
+    """Files of a trial listener, and connections to it."""
+    with Trials(tmp_path) as trials:
+        yield trials
+
+
+@pytest.fixture
+def token() -> str:
+    return new_token()
+
+
+@pytest.fixture
+def token_server(trials: Trials, token: str, database_url: str) -> Iterator[DBManager]:
+    """A DB manager that lets ``token`` report for trial-a of the namespace team-a."""
+    trials.write_tokens(hashed("team-a", token, "trial-a", namespace="team-a"))
+    with DBManager(database_url, trial_listener=trials.listener()) as server:
+        yield server
 
 
 @pytest.fixture

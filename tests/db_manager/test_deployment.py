@@ -48,7 +48,7 @@ def test_the_container_file_makes_katibs_command_for_katibs_user():
     assert "\nUSER 1000\n" in DOCKERFILE
     assert "\nRUN ln -s venv/bin/katib-db-manager katib-db-manager\n" in DOCKERFILE
     assert "\nRUN ln -s /app/venv/bin/katib-health-probe /bin/grpc_health_probe\n" in DOCKERFILE
-    assert '".[mysql,postgres,prometheus]"' in DOCKERFILE
+    assert '".[mysql,postgres,prometheus,auth]"' in DOCKERFILE
     for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
         for name in copied.split():
             assert (ROOT / name).exists()

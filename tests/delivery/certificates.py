@@ -1,5 +1,6 @@
 """Certificates for a test, good and bad."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -24,10 +25,14 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, host: str = "localhost", *, valid_for: timedelta = timedelta(days=5)) -> Pair:
+    def issue(self, *hosts: str, uris: Iterable[str] = (), valid_for: timedelta = timedelta(days=5)) -> Pair:
+        """Return a key and its certificate for names, ``localhost`` where none is given."""
+        if not hosts and not uris:
+            hosts = ("localhost",)
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(host), self._name, key, valid_for)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        builder = _builder(_name((*hosts, "somebody")[0]), self._name, key, valid_for)
+        names = [*map(x509.DNSName, hosts), *map(x509.UniformResourceIdentifier, uris)]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Pair(pem(key), certificate.public_bytes(serialization.Encoding.PEM))
 

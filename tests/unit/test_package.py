@@ -43,7 +43,7 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
     "sinks": {"grpc"},
-    "db_manager": {"grpc", "sqlalchemy", "prometheus_client"},
+    "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "grpc", "optuna", "yaml"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},

@@ -1,0 +1,121 @@
+"""Which trial a client's certificate is for: by a template of the names in it.
+
+TLS has proved that the certificate's authority is one of the listener's and that the caller has the key. What is left
+is what it says: its names, and whether its time is over, which TLS asks at the beginning of a connection alone.
+"""
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime, timezone
+from threading import Lock
+from typing import Any
+
+from katib_callbacks.db_manager.authentication.identity import Grant, RefusedError
+from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+
+MAX_REMEMBERED = 1_024
+"""Certificates, so that one is read once and not for each call."""
+
+_NAMESPACE = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"  # a DNS label
+_TRIAL = "[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # what Kubernetes names objects by, RFC 1123
+_NAMESPACE_CHARACTERS = re.compile("[-a-z0-9]*", re.ASCII)
+
+
+class CertificateNames:
+    """Judges certificates by a template. Thread-safe.
+
+    Args:
+        template: What a whole name looks like: a URI such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}``,
+            or a DNS name such as ``{trial}.{namespace}.katib-trial``. ``{namespace}`` may be left out.
+        now: The wall clock.
+
+    Raises:
+        ConfigurationError: The template has no ``{trial}``, or could be read in two ways.
+        MissingDependencyError: cryptography is not installed.
+    """
+
+    def __init__(self, template: str, now: Callable[[], datetime] | None = None) -> None:
+        try:
+            from cryptography import x509  # noqa: PLC0415  an extra of its own
+        except ImportError as error:
+            raise MissingDependencyError(
+                'names of certificates need cryptography: pip install "katib-callbacks[auth]"'
+            ) from error
+        self._x509: Any = x509
+        self._is_uri = "://" in template
+        self._pattern = _compile(template)
+        self._now = now or _utc_now
+        self._lock = Lock()
+        self._known: OrderedDict[bytes, tuple[datetime, Grant | None]] = OrderedDict()
+
+    def authenticate(self, pem: bytes) -> Grant:
+        """Return what a certificate grants that TLS has accepted.
+
+        Raises:
+            RefusedError: Its time is over, or its names are not of the template, or of several trials.
+        """
+        digest = hashlib.sha256(pem).digest()
+        with self._lock:
+            known = self._known.get(digest)
+        if known is None:
+            known = self._read(pem)
+            with self._lock:
+                self._known[digest] = known
+                if len(self._known) > MAX_REMEMBERED:
+                    self._known.popitem(last=False)
+        end, grant = known
+        if self._now() >= end:
+            raise RefusedError(f"the client's certificate has expired on {end:%Y-%m-%d}")
+        if grant is None:
+            raise RefusedError("no name in the client's certificate, or more than one, is that of a trial")
+        return grant
+
+    def _read(self, pem: bytes) -> tuple[datetime, Grant | None]:
+        certificate = self._x509.load_pem_x509_certificate(pem)
+        try:
+            names = certificate.extensions.get_extension_for_class(self._x509.SubjectAlternativeName).value
+        except self._x509.ExtensionNotFound:
+            texts = []
+        else:
+            kind = self._x509.UniformResourceIdentifier if self._is_uri else self._x509.DNSName
+            texts = names.get_values_for_type(kind)
+        matches = {match.group(): match for text in texts if (match := self._pattern.fullmatch(text))}
+        grant = None
+        if len(matches) == 1:
+            ((text, match),) = matches.items()
+            grant = Grant(text, trial_names=frozenset([match["trial"]]), namespace=match.groupdict().get("namespace"))
+        return _not_after(certificate), grant
+
+
+def _not_after(certificate: Any) -> datetime:
+    if hasattr(certificate, "not_valid_after_utc"):
+        end: datetime = certificate.not_valid_after_utc
+        return end
+    naive: datetime = certificate.not_valid_after  # cryptography below 42
+    return naive.replace(tzinfo=timezone.utc)
+
+
+def _compile(template: str) -> re.Pattern[str]:
+    """Return the pattern of the names that a template means."""
+    pieces = re.split(r"\{(trial|namespace)\}", template)
+    texts, fields = pieces[::2], pieces[1::2]
+    if fields.count("trial") != 1 or fields.count("namespace") > 1 or any(set("{}") & set(text) for text in texts):
+        raise ConfigurationError(
+            f"certificate name {template!r} must have {{trial}} once and may have {{namespace}} once, such as "
+            "{trial}.{namespace}.katib-trial"
+        )
+    if len(fields) > 1 and _NAMESPACE_CHARACTERS.fullmatch(texts[1]):
+        raise ConfigurationError(
+            f"certificate name {template!r}: between {{trial}} and {{namespace}} must stand what no namespace has, "
+            "such as . or /"
+        )
+    pattern = re.escape(texts[0])
+    for field, text in zip(fields, texts[1:], strict=True):
+        pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else _NAMESPACE}){re.escape(text)}"
+    return re.compile(pattern, re.ASCII)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,61 @@
+"""What every way to authenticate answers: a grant, or why there is none."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+
+class RefusedError(Exception):
+    """A credential is not accepted.
+
+    Its text is one sentence for the audit line, without the credential or any part of it: the caller is told less.
+    """
+
+
+class IssuerUnavailableError(RefusedError):
+    """A credential could not be judged now. Answered UNAVAILABLE, so that clients try again."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Who a caller is, and which trials it may report for.
+
+    Names and patterns are kept apart: what a caller could choose itself, as a Kubernetes token's audience, is a name,
+    so that a trial called ``*`` opens nothing but itself.
+
+    Args:
+        caller: Who it is, for audit lines: ``system:serviceaccount:team-a:default``, a token's name, a certificate's.
+        trial_names: Trials by their exact names.
+        trial_patterns: Trials by ``fnmatch`` patterns (``*``, ``?``, ``[ab]``), case counting, of the whole name. For
+            what an operator wrote alone.
+        namespace: Where the caller lives; None if the credential does not say.
+    """
+
+    caller: str
+    trial_names: frozenset[str] = frozenset()
+    trial_patterns: tuple[str, ...] = ()
+    namespace: str | None = None
+
+    def covers(self, trial_name: str) -> bool:
+        """Say whether the caller may report for a trial of this name."""
+        return trial_name in self.trial_names or any(
+            fnmatchcase(trial_name, pattern) for pattern in self.trial_patterns
+        )
+
+
+class TokenAuthenticator(Protocol):
+    """Judges bearer tokens. Every method may be called by several threads."""
+
+    def authenticate(self, token: str) -> Grant:
+        """Return what a token grants. Never blocks for long.
+
+        Args:
+            token: What stands behind ``Bearer``, as the caller sent it: printable ASCII, below 16 KiB.
+
+        Raises:
+            RefusedError: It grants nothing.
+            IssuerUnavailableError: Nobody can tell now.
+        """
+
+    def close(self) -> None:
+        """Give up what it holds, threads and connections. May be called twice."""

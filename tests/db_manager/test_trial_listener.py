@@ -3,12 +3,8 @@
 import logging
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import grpc
@@ -17,7 +13,7 @@ from trials import ROW, TEMPLATE, URI_TEMPLATE, Authority, hashed, new_token, re
 
 from katib_callbacks import ConfigurationError, KatibReporter, RejectedError, UnavailableError
 from katib_callbacks.cli.db_manager import main
-from katib_callbacks.db_manager import DBManager, TrialListener
+from katib_callbacks.db_manager import DBManager, TrialListener, trial_servicer
 from katib_callbacks.db_manager.authentication import RefusedError
 from katib_callbacks.db_manager.authentication.certificates import CertificateNames
 from katib_callbacks.settings import Runtime
@@ -453,28 +449,30 @@ def test_stop_ends_both_listeners_and_start_begins_anew(trials, token, db):
         assert refusal(client.report, "trial")[0] == "UNAVAILABLE"
 
 
-def is_answered(call, *arguments):
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        return error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED
-    return True
-
-
-def test_trials_that_wait_leave_katib_its_places(trials, token, db, open_raw):
+def test_trials_that_are_worked_on_leave_katib_its_places(trials, token, db, open_raw):
     trials.write_tokens(hashed("a", token, "*"))
-    with DBManager(f"sqlite:///{db}", trial_listener=trials.listener(max_calls=2)) as server:
-        client = trials.client(server, token)
-        with closing(sqlite3.connect(db, isolation_level=None)) as other, ThreadPoolExecutor(3) as threads:
-            other.execute("BEGIN IMMEDIATE")
-            calls = [threads.submit(client.report, f"t{number}") for number in range(2)]
-            give_up_at = time.monotonic() + 60
-            while is_answered(client.get, "t"):
-                assert time.monotonic() < give_up_at
-            assert open_raw(server).get("t") == []
-            other.execute("COMMIT")
-            for call in calls:
-                call.result(timeout=60)
+    with DBManager(f"sqlite:///{db}", max_calls=2, trial_listener=trials.listener(max_calls=2)) as server:
+        client, raw = trials.client(server, token), open_raw(server)
+        admission = server._running.trials.service._servicer._admission
+        with admission.enter(), admission.enter():
+            assert refusal(client.get, "t") == ("RESOURCE_EXHAUSTED", "2 calls are being worked on; try again")
+            raw.report("t", ROW)
+            assert raw.get("t") == [ROW]
+        assert client.get("t") == [ROW]
+
+
+def test_trials_that_read_leave_katib_connections_to_read_by(trials, token_server, token, open_raw, monkeypatch):
+    monkeypatch.setattr(trial_servicer, "POOL_TIMEOUT_S", 0.1)
+    client, reads = trials.client(token_server, token), token_server._running.trials.service._reads
+    client.report("trial-a")
+    for _ in range(4):  # half of the eight that read
+        assert reads.acquire(timeout=0)
+    assert not reads.acquire(blocking=False)
+    details = "too many trials are reading; try again"
+    assert refusal(client.get, "trial-a") == ("RESOURCE_EXHAUSTED", details)
+    assert open_raw(token_server).get("trial-a") == [ROW]
+    reads.release()
+    assert client.get("trial-a") == [ROW]
 
 
 @pytest.mark.logs_error("could not be judged in a way")

@@ -1,12 +1,15 @@
 """Keys, certificates, authorities and tokens are replaced under load: no rightful call fails, and the old ones end."""
 
+import socket
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography import x509
 from trials import Authority, hashed, new_token, refusal
 
 from katib_callbacks import KatibReporter
@@ -113,10 +116,6 @@ def test_the_servers_certificate_and_key_are_replaced_one_after_the_other(
 
 def shown_names(server):
     """Return the names of the certificate that a new connection is shown."""
-    import ssl  # noqa: PLC0415  one test's
-
-    from cryptography import x509  # noqa: PLC0415  as above
-
     host, _, port = server.trial_address.rpartition(":")
     certificate = x509.load_pem_x509_certificate(ssl.get_server_certificate((host, int(port))).encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -163,6 +162,42 @@ def test_the_clients_authority_and_their_certificates_are_replaced(trials, db, s
             assert refusal(trials.client(server, pair=old).report, "trial")[0] == "UNAVAILABLE"
             wait_until_refused(open_connection(kept), "UNAVAILABLE")
             authority = new_authority
+
+
+def test_a_session_of_an_authority_that_was_replaced_is_not_resumed(trials, db):
+    """A resumed session is not asked for its certificate again."""
+    files = trials.write_client(trials.client_authority.issue(NAME))
+    context = ssl.create_default_context(cafile=trials.path("ca.pem"))
+    context.load_cert_chain(files["tls_cert"], files["tls_key"])
+    context.set_alpn_protocols(["h2"])
+    with DBManager(f"sqlite:///{db}", trial_listener=trials.certificate_listener()) as server:
+        host, _, port = server.trial_address.rpartition(":")
+
+        def connect(session):
+            """Return whether a session was resumed, what the server said first, and the session for the next time."""
+            with (
+                socket.create_connection((host, int(port))) as plain,
+                context.wrap_socket(plain, server_hostname=host, session=session) as encrypted,
+            ):
+                return encrypted.session_reused, encrypted.recv(100), encrypted.session
+
+        _, first, session = connect(None)
+        is_resumed, second, session = connect(session)
+        assert is_resumed
+        assert first
+        assert second
+        trials.write("clients.pem", Authority("new").certificate)
+        is_resumed, third, _ = connect(session)
+        assert (is_resumed, third) == (False, b"")
+
+
+def test_a_certificate_that_expires_on_an_open_connection_is_refused(trials, db, open_raw):
+    pair = trials.client_authority.issue(NAME, valid_for=timedelta(seconds=6))
+    with DBManager(f"sqlite:///{db}", trial_listener=trials.certificate_listener()) as server:
+        client = trials.client(server, pair=pair)
+        client.report("trial")
+        wait_until_refused(open_connection(client), "UNAUTHENTICATED")
+        assert ("2026-01-31T12:00:00.5Z", "loss", "1") in open_raw(server).get("trial")
 
 
 def test_a_connection_is_replaced_without_a_call_that_fails(trials, token, db, short_connections):

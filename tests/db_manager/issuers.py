@@ -266,10 +266,12 @@ def server_error(handler: _Handler) -> None:
 
 
 def huge(handler: _Handler) -> None:
-    handler.reply(200, b'{"keys": [' + b" " * 1_000_000 + b"]}")
+    """Send a right document, and blanks after it; without its length, so that a part of it looks whole."""
+    document = json.dumps(handler.server.issuer.document(handler.path)).encode()
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n" + document + b" " * 1_000_000)
 
 
-def huge_without_length(handler: _Handler) -> None:
+def endless(handler: _Handler) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n{")
     while not handler.server.issuer.released.is_set():
         handler.wfile.write(b" " * 65_536)

@@ -432,7 +432,7 @@ BAD_BEHAVIOURS = [
     issuers.reset,
     issuers.server_error,
     issuers.huge,
-    issuers.huge_without_length,
+    issuers.endless,
     issuers.cut_short,
     issuers.redirect,
     issuers.no_json,

@@ -1,10 +1,11 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
+import itertools
 import logging
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -18,8 +19,9 @@ from katib_callbacks.metrics import MetricLog, check_name, format_value, to_numb
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
 from katib_callbacks.sinks._endpoint import resolve_endpoint
+from katib_callbacks.sinks._names import label_of
 from katib_callbacks.sinks._previous import has_begun, mark_begun
-from katib_callbacks.sinks._registry import KATIB, SinkOptions, make_sink, resolve_sinks
+from katib_callbacks.sinks._registry import KATIB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -110,7 +112,7 @@ class KatibReporter:
             "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
         )
         self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
-        self._options = SinkOptions(
+        self._factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
                 tls_ca=tls_ca,
@@ -129,6 +131,7 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
+            trial_name=self._trial_name,
             runtime=_runtime,
         )
         self._sinks = resolve_sinks(sinks, _runtime)
@@ -140,7 +143,11 @@ class KatibReporter:
         self._is_closed = False
         self._silenced_by: ProcessRank | None = None
         self._pid = os.getpid()
-        self._own_sinks: dict[str, MetricSink] = {}
+        # Here, because a name that cannot be right has to show before the training, not after it. The sink `katib` has
+        # nothing more in its name, and making it would load gRPC, which a process that sends nothing does not need.
+        self._own_sinks: dict[str, MetricSink] = {
+            name: self._factory.make(name) for name in self._sinks if isinstance(name, str) and name != KATIB
+        }
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -220,7 +227,7 @@ class KatibReporter:
 
     def __repr__(self) -> str:
         state = ", closed" if self._is_closed else ""
-        return f"<KatibReporter of trial {self._trial_name!r} to {self._options.endpoint.address}{state}>"
+        return f"<KatibReporter of trial {self._trial_name!r} to {self._factory.endpoint.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
@@ -258,10 +265,10 @@ class KatibReporter:
             self._trial_name,
             logs,
             self._open_sinks(),
-            address=self._options.endpoint.address,
+            address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
             spool_dir=self._spool_dir,
-            is_clearing=self._options.previous_attempt == "clear",
+            is_clearing=self._factory.previous_attempt == "clear",
             runtime=self._runtime,
         )
         return ReportReceipt(
@@ -287,12 +294,11 @@ class KatibReporter:
                     if sink not in self._own_sinks:
                         if self._is_closed:
                             raise ReporterClosedError("the reporter is closed")
-                        self._own_sinks[sink] = make_sink(sink, self._options)
-                    named[sink] = self._own_sinks[sink]
+                        self._own_sinks[sink] = self._factory.make(sink)
+                    label, sink = label_of(sink), self._own_sinks[sink]  # noqa: PLW2901  the one of that name
                 else:
-                    kind = type(sink).__name__
-                    number = 1 + sum(type(other) is type(sink) for other in named.values())
-                    named[kind if number == 1 else f"{kind} {number}"] = sink
+                    label = type(sink).__name__
+                named[_unused(label, named)] = sink
         return list(named.items())
 
 
@@ -324,6 +330,12 @@ def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricL
             "report_logs([MetricLog(...)])"
         )
     return MetricLog(name, number, timestamp)
+
+
+def _unused(label: str, used: Container[str]) -> str:
+    """Return the label, with a number where another sink has it: two of a class, or URLs that differ in a secret."""
+    numbered = (label if number == 1 else f"{label} {number}" for number in itertools.count(1))
+    return next(each for each in numbered if each not in used)
 
 
 def _renew_lock() -> None:

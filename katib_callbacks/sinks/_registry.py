@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 KATIB = "katib"
+STDOUT = "stdout"
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
@@ -147,8 +148,31 @@ def _package_of(entry: "EntryPoint") -> str:
     return f"{package} ({entry.value})"
 
 
-_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {}
+def _make_stdout(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
+
+    return StdoutSink(options)
+
+
+def _make_file(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.jsonl import JsonLinesSink  # noqa: PLC0415  as above
+
+    return JsonLinesSink(options)
+
+
+def _make_prometheus(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.prometheus import PushgatewaySink  # noqa: PLC0415  as above
+
+    return PushgatewaySink(options)
+
+
+_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
+    STDOUT: _make_stdout,
+    "prometheus+http": _make_prometheus,
+    "prometheus+https": _make_prometheus,
+    "file": _make_file,
+}
 """Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
 
-_BARE = (KATIB,)
+_BARE = (KATIB, STDOUT)
 """Those whose names are complete."""

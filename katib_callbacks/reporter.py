@@ -1,5 +1,6 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
+import copy
 import logging
 import math
 import os
@@ -223,7 +224,7 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
-        return {**self.__dict__, "has_begun": begun}
+        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared

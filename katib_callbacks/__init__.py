@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.reporter import KatibReporter, ReportReceipt, report_metrics
-    from katib_callbacks.sinks import MetricSink, SinkOutcome
+    from katib_callbacks.sinks import MetricSink, SinkOptions, SinkOutcome
 
 __all__ = [
     "ConfigurationError",
@@ -39,6 +39,7 @@ __all__ = [
     "RejectedError",
     "ReportReceipt",
     "ReporterClosedError",
+    "SinkOptions",
     "SinkOutcome",
     "SpoolError",
     "StoreError",
@@ -55,6 +56,7 @@ _HOMES = {
     "KatibReporter": "reporter",
     "report_metrics": "reporter",
     "ReportReceipt": "reporter",
+    "SinkOptions": "sinks",
     "SinkOutcome": "sinks",
     "MetricSink": "sinks",
     "MetricLog": "metrics",

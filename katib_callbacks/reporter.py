@@ -1,9 +1,9 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
+import copy
 import logging
 import math
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,16 +17,14 @@ from katib_callbacks.errors import ConfigurationError, MetricValueError, Reporte
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks._destinations import Destinations
 from katib_callbacks.sinks._endpoint import resolve_endpoint
 from katib_callbacks.sinks._previous import has_begun, mark_begun
-from katib_callbacks.sinks._registry import KATIB, SinkOptions, make_sink, resolve_sinks
+from katib_callbacks.sinks._registry import KATIB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
-
-_lock = threading.Lock()
-"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,9 @@ class ReportReceipt:
         verified: Whether every row was read back from the first sink.
         elapsed_s: Seconds that the report took.
         skipped: Why nothing was sent, if so: the rank of this process and where that was read, or that no rows came.
-        sinks: Each sink's outcome by its name; a custom sink's is its class.
+        sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
+            name is its class. To read the outcome of a sink after the first waits until it is known, or until two
+            seconds have passed since the report.
     """
 
     trial_name: str | None
@@ -81,7 +81,8 @@ class KatibReporter:
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
         sinks: Where rows go, as names or objects; default ``["katib"]``. The first one decides what became of a report.
-            Those after it run beside it, and may take two seconds longer. Objects are not closed.
+            Those after it run beside it, and nothing waits for them but the end of the process, for two seconds.
+            Objects are not closed.
 
     Raises:
         ConfigurationError: An option that cannot be right; the message names the argument or variable.
@@ -110,7 +111,7 @@ class KatibReporter:
             "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
         )
         self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
-        self._options = SinkOptions(
+        self._factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
                 tls_ca=tls_ca,
@@ -129,18 +130,18 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
+            trial_name=self._trial_name,
             runtime=_runtime,
         )
-        self._sinks = resolve_sinks(sinks, _runtime)
-        if self._spool_dir is not None and self._sinks[0] != KATIB:
+        chosen = resolve_sinks(sinks, _runtime)
+        if self._spool_dir is not None and chosen[0] != KATIB:
             raise ConfigurationError(
                 f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
                 f"has to be the first of sinks ({settings.SINKS})"
             )
+        self._destinations = Destinations(chosen, self._factory)
         self._is_closed = False
         self._silenced_by: ProcessRank | None = None
-        self._pid = os.getpid()
-        self._own_sinks: dict[str, MetricSink] = {}
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -202,13 +203,12 @@ class KatibReporter:
         return self._deliver(rows) if rows else self._skip("no rows to report")
 
     def close(self) -> None:
-        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice."""
+        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
+
+        What is on its way to sinks after the first is delivered nevertheless.
+        """
         self._is_closed = True
-        with _lock:
-            own_sinks = list(self._own_sinks.values()) if self._pid == os.getpid() else []
-            self._own_sinks = {}
-        for sink in own_sinks:
-            sink.close()
+        self._destinations.close()
 
     def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
         return self
@@ -220,11 +220,11 @@ class KatibReporter:
 
     def __repr__(self) -> str:
         state = ", closed" if self._is_closed else ""
-        return f"<KatibReporter of trial {self._trial_name!r} to {self._options.endpoint.address}{state}>"
+        return f"<KatibReporter of trial {self._trial_name!r} to {self._factory.endpoint.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
-        return {**self.__dict__, "_own_sinks": {}, "has_begun": begun}
+        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
@@ -257,11 +257,11 @@ class KatibReporter:
         outcome = hand_over(
             self._trial_name,
             logs,
-            self._open_sinks(),
-            address=self._options.endpoint.address,
+            *self._destinations.open(),
+            address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
             spool_dir=self._spool_dir,
-            is_clearing=self._options.previous_attempt == "clear",
+            is_clearing=self._factory.previous_attempt == "clear",
             runtime=self._runtime,
         )
         return ReportReceipt(
@@ -275,25 +275,6 @@ class KatibReporter:
             skipped=None,
             sinks=outcome.sinks,
         )
-
-    def _open_sinks(self) -> list[tuple[str, MetricSink]]:
-        """Return every sink with the name that the receipt calls it."""
-        named: dict[str, MetricSink] = {}
-        with _lock:
-            if self._pid != os.getpid():  # after a fork
-                self._pid, self._own_sinks = os.getpid(), {}
-            for sink in self._sinks:
-                if isinstance(sink, str):
-                    if sink not in self._own_sinks:
-                        if self._is_closed:
-                            raise ReporterClosedError("the reporter is closed")
-                        self._own_sinks[sink] = make_sink(sink, self._options)
-                    named[sink] = self._own_sinks[sink]
-                else:
-                    kind = type(sink).__name__
-                    number = 1 + sum(type(other) is type(sink) for other in named.values())
-                    named[kind if number == 1 else f"{kind} {number}"] = sink
-        return list(named.items())
 
 
 def report_metrics(
@@ -324,12 +305,3 @@ def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricL
             "report_logs([MetricLog(...)])"
         )
     return MetricLog(name, number, timestamp)
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)

@@ -3,13 +3,32 @@
 A sink knows one destination and nothing of who sends.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from katib_callbacks.metrics import MetricLog
+    from katib_callbacks.settings import Runtime
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """What a sink that has a name is made from: the one argument of a plug-in's entry point.
+
+    Args:
+        name: The whole name, such as ``mystore://user:password@host/path``: what stands before the first colon chose
+            the plug-in, the rest is its own. It may hold a password, so it is in no repr.
+        label: The name without user, password and query, for messages.
+        trial_name: The trial that the reporter reports for; None outside one, where nothing is ever sent.
+        runtime: The environment (``runtime.variable("MYSTORE_TOKEN")``) and the clocks of this process.
+    """
+
+    name: str = field(repr=False)
+    label: str
+    trial_name: str | None
+    runtime: "Runtime" = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,68 @@
-"""The sinks that have a name, and how each is made. None is imported before it is asked for."""
+"""The sinks that have a name, and how each is made. None is imported before it is asked for.
+
+A name looks like a URL; what stands before its first colon chooses the sink: one of ours, or else what an installed
+package offers under that name in the entry-point group ``katib_callbacks.sinks``. Packages are looked through for a
+name that is none of ours alone, since that takes milliseconds.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
-from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks import MetricSink, SinkOptions
 from katib_callbacks.sinks._endpoint import Endpoint
+from katib_callbacks.sinks._names import describe, discreet, label_of, scheme_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 KATIB = "katib"
+STDOUT = "stdout"
+
+GROUP = "katib_callbacks.sinks"
+"""The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
 
 
 @dataclass(frozen=True)
-class SinkOptions:
-    """What sinks with a name are made from.
+class SinkFactory:
+    """Makes the sinks that have a name.
 
     Args:
         endpoint: The DB manager's.
         verify: See ``KatibReporter``.
         previous_attempt: See ``KatibReporter``.
+        trial_name: The trial; None outside one.
         runtime: Clock and the like.
     """
 
     endpoint: Endpoint
     verify: Verify
     previous_attempt: PreviousAttempt
+    trial_name: str | None
     runtime: Runtime
+
+    def make(self, name: str) -> MetricSink:
+        """Make the sink of a name that :func:`resolve_sinks` has let pass. The caller closes it.
+
+        Raises:
+            ConfigurationError: The rest of the name cannot be right, or a plug-in fails; the message names its package.
+            MissingDependencyError: The sink needs a package that is not there.
+        """
+        if name == KATIB:
+            return self._make_katib()
+        options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
+        maker = _MAKERS.get(scheme_of(name))
+        return maker(options) if maker else discreet(_make_plug_in(options), name)
+
+    def _make_katib(self) -> MetricSink:
+        from katib_callbacks.sinks.db_manager import DBManagerSink  # noqa: PLC0415  not where all sinks are others
+
+        return DBManagerSink(
+            self.endpoint, verify=self.verify, previous_attempt=self.previous_attempt, runtime=self.runtime
+        )
 
 
 def resolve_sinks(sinks: Sequence[MetricSink | str] | None, runtime: Runtime) -> tuple[MetricSink | str, ...]:
@@ -40,41 +76,103 @@ def resolve_sinks(sinks: Sequence[MetricSink | str] | None, runtime: Runtime) ->
     if given is None:
         source, given = settings.SINKS, settings.sink_names(runtime) or [KATIB]
     elif isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigurationError(f"sinks must be several sinks or their names, such as [{KATIB!r}], not {given!r}")
+        shown = label_of(given) if isinstance(given, str) else given
+        raise ConfigurationError(f"sinks must be several sinks or their names, such as [{KATIB!r}], not {shown!r}")
     if not given:
         raise ConfigurationError(f"{source} names no sink")
     chosen: list[MetricSink | str] = []
     for sink in given:
         _check_sink(source, sink)
         if any(sink is other or (isinstance(sink, str) and sink == other) for other in chosen):
-            raise ConfigurationError(f"{source} has {sink!r} twice")
+            raise ConfigurationError(f"{source} has {label_of(sink) if isinstance(sink, str) else sink!r} twice")
         chosen.append(sink)
     return tuple(chosen)
 
 
-def make_sink(name: str, options: SinkOptions) -> MetricSink:
-    """Make the sink of a name that :func:`resolve_sinks` has let pass. The caller closes it."""
-    return _MAKERS[name](options)
-
-
 def _check_sink(source: str, sink: object) -> None:
     if isinstance(sink, str):
-        if sink not in _MAKERS:
-            known = ", ".join(map(repr, _MAKERS))
-            raise ConfigurationError(f"{source}: there is no sink {sink!r}; known are {known}")
+        scheme, label = scheme_of(sink), label_of(sink)
+        if scheme in _BARE and sink != scheme:
+            raise ConfigurationError(f"{source}: nothing may follow the name {scheme!r}, as in {label!r}")
+        if scheme not in _BARE and scheme not in _MAKERS and not _plug_ins(scheme):
+            known = ", ".join(map(repr, [*_BARE, *(each for each in _MAKERS if each not in _BARE), *_plug_in_names()]))
+            raise ConfigurationError(
+                f"{source}: there is no sink {label!r}; known are {known}, and no installed package has another of "
+                f"that name (entry-point group {GROUP})"
+            )
     elif isinstance(sink, type) or not isinstance(sink, MetricSink):
         raise ConfigurationError(f"{source}: {sink!r} is neither a sink's name nor an object with send() and close()")
 
 
-def _make_katib(options: SinkOptions) -> MetricSink:
-    from katib_callbacks.sinks.db_manager import DBManagerSink  # noqa: PLC0415  not where all sinks are custom ones
-
-    return DBManagerSink(
-        options.endpoint,
-        verify=options.verify,
-        previous_attempt=options.previous_attempt,
-        runtime=options.runtime,
-    )
+# -- plug-ins ------------------------------------------------------------------------------------------------------
 
 
-_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {KATIB: _make_katib}
+def _plug_ins(scheme: str) -> "list[EntryPoint]":
+    """Return the entry points of a name; those that lead to the same place count once."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  for plug-ins alone
+
+    found = entry_points(group=GROUP, name=scheme)
+    return list({entry.value: entry for entry in found}.values())
+
+
+def _plug_in_names() -> list[str]:
+    from importlib.metadata import entry_points  # noqa: PLC0415  as above
+
+    return sorted({entry.name for entry in entry_points(group=GROUP)} - {*_BARE, *_MAKERS})
+
+
+def _make_plug_in(options: SinkOptions) -> MetricSink:
+    entry, *others = _plug_ins(scheme_of(options.name))
+    if others:
+        packages = " and ".join(map(_package_of, [entry, *others]))
+        raise ConfigurationError(f"the sink {options.label!r} is offered by {packages}: uninstall all but one")
+    where = f"the sink {options.label!r}, of {_package_of(entry)}"
+    maker: Any = _attempt(entry.load, options.name, f"{where}, cannot be imported")
+    sink: object = _attempt(lambda: maker(options), options.name, f"{where}, cannot be made")
+    if isinstance(sink, type) or not isinstance(sink, MetricSink):
+        raise ConfigurationError(f"{where}, cannot be made: {entry.value} gave no object with send() and close()")
+    return sink
+
+
+def _attempt(step: Callable[[], Any], name: str, what: str) -> Any:
+    try:
+        return step()
+    except Exception as error:  # noqa: BLE001  whatever a plug-in raises
+        text = describe(error, name)
+        cause = error if text == f"{type(error).__name__}: {error}" else None  # a traceback would show the secret
+        raise ConfigurationError(f"{what}: {text}") from cause
+
+
+def _package_of(entry: "EntryPoint") -> str:
+    package = f"package {entry.dist.name} {entry.dist.version}" if entry.dist else "a package without a name"
+    return f"{package} ({entry.value})"
+
+
+def _make_stdout(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
+
+    return StdoutSink(options)
+
+
+def _make_file(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.jsonl import JsonLinesSink  # noqa: PLC0415  as above
+
+    return JsonLinesSink(options)
+
+
+def _make_prometheus(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.prometheus import PushgatewaySink  # noqa: PLC0415  as above
+
+    return PushgatewaySink(options)
+
+
+_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
+    STDOUT: _make_stdout,
+    "prometheus+http": _make_prometheus,
+    "prometheus+https": _make_prometheus,
+    "file": _make_file,
+}
+"""Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
+
+_BARE = (KATIB, STDOUT)
+"""Those whose names are complete."""

@@ -1,18 +1,20 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
+import contextlib
 import itertools
 import logging
 import math
 import os
 import threading
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, SupportsFloat
 
 from katib_callbacks import settings
 from katib_callbacks._handover import hand_over
+from katib_callbacks._progress import ALMOST_DONE, Progress
 from katib_callbacks.distributed import ProcessRank, process_rank
 from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
@@ -27,6 +29,8 @@ PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
 
+_NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
+
 _lock = threading.Lock()
 """Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
 
@@ -36,14 +40,15 @@ class ReportReceipt:
     """What became of one report.
 
     Args:
-        trial_name: The trial; None where nothing was sent because it is not known.
+        trial_name: The trial; None outside one.
         delivered: Rows that the first sink is known to have stored.
         spooled: Rows that still lie in the spool, for ``katib-callbacks replay``.
         dropped: Rows that are neither.
         attempts: Requests sent to the first sink, the ones that read back included.
         verified: Whether every row was read back from the first sink.
         elapsed_s: Seconds that the report took.
-        skipped: Why nothing was sent, if so: the rank of this process and where that was read, or that no rows came.
+        skipped: Why nothing was sent, if so: the rank of this process and where that was read, that no rows came, or
+            what each sink lacks.
         sinks: Each sink's outcome by its name; a custom sink's is its class.
     """
 
@@ -82,8 +87,9 @@ class KatibReporter:
         previous_attempt: What to do about rows that the trial already has before this process's first write, usually
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
-        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one decides what became of a report.
-            Those after it run beside it, and may take two seconds longer. Objects are not closed.
+        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
+            decides what became of a report. Those after it run beside it, and may take two seconds longer. Objects are
+            not closed.
 
     Raises:
         ConfigurationError: An option that cannot be right; the message names the argument or variable.
@@ -134,7 +140,7 @@ class KatibReporter:
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        self._sinks = resolve_sinks(sinks, _runtime)
+        self._sinks = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
         if self._spool_dir is not None and self._sinks[0] != KATIB:
             raise ConfigurationError(
                 f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
@@ -148,6 +154,9 @@ class KatibReporter:
         self._own_sinks: dict[str, MetricSink] = {
             name: self._factory.make(name) for name in self._sinks if isinstance(name, str) and name != KATIB
         }
+        self._idle = tuple(map(self._why_idle, self._sinks))
+        self._said_idle: set[str] = set()  # one for all copies
+        self._loop: Progress | None = None
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -158,6 +167,16 @@ class KatibReporter:
     def trial_name(self) -> str | None:
         """The trial that this reporter reports for; None outside one."""
         return self._trial_name
+
+    @property
+    def inert_reason(self) -> str | None:
+        """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
+        return None if None in self._idle else "; ".join(dict.fromkeys(filter(None, self._idle)))
+
+    @property
+    def takes_progress(self) -> bool:
+        """Whether a sink shows how far a training is: see :meth:`report_progress`."""
+        return any(map(self._shows_progress, self._sinks, self._idle))
 
     def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
         """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
@@ -185,7 +204,55 @@ class KatibReporter:
         wanted = self._runtime.now() if timestamp is None else timestamp
         return self._deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
 
-    def report_logs(self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None) -> ReportReceipt:
+    def report_progress(self, fraction: float, metrics: Mapping[str, SupportsFloat] | None = None) -> None:
+        """Show how far a training is, in the sinks that show it, such as ``trainjob``; returns at once.
+
+        Cheap enough for each step: most calls return before they look at anything. The sinks are told once a second at
+        most, but for the first call and for the end. The time that remains is estimated from the calls. A fraction
+        that is lower than the last begins another training. Off rank zero, and without such a sink, it does nothing.
+        Not for several threads at once.
+
+        Args:
+            fraction: The share that is done, from 0 to 1. Only 1 itself says that the training has ended.
+            metrics: Latest values by their names; those of other names stay. What is no finite number is left out. An
+                array on an accelerator is waited for, when the sinks are told.
+
+        Raises:
+            MetricValueError: The fraction is not from 0 to 1.
+            ReporterClosedError: The reporter is closed.
+        """
+        if not 0 <= fraction <= 1:
+            raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
+        progress = self._loop if self._pid == os.getpid() else None
+        if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._is_closed:
+            return
+        if self._check(None) is not None:
+            return
+        if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
+            progress = self._loop = self.open_progress() or Progress((), self._runtime.monotonic)
+            progress.begin(fraction)
+        progress.update(_finite_numbers(metrics or {}))
+        if fraction == 1:
+            progress.finish()
+        else:
+            progress.show(fraction)
+
+    def open_progress(self, *, aside: Collection[str] = ()) -> Progress | None:
+        """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.
+
+        Args:
+            aside: Names of sinks that are to be told nothing.
+        """
+        sinks = self._open_sinks(aside, only_progress=True)
+        return Progress(sinks, self._runtime.monotonic) if sinks else None
+
+    def report_logs(
+        self,
+        logs: Iterable[MetricLog],
+        *,
+        _rank: ProcessRank | None = None,
+        _aside: Mapping[str, str] = MappingProxyType({}),
+    ) -> ReportReceipt:
         """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
 
         As :meth:`report` otherwise. Rows go out in order of time, in batches of 1,000, each batch all or nothing.
@@ -206,7 +273,7 @@ class KatibReporter:
         for row in rows:
             if not isinstance(row, MetricLog):
                 raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
-        return self._deliver(rows) if rows else self._skip("no rows to report")
+        return self._deliver(rows, _aside) if rows else self._skip("no rows to report")
 
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice."""
@@ -231,7 +298,7 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
-        return {**self.__dict__, "_own_sinks": {}, "has_begun": begun}
+        return {**self.__dict__, "_own_sinks": {}, "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
@@ -252,19 +319,22 @@ class KatibReporter:
             logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         return self._skip(str(rank))
 
-    def _skip(self, reason: str) -> ReportReceipt:
-        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks={})
+    def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
+        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks)
 
-    def _deliver(self, logs: list[MetricLog]) -> ReportReceipt:
-        if self._trial_name is None:
-            raise ConfigurationError(
-                f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
-            )
+    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = MappingProxyType({})) -> ReportReceipt:
         start_s = self._runtime.monotonic()
+        sinks, idle = self._open_sinks(aside), self._idle_outcomes(aside)
+        if not sinks:
+            if _NO_TRIAL in self._idle:
+                raise ConfigurationError(
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                )
+            return self._skip("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
         outcome = hand_over(
-            self._trial_name,
+            self._trial_name or "",
             logs,
-            self._open_sinks(),
+            sinks,
             address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
             spool_dir=self._spool_dir,
@@ -279,27 +349,52 @@ class KatibReporter:
             attempts=outcome.first.attempts,
             verified=outcome.first.verified,
             elapsed_s=self._runtime.monotonic() - start_s,
-            skipped=None,
-            sinks=outcome.sinks,
+            skipped=outcome.first.skipped,
+            sinks={**outcome.sinks, **idle},
         )
 
-    def _open_sinks(self) -> list[tuple[str, MetricSink]]:
-        """Return every sink with the name that the receipt calls it."""
+    def _why_idle(self, sink: MetricSink | str) -> str | None:
+        """Say why nothing can be sent there, as far as the sink knows: most need a trial."""
+        made = self._own_sinks.get(sink) if isinstance(sink, str) else sink
+        if self._trial_name is None and getattr(made, "needs_trial", True):
+            return _NO_TRIAL
+        reason: str | None = getattr(made, "idle_reason", None)
+        return reason
+
+    def _shows_progress(self, sink: MetricSink | str, idle_reason: str | None) -> bool:
+        if idle_reason is not None or sink == KATIB:
+            return False
+        return callable(getattr(self._own_sink(sink) if isinstance(sink, str) else sink, "progress", None))
+
+    def _idle_outcomes(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
+        """Return what the receipt says of the sinks that get nothing, and log it once."""
+        idle = {_label(sink): why for sink, why in zip(self._sinks, self._idle, strict=True) if why is not None}
+        for name in idle.keys() - self._said_idle:
+            self._said_idle.add(name)
+            logger.info("The sink %r gets nothing: %s.", name, idle[name])
+        idle |= {name: why for name, why in aside.items() if name in self._sinks and name not in idle}
+        return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
+
+    def _open_sinks(self, aside: Collection[str] = (), *, only_progress: bool = False) -> list[tuple[str, MetricSink]]:
+        """Return every sink that has something to do, with the name that the receipt calls it."""
         named: dict[str, MetricSink] = {}
         with _lock:
-            if self._pid != os.getpid():  # after a fork
-                self._pid, self._own_sinks = os.getpid(), {}
-            for sink in self._sinks:
-                if isinstance(sink, str):
-                    if sink not in self._own_sinks:
-                        if self._is_closed:
-                            raise ReporterClosedError("the reporter is closed")
-                        self._own_sinks[sink] = self._factory.make(sink)
-                    label, sink = label_of(sink), self._own_sinks[sink]  # noqa: PLW2901  the one of that name
-                else:
-                    label = type(sink).__name__
-                named[_unused(label, named)] = sink
+            for sink, why in zip(self._sinks, self._idle, strict=True):
+                if why is not None or (isinstance(sink, str) and sink in aside):
+                    continue
+                if not only_progress or self._shows_progress(sink, why):
+                    label = _unused(_label(sink), named)
+                    named[label] = self._own_sink(sink) if isinstance(sink, str) else sink
         return list(named.items())
+
+    def _own_sink(self, name: str) -> MetricSink:
+        if self._pid != os.getpid():  # after a fork
+            self._pid, self._own_sinks, self._loop = os.getpid(), {}, None
+        if name not in self._own_sinks:
+            if self._is_closed:
+                raise ReporterClosedError("the reporter is closed")
+            self._own_sinks[name] = self._factory.make(name)
+        return self._own_sinks[name]
 
 
 def report_metrics(
@@ -330,6 +425,18 @@ def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricL
             "report_logs([MetricLog(...)])"
         )
     return MetricLog(name, number, timestamp)
+
+
+def _finite_numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    numbers = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(MetricValueError):
+            numbers[name] = to_number(name, value)
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _label(sink: MetricSink | str) -> str:
+    return label_of(sink) if isinstance(sink, str) else type(sink).__name__
 
 
 def _unused(label: str, used: Container[str]) -> str:

@@ -45,6 +45,15 @@ SINKS = PREFIX + "SINKS"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
+TRAINER_SERVER_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+"""Injected by Kubeflow Trainer into every pod of a TrainJob whose status can be shown, as the next two are."""
+
+TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+"""A path."""
+
+TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  a path, too
+"""A path."""
+
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
 """Katib's own default (sdk/python/v1beta1/kubeflow/katib/constants/constants.py)."""
 

@@ -57,7 +57,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     def _prepare(self) -> None:
         """Make a batch hook where there is something to show; Keras looks for it before training begins."""
         own = getattr(self, "on_train_batch_end", None)  # a subclass may have one
-        if self._recorder.takes_progress and getattr(own, "_is_default", True):
+        if self._recorder.takes_progress and getattr(own, "_is_default", False):
             self.__dict__["on_train_batch_end"] = self._show_progress
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:

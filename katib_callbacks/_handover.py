@@ -13,7 +13,7 @@ from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
     from katib_callbacks._spool import SpoolFile
-    from katib_callbacks.sinks._side import SideDelivery
+    from katib_callbacks.sinks._side import SideCourier, SideDelivery
 
 MAX_ROWS_SHOWN = 5
 """How many of the rows that are lost an error spells out."""
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     Args:
         first: The outcome of the sink that counts.
-        sinks: Every sink's, by its name.
+        sinks: Every sink's, by its name; those after the first are known when they are read.
         spooled: How many rows still lie in the spool.
     """
 
@@ -41,7 +41,8 @@ class Outcome(NamedTuple):
 def hand_over(
     trial_name: str,
     logs: Sequence[MetricLog],
-    sinks: Sequence[tuple[str, MetricSink]],
+    first: tuple[str, MetricSink],
+    beside: "Sequence[SideCourier]",
     *,
     address: str,
     timeout_s: float,
@@ -54,7 +55,8 @@ def hand_over(
     Args:
         trial_name: The trial; empty outside one, where only sinks come that need none.
         logs: At least one row, in any order.
-        sinks: The sinks and their names; the first one counts.
+        first: Name and sink that count.
+        beside: Those who take the rows to the other sinks.
         address: The DB manager's, beside which rows are kept in order of time.
         timeout_s: The budget.
         spool_dir: Where rows lie until the first sink has them; None for nowhere.
@@ -71,8 +73,8 @@ def hand_over(
     rows = put_in_order(trial_name, address, logs)
     spooled = None if spool_dir is None else _spool(spool_dir, trial_name, rows)
     try:
-        (name, sink), *others = sinks
-        beside = _start_beside(others, trial_name, rows, timeout_s)
+        name, sink = first
+        deliveries = {courier.name: courier.send(trial_name, rows, timeout_s) for courier in beside}
         left_s = max(timeout_s - (runtime.monotonic() - start_s), 0.0)
         try:
             outcome = _send(name, sink, trial_name, rows, left_s)
@@ -89,7 +91,7 @@ def hand_over(
         except ReporterClosedError as error:
             raise ReporterClosedError(f"{error}. {_say_where(spooled, rows)}") from error
         remaining = 0 if spooled is None else _remove(spooled, len(rows))
-        return Outcome(outcome, {name: outcome, **_finish_beside(beside)}, remaining)
+        return Outcome(outcome, _outcomes(name, outcome, deliveries), remaining)
     finally:
         if spooled is not None:
             spooled.release()
@@ -111,6 +113,14 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
             pending=len(rows) - outcome.delivered,
         )
     return outcome
+
+
+def _outcomes(name: str, outcome: SinkOutcome, beside: "Mapping[str, SideDelivery]") -> Mapping[str, SinkOutcome]:
+    if not beside:
+        return {name: outcome}
+    from katib_callbacks.sinks._side import Outcomes  # noqa: PLC0415  only where there are several sinks
+
+    return Outcomes((name, outcome), beside)
 
 
 # -- the spool -----------------------------------------------------------------------------------------------------
@@ -170,24 +180,3 @@ def _say_where(spooled: "SpoolFile | None", rows: Sequence[MetricLog]) -> str:
     shown = ", ".join(f"{row.name}={format_value(row.value)}" for row in rows[:MAX_ROWS_SHOWN])
     more = f" and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else ""
     return f"The rows lie nowhere else, for want of a spool (spool_dir, {settings.SPOOL_DIR}): {shown}{more}."
-
-
-# -- the sinks after the first -------------------------------------------------------------------------------------
-
-
-def _start_beside(
-    others: Sequence[tuple[str, MetricSink]], trial_name: str, rows: Sequence[MetricLog], deadline_s: float
-) -> "list[SideDelivery]":
-    if not others:
-        return []
-    from katib_callbacks.sinks._side import SideDelivery  # noqa: PLC0415  only where there are several sinks
-
-    return [SideDelivery(name, sink, trial_name, rows, deadline_s) for name, sink in others]
-
-
-def _finish_beside(beside: "Sequence[SideDelivery]") -> dict[str, SinkOutcome]:
-    if not beside:
-        return {}
-    from katib_callbacks.sinks._side import finish_all  # noqa: PLC0415  as above
-
-    return finish_all(beside)

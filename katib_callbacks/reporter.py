@@ -1,16 +1,16 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
 import contextlib
-import itertools
+import copy
 import logging
 import math
 import os
-import threading
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, cast
 
 from katib_callbacks import settings
 from katib_callbacks._handover import hand_over
@@ -20,19 +20,14 @@ from katib_callbacks.errors import ConfigurationError, MetricValueError, Reporte
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks._destinations import NO_TRIAL, NOBODY, Destinations
 from katib_callbacks.sinks._endpoint import resolve_endpoint
-from katib_callbacks.sinks._names import label_of
 from katib_callbacks.sinks._previous import has_begun, mark_begun
 from katib_callbacks.sinks._registry import KATIB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
-
-_NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
-
-_lock = threading.Lock()
-"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,9 @@ class ReportReceipt:
         elapsed_s: Seconds that the report took.
         skipped: Why nothing was sent, if so: the rank of this process and where that was read, that no rows came, or
             what each sink lacks.
-        sinks: Each sink's outcome by its name; a custom sink's is its class.
+        sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
+            name is its class. To read the outcome of a sink after the first waits until it is known, or until two
+            seconds have passed since the report.
     """
 
     trial_name: str | None
@@ -88,8 +85,8 @@ class KatibReporter:
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
         sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
-            decides what became of a report. Those after it run beside it, and may take two seconds longer. Objects are
-            not closed.
+            decides what became of a report. Those after it run beside it, and nothing waits for them but the end of
+            the process, for two seconds. Objects are not closed.
 
     Raises:
         ConfigurationError: An option that cannot be right; the message names the argument or variable.
@@ -140,23 +137,17 @@ class KatibReporter:
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        self._sinks = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._spool_dir is not None and self._sinks[0] != KATIB:
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        if self._spool_dir is not None and chosen[0] != KATIB:
             raise ConfigurationError(
                 f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
                 f"has to be the first of sinks ({settings.SINKS})"
             )
+        self._destinations = Destinations(chosen, self._factory)
         self._is_closed = False
         self._silenced_by: ProcessRank | None = None
-        self._pid = os.getpid()
-        # Here, because a name that cannot be right has to show before the training, not after it. The sink `katib` has
-        # nothing more in its name, and making it would load gRPC, which a process that sends nothing does not need.
-        self._own_sinks: dict[str, MetricSink] = {
-            name: self._factory.make(name) for name in self._sinks if isinstance(name, str) and name != KATIB
-        }
-        self._idle = tuple(map(self._why_idle, self._sinks))
         self._said_idle: set[str] = set()  # one for all copies
-        self._loop: Progress | None = None
+        self._loop: tuple[int, Progress] | None = None  # of this process
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -171,12 +162,12 @@ class KatibReporter:
     @property
     def inert_reason(self) -> str | None:
         """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
-        return None if None in self._idle else "; ".join(dict.fromkeys(filter(None, self._idle)))
+        return "; ".join(self._destinations.idle_reasons) or None
 
     @property
     def takes_progress(self) -> bool:
         """Whether a sink shows how far a training is: see :meth:`report_progress`."""
-        return any(map(self._shows_progress, self._sinks, self._idle))
+        return self._destinations.take_progress
 
     def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
         """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
@@ -223,13 +214,15 @@ class KatibReporter:
         """
         if not 0 <= fraction <= 1:
             raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
-        progress = self._loop if self._pid == os.getpid() else None
+        pid, progress = self._loop or (None, None)
+        progress = progress if pid == os.getpid() else None
         if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._is_closed:
             return
         if self._check(None) is not None:
             return
         if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
-            progress = self._loop = self.open_progress() or Progress((), self._runtime.monotonic)
+            progress = self.open_progress() or Progress((), self._runtime.monotonic)
+            self._loop = os.getpid(), progress
             progress.begin(fraction)
         progress.update(_finite_numbers(metrics or {}))
         if fraction == 1:
@@ -237,21 +230,17 @@ class KatibReporter:
         else:
             progress.show(fraction)
 
-    def open_progress(self, *, aside: Collection[str] = ()) -> Progress | None:
+    def open_progress(self, *, aside: Mapping[str, str] = NOBODY) -> Progress | None:
         """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.
 
         Args:
-            aside: Names of sinks that are to be told nothing.
+            aside: Names of sinks that are to be told nothing, and why.
         """
-        sinks = self._open_sinks(aside, only_progress=True)
+        sinks = self._destinations.listeners(aside)
         return Progress(sinks, self._runtime.monotonic) if sinks else None
 
     def report_logs(
-        self,
-        logs: Iterable[MetricLog],
-        *,
-        _rank: ProcessRank | None = None,
-        _aside: Mapping[str, str] = MappingProxyType({}),
+        self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None, _aside: Mapping[str, str] = NOBODY
     ) -> ReportReceipt:
         """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
 
@@ -276,13 +265,12 @@ class KatibReporter:
         return self._deliver(rows, _aside) if rows else self._skip("no rows to report")
 
     def close(self) -> None:
-        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice."""
+        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
+
+        What is on its way to sinks after the first is delivered nevertheless.
+        """
         self._is_closed = True
-        with _lock:
-            own_sinks = list(self._own_sinks.values()) if self._pid == os.getpid() else []
-            self._own_sinks = {}
-        for sink in own_sinks:
-            sink.close()
+        self._destinations.close()
 
     def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
         return self
@@ -298,7 +286,7 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
-        return {**self.__dict__, "_own_sinks": {}, "_loop": None, "has_begun": begun}
+        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
@@ -322,11 +310,11 @@ class KatibReporter:
     def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
         return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks)
 
-    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = MappingProxyType({})) -> ReportReceipt:
+    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = NOBODY) -> ReportReceipt:
         start_s = self._runtime.monotonic()
-        sinks, idle = self._open_sinks(aside), self._idle_outcomes(aside)
-        if not sinks:
-            if _NO_TRIAL in self._idle:
+        opened, idle = self._destinations.open(aside), self._idle(aside)
+        if opened is None:
+            if NO_TRIAL in self._destinations.idle_reasons:
                 raise ConfigurationError(
                     f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
                 )
@@ -334,7 +322,7 @@ class KatibReporter:
         outcome = hand_over(
             self._trial_name or "",
             logs,
-            sinks,
+            *opened,
             address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
             spool_dir=self._spool_dir,
@@ -350,51 +338,16 @@ class KatibReporter:
             verified=outcome.first.verified,
             elapsed_s=self._runtime.monotonic() - start_s,
             skipped=outcome.first.skipped,
-            sinks={**outcome.sinks, **idle},
+            sinks=_together(outcome.sinks, idle) if idle else outcome.sinks,
         )
 
-    def _why_idle(self, sink: MetricSink | str) -> str | None:
-        """Say why nothing can be sent there, as far as the sink knows: most need a trial."""
-        made = self._own_sinks.get(sink) if isinstance(sink, str) else sink
-        if self._trial_name is None and getattr(made, "needs_trial", True):
-            return _NO_TRIAL
-        reason: str | None = getattr(made, "idle_reason", None)
-        return reason
-
-    def _shows_progress(self, sink: MetricSink | str, idle_reason: str | None) -> bool:
-        if idle_reason is not None or sink == KATIB:
-            return False
-        return callable(getattr(self._own_sink(sink) if isinstance(sink, str) else sink, "progress", None))
-
-    def _idle_outcomes(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
+    def _idle(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
         """Return what the receipt says of the sinks that get nothing, and log it once."""
-        idle = {_label(sink): why for sink, why in zip(self._sinks, self._idle, strict=True) if why is not None}
+        idle = self._destinations.idle(aside)
         for name in idle.keys() - self._said_idle:
             self._said_idle.add(name)
             logger.info("The sink %r gets nothing: %s.", name, idle[name])
-        idle |= {name: why for name, why in aside.items() if name in self._sinks and name not in idle}
         return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
-
-    def _open_sinks(self, aside: Collection[str] = (), *, only_progress: bool = False) -> list[tuple[str, MetricSink]]:
-        """Return every sink that has something to do, with the name that the receipt calls it."""
-        named: dict[str, MetricSink] = {}
-        with _lock:
-            for sink, why in zip(self._sinks, self._idle, strict=True):
-                if why is not None or (isinstance(sink, str) and sink in aside):
-                    continue
-                if not only_progress or self._shows_progress(sink, why):
-                    label = _unused(_label(sink), named)
-                    named[label] = self._own_sink(sink) if isinstance(sink, str) else sink
-        return list(named.items())
-
-    def _own_sink(self, name: str) -> MetricSink:
-        if self._pid != os.getpid():  # after a fork
-            self._pid, self._own_sinks, self._loop = os.getpid(), {}, None
-        if name not in self._own_sinks:
-            if self._is_closed:
-                raise ReporterClosedError("the reporter is closed")
-            self._own_sinks[name] = self._factory.make(name)
-        return self._own_sinks[name]
 
 
 def report_metrics(
@@ -435,20 +388,6 @@ def _finite_numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
-def _label(sink: MetricSink | str) -> str:
-    return label_of(sink) if isinstance(sink, str) else type(sink).__name__
-
-
-def _unused(label: str, used: Container[str]) -> str:
-    """Return the label, with a number where another sink has it: two of a class, or URLs that differ in a secret."""
-    numbered = (label if number == 1 else f"{label} {number}" for number in itertools.count(1))
-    return next(each for each in numbered if each not in used)
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)
+def _together(sent: Mapping[str, SinkOutcome], idle: dict[str, SinkOutcome]) -> Mapping[str, SinkOutcome]:
+    """Add those that get nothing, without a look at the others, which would be to wait for them."""
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), idle)

@@ -42,6 +42,8 @@ SPOOL_DIR = PREFIX + "SPOOL_DIR"
 PREVIOUS_ATTEMPT = PREFIX + "PREVIOUS_ATTEMPT"
 VERIFY = PREFIX + "VERIFY"
 SINKS = PREFIX + "SINKS"
+NAMESPACE = PREFIX + "NAMESPACE"
+EXPERIMENT = PREFIX + "EXPERIMENT"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
@@ -53,6 +55,9 @@ TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 
 TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  a path, too
 """A path."""
+
+NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+"""Mounted by Kubernetes into every pod that has a service account token."""
 
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
 """Katib's own default (sdk/python/v1beta1/kubeflow/katib/constants/constants.py)."""
@@ -286,3 +291,15 @@ def trial_name(value: str | None, runtime: Runtime) -> str | None:
 def sink_names(runtime: Runtime) -> list[str]:
     """Resolve ``KATIB_CALLBACKS_SINKS``, names separated by commas; empty if it is unset."""
     return [name.strip() for name in (runtime.variable(SINKS) or "").split(",") if name.strip()]
+
+
+def namespace(runtime: Runtime, file: str = NAMESPACE_FILE) -> str | None:
+    """Resolve the Kubernetes namespace: ``KATIB_CALLBACKS_NAMESPACE``, then the file in every pod; None outside one."""
+    named = runtime.variable(NAMESPACE)
+    if named is not None:
+        return named
+    try:
+        with open(file, encoding="utf-8") as mounted:  # noqa: PTH123  pathlib is not imported for this
+            return mounted.read().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -52,7 +52,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     _first_step: int | None = None
     _awaited: frozenset[str] = frozenset()  # what will be logged for the first time, as far as the arguments tell
     _has_warned_of_filter = False
-    _has_said_aside = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
@@ -114,9 +113,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Leave the TrainJob's status to transformers' own callback where there is one: the two would overwrite it."""
         if not any(type(other).__name__ == "KubeflowCallback" for other in _callbacks_beside(self)):
             return {}
-        if self._recorder.takes_progress and not self._has_said_aside:
-            self._has_said_aside = True
-            logger.info("The sink 'trainjob' stays quiet: transformers' own KubeflowCallback shows the job's status.")
         return {TRAINJOB: "transformers' own KubeflowCallback shows this TrainJob's status"}
 
     def _start(self, args: Any, state: Any) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 KATIB = "katib"
-
+STDOUT = "stdout"
 TRAINJOB = "trainjob"
 
 AUTO = "auto"
@@ -182,8 +182,32 @@ def _make_trainjob(options: SinkOptions) -> MetricSink:
     return make_trainjob(options)
 
 
-_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {TRAINJOB: _make_trainjob}
+def _make_stdout(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
+
+    return StdoutSink(options)
+
+
+def _make_file(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.jsonl import JsonLinesSink  # noqa: PLC0415  as above
+
+    return JsonLinesSink(options)
+
+
+def _make_prometheus(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.prometheus import PushgatewaySink  # noqa: PLC0415  as above
+
+    return PushgatewaySink(options)
+
+
+_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
+    STDOUT: _make_stdout,
+    TRAINJOB: _make_trainjob,
+    "prometheus+http": _make_prometheus,
+    "prometheus+https": _make_prometheus,
+    "file": _make_file,
+}
 """Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
 
-_BARE = (KATIB, TRAINJOB, AUTO)
+_BARE = (KATIB, STDOUT, TRAINJOB, AUTO)
 """Those whose names are complete."""

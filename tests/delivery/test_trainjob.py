@@ -117,7 +117,7 @@ def test_states_that_nobody_waits_for_are_thrown_away(server, clock):
 
     runtime = Runtime(environ=clock.runtime.environ, monotonic=clock.now_s, wait=wait)
     with KatibReporter(sinks=["trainjob"], _runtime=runtime) as reporter:
-        sink = reporter._own_sinks["trainjob"]
+        sink = reporter._destinations._made["trainjob"]
         sink.progress(0.0, None, {})
         server.wait_for(lambda: server.percentages == [0])
         for percent in range(1, 100):
@@ -335,7 +335,7 @@ def test_progress_under_a_hanging_server_waits_for_nothing(server, clock):
     with KatibReporter(sinks=["trainjob"], timeout_s=1, _runtime=Runtime(environ=clock.runtime.environ)) as reporter:
         reporter.report_progress(0.0)
         server.wait_for(lambda: server.begun == 1)
-        sink = reporter._own_sinks["trainjob"]
+        sink = reporter._destinations._made["trainjob"]
         for step in range(1, 1000):
             sink.progress(step / 1000, 1.0, {"loss": step})
 
@@ -356,8 +356,8 @@ def test_a_report_does_not_wait_behind_a_hanging_request_with_older_news(server,
         assert (server.percentages, server.begun) == ([50], 2)
 
 
-def test_beside_another_sink_a_hanging_server_delays_a_report_by_a_moment(server, clock, katib_db_manager):
-    server.behave_always("hang")
+def test_beside_another_sink_a_hanging_server_delays_no_report(server, clock, katib_db_manager):
+    server.behave("hang")
     with KatibReporter(
         katib_db_manager.address, trial_name="test-trial", sinks=["katib", "trainjob"], _runtime=clock.runtime
     ) as reporter:
@@ -365,8 +365,10 @@ def test_beside_another_sink_a_hanging_server_delays_a_report_by_a_moment(server
 
         assert receipt.delivered == 1
         assert katib_db_manager.latest() == {"loss": 1.0}
-        assert receipt.sinks["trainjob"].error == "still sending when the report was done"
+        assert receipt.sinks["trainjob"].error == "still sending when it was asked for"
         server.release()
+        server.wait_for(lambda: bool(server.accepted))
+    assert server.seen[-1].metrics == {"loss": "1"}
 
 
 def test_closing_ends_a_report(server, clock):
@@ -451,7 +453,7 @@ def test_without_its_url_the_others_go_on(katib_db_manager):
         receipt = reporter.report({"loss": 1.0})
 
     assert receipt.delivered == 1
-    assert list(receipt.sinks) == ["katib", "trainjob"]
+    assert set(receipt.sinks) == {"katib", "trainjob"}
     assert receipt.sinks["trainjob"].skipped == "KUBEFLOW_TRAINER_SERVER_URL is not set"
 
 
@@ -479,7 +481,7 @@ def test_auto_takes_what_there_is(has_trial, has_job, expected):
     variables |= {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost/status"} if has_job else {}
 
     with KatibReporter(_runtime=runtime_with(**variables)) as reporter:
-        assert reporter._sinks == expected
+        assert reporter._destinations._sinks == expected
         assert (reporter.inert_reason is None) == (has_trial or has_job)
 
 
@@ -487,7 +489,7 @@ def test_auto_adds_nothing_twice():
     runtime = runtime_with(KATIB_TRIAL_NAME="trial", KUBEFLOW_TRAINER_SERVER_URL="https://localhost/status")
 
     with KatibReporter(sinks=["trainjob", "auto"], _runtime=runtime) as reporter:
-        assert reporter._sinks == ("trainjob", "katib")
+        assert reporter._destinations._sinks == ("trainjob", "katib")
 
 
 def test_outside_both_a_report_says_that_this_is_no_trial():

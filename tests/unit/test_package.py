@@ -42,7 +42,7 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
-    "sinks": {"grpc"},
+    "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"grpc", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "grpc", "optuna", "yaml"},
     "cli": {"grpc", "rich"},

@@ -1,13 +1,22 @@
 """How far a training is, as the sinks that show it are told."""
 
 import copy
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from keras.callbacks import CallbackList, EarlyStopping
 
-from frameworks.progress import EPOCHS, STEPS, Gate, assert_same_curve, fractions, rounded
+from frameworks.progress import (
+    EPOCHS,
+    STEPS,
+    Gate,
+    assert_same_curve,
+    assert_trained_beside_a_hanging_server,
+    fractions,
+    rounded,
+)
 from katib_callbacks.keras import KatibReportCallback
 
 X = np.linspace(0, 1, STEPS, dtype="float32").reshape(STEPS, 1)
@@ -25,10 +34,24 @@ def train(make_model):
     return run
 
 
+class InOrder(keras.callbacks.Callback):
+    """Has Keras call batch hooks one after the other, as it must for a callback that says nothing of async_safe."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+IN_ORDER = InOrder()
+
+
 class KerasGate(keras.callbacks.Callback):
     def __init__(self, gate):
         super().__init__()
         self.gate = gate
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:
+            self.gate.pass_step()
 
     def on_train_batch_end(self, batch, logs=None):
         self.gate.pass_step()
@@ -47,15 +70,23 @@ def test_the_status_server_sees_the_curve_of_all_frameworks(status_server, statu
 def test_the_curve_and_the_metrics_so_far(curve, train, shows):
     callback = KatibReportCallback({"accuracy": "val_acc"}, reporter=curve.reporter)
 
-    train(shows(val_acc=[0.1, 0.2, 0.3]), callback)
+    train(shows(val_acc=[0.1, 0.2, 0.3]), callback, IN_ORDER)
 
     assert curve.fractions == rounded(fractions())
     assert curve.latest == [{}, {"accuracy": 0.1}, {"accuracy": 0.2}, {"accuracy": 0.3}]
     assert curve.sent == [{"accuracy": 0.3}]
 
 
+def test_batch_hooks_that_keras_calls_side_by_side_show_no_step_back(curve, train, shows):
+    train(shows(val_acc=[0.1, 0.2, 0.3]), KatibReportCallback("val_acc", reporter=curve.reporter))
+
+    assert curve.fractions[0] == 0.0
+    assert curve.fractions[-1] == 1.0
+    assert curve.fractions == sorted(curve.fractions)
+
+
 def test_a_training_that_begins_later_shows_the_share_of_the_whole(curve, train):
-    train(KatibReportCallback(reporter=curve.reporter), initial_epoch=1)
+    train(KatibReportCallback(reporter=curve.reporter), IN_ORDER, initial_epoch=1)
 
     assert curve.fractions == rounded(fractions(first=STEPS))
 
@@ -66,8 +97,9 @@ def test_data_without_a_length_count_from_the_second_epoch_on(curve, make_model)
             yield X[:1], 2 * X[:1]
 
     callback = KatibReportCallback(reporter=curve.reporter)
-    with pytest.warns(UserWarning, match="ran out of data"):
-        make_model().fit(generate(), epochs=2, verbose=0, callbacks=[callback])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that the data have run out
+        make_model().fit(generate(), epochs=2, verbose=0, callbacks=[callback, IN_ORDER])
 
     assert curve.fractions[0] == 0.0
     assert curve.fractions[-1] == 1.0
@@ -75,7 +107,7 @@ def test_data_without_a_length_count_from_the_second_epoch_on(curve, make_model)
 
 
 def test_steps_per_epoch_count(curve, train):
-    train(KatibReportCallback(reporter=curve.reporter), epochs=2, steps_per_epoch=2, validation_data=None)
+    train(KatibReportCallback(reporter=curve.reporter), IN_ORDER, epochs=2, steps_per_epoch=2, validation_data=None)
 
     assert curve.fractions == rounded(fractions(4, total=4))
 
@@ -83,7 +115,7 @@ def test_steps_per_epoch_count(curve, train):
 def test_a_training_that_stops_early_is_done(curve, train, shows):
     stopping = EarlyStopping("val_acc", mode="min", patience=1)
 
-    train(shows(val_acc=[0.1, 0.2, 0.3]), stopping, KatibReportCallback(reporter=curve.reporter))
+    train(shows(val_acc=[0.1, 0.2, 0.3]), stopping, KatibReportCallback(reporter=curve.reporter), IN_ORDER)
 
     assert curve.fractions == rounded(fractions(2 * STEPS))
 
@@ -91,7 +123,7 @@ def test_a_training_that_stops_early_is_done(curve, train, shows):
 def test_a_training_that_fails_stays_where_it_was(curve, train, raises_in):
     callback = KatibReportCallback(reporter=curve.reporter)
     with pytest.raises(RuntimeError, match="out of memory"):
-        train(callback, raises_in("on_epoch_end", RuntimeError("out of memory")))
+        train(callback, IN_ORDER, raises_in("on_epoch_end", RuntimeError("out of memory")))
 
     assert curve.fractions == rounded(fractions(STEPS)[:-1])
     assert curve.sent == []
@@ -108,7 +140,7 @@ def test_evaluation_and_trainings_of_no_epoch_have_no_progress(curve, train, mak
 def test_a_second_fit_begins_anew(curve, train):
     callback = KatibReportCallback(reporter=curve.reporter)
     for _ in range(2):
-        train(callback, epochs=1)
+        train(callback, IN_ORDER, epochs=1)
 
     assert curve.fractions == [0.0, 0.25, 0.5, 0.75, 0.999, 1.0] * 2
 
@@ -153,7 +185,5 @@ def test_training_does_not_wait_for_a_server_that_hangs(status_server, train, sh
 
     train(shows(val_acc=[0.1, 0.2, 0.3]), callback)
 
-    assert status_server.begun <= 2, "the one that hung through the training, and the final one"
     assert katib_db_manager.latest() == {"val_acc": 0.3}
-    assert callback.receipt.sinks["trainjob"].error == "still sending when the report was done"
-    status_server.release()
+    assert_trained_beside_a_hanging_server(status_server, callback.receipt)

@@ -36,6 +36,7 @@ def label_of(name: str) -> str:
 
 def scrub(text: str, name: str) -> str:
     """Return a message of somebody else's without what the name keeps secret."""
+    text = text.replace(name, label_of(name))
     for secret in _secrets(name):
         text = text.replace(secret, MASK)
     return text
@@ -112,4 +113,4 @@ def _secrets(name: str) -> list[str]:
         parts = [match[2], password if colon else user]
     parts += [value for _key, value in parse_qsl(name.partition("?")[2])]
     long_enough = {form for part in parts for form in (part, unquote(part)) if len(form) >= MIN_SECRET_CHARACTERS}
-    return [name, *sorted(long_enough, key=len, reverse=True)]
+    return sorted(long_enough, key=len, reverse=True)

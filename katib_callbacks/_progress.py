@@ -63,6 +63,14 @@ class Progress:
             self._fraction = max(_almost(fraction), self._fraction or 0.0)
         self._tell()
 
+    def show_share(self, compute: Callable[..., float | None], *arguments: Any) -> None:
+        """Show what ``compute`` returns; a mistake of ours in it ends the showing, not the training."""
+        try:
+            self.show(compute(*arguments))
+        except Exception:
+            self._sinks.clear()
+            logger.exception("Internal error while computing how far the training is; it goes on.")
+
     def update(self, latest: Mapping[str, float]) -> None:
         """Show newer values, by their names in Katib; those of other names stay."""
         if latest:

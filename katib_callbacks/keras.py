@@ -74,7 +74,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._epoch = epoch
         if not self._has_begun:  # with initial_epoch, or resumed, this need not be the first one
             self._has_begun = True
-            self._recorder.begin_progress(self._share(0))
+            self._recorder.begin_progress(self._share, 0)
 
     def _show_progress(self, batch: int, logs: Any = None) -> None:
         """Show how far the training is, about once a second: ``on_train_batch_end`` where a sink shows it."""
@@ -82,11 +82,12 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._batches = batch + 1
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
-            progress.show(self._share(self._batches))
+            progress.show_share(self._share, self._batches)
 
     def _share(self, steps: int) -> float | None:
-        planned = self.params.get("steps") or self._steps_per_epoch  # None where the data have no length
-        return share_of_epochs(self._epoch, self.params.get("epochs"), steps, planned)
+        params = self.params or {}  # a hand-written loop need not set any
+        planned = params.get("steps") or self._steps_per_epoch  # None where the data have no length
+        return share_of_epochs(self._epoch, params.get("epochs"), steps, planned)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""

@@ -84,14 +84,14 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
             rank = framework_rank(is_global_zero=trainer.is_global_zero, rank=trainer.global_rank)
             self._recorder.start(rank)
             self._steps_per_epoch = math.inf
-            self._recorder.begin_progress(self._share(trainer, 0))
+            self._recorder.begin_progress(self._share, trainer, 0)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
         del pl_module, outputs, batch
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
-            progress.show(self._share(trainer, batch_idx + 1))
+            progress.show_share(self._share, trainer, batch_idx + 1)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Add to the last epoch's row what was logged after our hook: by the module itself, by later callbacks."""
@@ -102,7 +102,8 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Take the epoch's row: training and validation metrics are both there."""
         del pl_module
         self._take(trainer, row=trainer.current_epoch)
-        self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
+        if self._recorder.progress is not None:
+            self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the values while they are complete; Lightning's own last checkpoint may still be written."""

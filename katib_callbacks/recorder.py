@@ -193,11 +193,15 @@ class MetricRecorder:
         """Whether a sink shows how far a training is, if one is recorded."""
         return not self._is_disabled and getattr(self._reporter, "takes_progress", False)
 
-    def begin_progress(self, fraction: float | None, *, aside: Mapping[str, str] | None = None) -> None:
+    def begin_progress(
+        self, share: Callable[..., float | None], *arguments: Any, aside: Mapping[str, str] | None = None
+    ) -> None:
         """Begin to show how far the training is, after :meth:`start`; :attr:`progress` is None where nobody is told.
 
         Args:
-            fraction: The share that was done before this process began, 0 to 1; None if it cannot be known.
+            share: Returns the share that was done before this process began, 0 to 1; None if it cannot be known. Is
+                asked only where somebody is told.
+            *arguments: What it is called with.
             aside: Names of sinks that get nothing of this training, and why.
         """
         self._end_progress()
@@ -208,7 +212,7 @@ class MetricRecorder:
             self._live = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
             progress = self._live.open_progress(aside=self._aside)
             if progress is not None:
-                progress.begin(fraction, self._shown(self._as_numbers(self._rows.latest)))
+                progress.begin(share(*arguments), self._shown(self._as_numbers(self._rows.latest)))
             self.progress = progress
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)

@@ -67,14 +67,14 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._start(args, state)
         self._take(args, state)
         self._first_step = state.global_step
-        self._recorder.begin_progress(_share(state), aside=self._aside())
+        self._recorder.begin_progress(_share, state, aside=self._aside())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
         del args, control
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
-            progress.show(_share(state))
+            progress.show_share(_share, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Take what was logged, from ``log_history``: other callbacks change ``logs``."""

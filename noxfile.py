@@ -42,7 +42,7 @@ PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
-CORE_TESTS = ["tests/unit", "tests/delivery", "tests/db_manager", "tests/cli"]
+CORE_TESTS = ["tests/unit", "tests/delivery", "tests/sinks", "tests/db_manager", "tests/cli"]
 """What passes without any framework."""
 
 LOCAL_TESTS = ["tests/local"]
@@ -284,6 +284,16 @@ def databases(session: nox.Session) -> None:
         ".[mysql,postgres,prometheus]", *TEST_TOOLS, "pyyaml", "grpcio-reflection", "grpcio-health-checking"
     )
     session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": "mariadb,postgresql"})
+
+
+@nox.session
+def sinks(session: nox.Session) -> None:
+    """Test the sinks against Debian's Pushgateway and Prometheus, which it starts; a missing server is a failure.
+
+    And a plug-in of a package that is built and installed, from the very code in docs/sinks.md.
+    """
+    session.install(".[db-manager,prometheus]", *TEST_TOOLS, "hatchling")
+    session.run("pytest", *(session.posargs or ["tests/sinks"]), env={"TEST_PUSHGATEWAY": "1"})
 
 
 @nox.session

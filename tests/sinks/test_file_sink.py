@@ -69,7 +69,9 @@ def sink(options, path):
 
 
 def test_a_row_is_an_object(sink, path):
-    outcome = sink.send("digits-1", logs({"val/acc": 0.9, "loss": math.nan, "up": math.inf, "down": -math.inf}), deadline_s=60)
+    outcome = sink.send(
+        "digits-1", logs({"val/acc": 0.9, "loss": math.nan, "up": math.inf, "down": -math.inf}), deadline_s=60
+    )
 
     assert outcome.delivered == 4
     assert path.read_text().splitlines()[0] == (
@@ -116,7 +118,9 @@ def test_a_url_that_cannot_be_right_is_said_before_the_training(name, problem):
 
 
 @pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "file:{}"])
-@pytest.mark.parametrize(("written", "called"), [("a%2Cb%20%3F%25.jsonl", "a,b ?%.jsonl"), ("ä%C3%A4.jsonl", "ää.jsonl")])
+@pytest.mark.parametrize(
+    ("written", "called"), [("a%2Cb%20%3F%25.jsonl", "a,b ?%.jsonl"), ("ä%C3%A4.jsonl", "ää.jsonl")]
+)
 def test_a_path_is_decoded(tmp_path, options, form, written, called):
     JsonLinesSink(options(form.format(f"{tmp_path}/{written}"))).send("trial", logs({"loss": 1}), deadline_s=60)
 
@@ -165,7 +169,9 @@ def test_a_row_that_was_cut_off_is_removed(sink, path, cut, caplog):
 
     sink.send("trial", logs({"accuracy": 2}), deadline_s=60)
 
-    assert [row["name"] for row in rows_of(path)] == (["loss", "accuracy"] if cut != -1 else ["loss", "loss", "accuracy"])
+    assert [row["name"] for row in rows_of(path)] == (
+        ["loss", "accuracy"] if cut != -1 else ["loss", "loss", "accuracy"]
+    )
     assert ("was cut off" in caplog.text) == (cut != -1), "without its line end a row is whole"
 
 

@@ -34,7 +34,9 @@ def make(options):
 def install(tmp_path, monkeypatch):
     """Put a package with a plug-in where Python looks: its module, and what pip would write about it."""
 
-    def install_one(scheme, *, package="plugged", send="return SinkOutcome(len(logs), 1)", make="return Store(options)"):
+    def install_one(
+        scheme, *, package="plugged", send="return SinkOutcome(len(logs), 1)", make="return Store(options)"
+    ):
         folder = tmp_path / package
         info = folder / f"{package}-1.5.dist-info"
         info.mkdir(parents=True)
@@ -112,12 +114,16 @@ def test_no_secret_is_in_a_label(secret, start):
     assert rest not in label_of(f"{start}{rest}@host.example/path?{rest}#{rest}").removeprefix(start)
 
 
-@pytest.mark.parametrize("name", ["katib", "stdout", "file:///a/b@c.jsonl", "mystore:project", "prometheus+http://h:1/x"])
+@pytest.mark.parametrize(
+    "name", ["katib", "stdout", "file:///a/b@c.jsonl", "mystore:project", "prometheus+http://h:1/x"]
+)
 def test_a_name_without_secrets_is_its_own_label(name):
     assert label_of(name) == name
 
 
-@pytest.mark.parametrize("form", ["pa%20ss", "pa ss", "user:pa%20ss@", "scheme://user:pa%20ss@host?token=t0ken", "t0ken"])
+@pytest.mark.parametrize(
+    "form", ["pa%20ss", "pa ss", "user:pa%20ss@", "scheme://user:pa%20ss@host?token=t0ken", "t0ken"]
+)
 def test_messages_of_others_are_scrubbed(form):
     said = scrub(f"cannot reach {form}!", "scheme://user:pa%20ss@host?token=t0ken")
 

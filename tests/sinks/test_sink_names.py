@@ -139,7 +139,8 @@ def test_a_plug_in_is_given_its_name_and_the_trial(install, tmp_path):
     install(
         "mystore",
         send="from pathlib import Path\n"
-        "        Path(self.options.name.partition('://')[2]).write_text(repr((self.options, trial_name, logs[0].name)))\n"
+        "        seen = repr((self.options, trial_name, logs[0].name))\n"
+        "        Path(self.options.name.partition('://')[2]).write_text(seen)\n"
         "        return SinkOutcome(len(logs), 1)",
     )
 
@@ -182,7 +183,7 @@ def test_a_name_that_two_packages_offer(install):
 def test_a_plug_in_is_known_where_another_name_is_not(install):
     install("mystore")
 
-    with pytest.raises(ConfigurationError, match="known are .*'mystore'"):
+    with pytest.raises(ConfigurationError, match=r"known are .*'mystore'"):
         KatibReporter(trial_name="trial", sinks=["yourstore"])
 
 

@@ -88,7 +88,8 @@ def test_a_value_that_is_not_finite_is_an_error_and_the_others_are_printed(sink,
 
 def test_a_progress_bar_that_is_not_finished_spoils_no_line():
     done = run(
-        "print('Epoch 1: 50% loss=3', end='\\r'); report(loss=1); print('Epoch 2', end=''); report(loss=2); print('end')"
+        "print('Epoch 1: 50% loss=3', end='\\r'); report(loss=1); "
+        "print('Epoch 2', end=''); report(loss=2); print('end')"
     )
 
     lines = done.stdout.split("\n")
@@ -167,6 +168,6 @@ def test_a_report_to_a_closed_stdout_says_where_the_rows_are(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "__stdout__", None)
 
-    with KatibReporter(trial_name="trial", sinks=["stdout"]) as reporter:
-        with pytest.raises(DeliveryError, match="stdout is closed.*loss=1"):
-            reporter.report({"loss": 1})
+    reporter = KatibReporter(trial_name="trial", sinks=["stdout"])
+    with reporter, pytest.raises(DeliveryError, match=r"stdout is closed.*loss=1"):
+        reporter.report({"loss": 1})

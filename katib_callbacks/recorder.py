@@ -452,12 +452,14 @@ class MetricRecorder:
         try:
             # A copy has the options as they were resolved; a second look at the environment, and at the files that it
             # names, could fail, and then there were no reporter to try again or to write the spool.
-            reporter = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
+            # What has shown progress delivers as well: its sinks have more to send, and nobody is to wait for both.
+            kept = self._reporter if self._is_reporter_lent else self._live
+            reporter = copy.copy(self._reporter) if kept is None else kept
             try:
                 aside = {"_aside": self._aside} if self._aside else {}
                 self.receipt = reporter.report_logs(logs, _rank=self._rank, **aside)
             finally:
-                if not self._is_reporter_lent:
+                if kept is None:
                     reporter.close()
         except KatibCallbacksError as error:
             if self._on_error == "raise":

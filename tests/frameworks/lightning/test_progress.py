@@ -150,9 +150,7 @@ def test_a_resumed_run_begins_where_the_other_ended(curve, module, batches, make
     make_trainer(checkpoint, max_epochs=1, enable_checkpointing=True).fit(module, batches, batches)
     callback = KatibReportCallback(reporter=curve.reporter)
 
-    make_trainer(callback, max_epochs=EPOCHS).fit(
-        module, batches, batches, ckpt_path=checkpoint.best_model_path, weights_only=False
-    )
+    make_trainer(callback, max_epochs=EPOCHS).fit(module, batches, batches, ckpt_path=checkpoint.best_model_path)
 
     assert curve.fractions == rounded(fractions(first=STEPS))
 

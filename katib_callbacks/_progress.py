@@ -57,8 +57,10 @@ class Progress:
         """Say whether it is time to :meth:`show`: what a hook asks in each step, before it computes anything."""
         return self._monotonic() >= self._due_s
 
-    def show(self, fraction: float | None) -> None:
-        """Show the share that is done, 0 to 1; None if it cannot be known."""
+    def show(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
+        """Show the share that is done, 0 to 1; None if it cannot be known. And newer values, if there are any."""
+        if latest:
+            self._latest = {**self._latest, **latest}
         if fraction is not None:
             self._fraction = max(_almost(fraction), self._fraction or 0.0)
         self._tell()

@@ -220,15 +220,15 @@ class KatibReporter:
             return
         if self._check(None) is not None:
             return
+        latest = _finite_numbers(metrics or {})
         if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
             progress = self.open_progress() or Progress((), self._runtime.monotonic)
             self._loop = os.getpid(), progress
-            progress.begin(fraction)
-        progress.update(_finite_numbers(metrics or {}))
+            progress.begin(fraction, latest)
+        else:
+            progress.show(fraction, latest)
         if fraction == 1:
             progress.finish()
-        else:
-            progress.show(fraction)
 
     def open_progress(self, *, aside: Mapping[str, str] = NOBODY) -> Progress | None:
         """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.

@@ -56,6 +56,10 @@ def loop_until(condition, step):
         time.sleep(0.005)
 
 
+def sending():
+    return [thread for thread in threading.enumerate() if thread.name == "katib-callbacks-trainjob"]
+
+
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -409,10 +413,11 @@ def test_a_sink_that_was_pickled_in_the_middle_goes_on(server):
         pickle.loads(pickle.dumps(sink)).send("", [], deadline_s=30)  # noqa: S301  as above
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # of the server's threads
 def test_a_forked_child_shows_its_own(server, reporter):
     reporter.report_progress(0.5, {"loss": 2.0})
-    server.wait_for(lambda: server.percentages == [50])
+    loop_until(lambda: not sending(), lambda: None)
+    assert server.percentages == [50]
 
     pid = os.fork()
     if pid == 0:

@@ -11,6 +11,8 @@ import pytest
 from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
 
 from katib_callbacks import ConfigurationError, DeliveryError, KatibReporter, SinkOutcome
+from katib_callbacks.distributed import framework_rank
+from katib_callbacks.recorder import MetricRecorder
 from katib_callbacks.sinks import _side
 
 
@@ -210,6 +212,21 @@ def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager):
         assert list(receipt.sinks) == ["katib", label, f"{label} 2"]
         assert "secret" not in repr(reporter)
     wait_for_couriers()
+
+
+def test_each_training_of_a_callback_reaches_all_sinks(katib_db_manager, tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", f"katib,file://{path}")
+    recorder = MetricRecorder("loss")
+    for value in (0.5, 0.25):
+        recorder.start(framework_rank(is_global_zero=True))
+        recorder.record({"loss": value}, row=0)
+        recorder.finish()
+        recorder.deliver()
+        assert recorder.receipt.sinks[f"file://{path}"].delivered == 1
+
+    assert [json.loads(line)["value"] for line in path.read_text().splitlines()] == [0.5, 0.25]
+    assert [log.value for log in katib_db_manager.metrics()] == ["0.5", "0.25"]
 
 
 # -- other processes -----------------------------------------------------------------------------------------------

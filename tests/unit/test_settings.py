@@ -278,6 +278,8 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "ALLOW_INSECURE_TOKEN",
                 "SPOOL_DIR",
                 "SINKS",
+                "NAMESPACE",
+                "EXPERIMENT",
                 "AUTOLOG",
                 "DISABLE",
             )

@@ -177,7 +177,7 @@ class _State:
         else:
             reporter = self._arguments.get("reporter")
             name = settings.trial_name(None, DEFAULT_RUNTIME) if reporter is None else reporter.trial_name
-            if name is not None:
+            if name is not None or _shows_trainjob(reporter):
                 return True
             level = logging.WARNING if settings.is_conspicuous(DEFAULT_RUNTIME) else logging.INFO
             message, variable = "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
@@ -185,6 +185,15 @@ class _State:
             self._has_said = True
             logger.log(level, message, variable)
         return False
+
+
+def _shows_trainjob(reporter: "KatibReporter | None") -> bool:
+    """Say whether there is something to report outside a trial: the status of a TrainJob."""
+    if DEFAULT_RUNTIME.variable(settings.TRAINER_SERVER_URL) is None:
+        return False
+    from katib_callbacks.reporter import KatibReporter  # noqa: PLC0415  there alone
+
+    return (KatibReporter() if reporter is None else reporter).inert_reason is None
 
 
 _STATE = _State()

@@ -77,6 +77,10 @@ class ReportingCallback:
             is_bookkeeping=self._is_bookkeeping,
             is_mode_deferred=self._is_mode_deferred,
         )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Do what depends on the options, before the framework looks at the callback."""
 
     @property
     def receipt(self) -> "ReportReceipt | None":

@@ -53,7 +53,7 @@ def hand_over(
     """Deliver one report's rows.
 
     Args:
-        trial_name: The trial.
+        trial_name: The trial; empty outside one, where only sinks come that need none.
         logs: At least one row, in any order.
         first: Name and sink that count.
         beside: Those who take the rows to the other sinks.
@@ -79,9 +79,12 @@ def hand_over(
         try:
             outcome = _send(name, sink, trial_name, rows, left_s)
         except DeliveryError as error:
+            consequence = (
+                "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among "
+                "them. "
+            )
             raise type(error)(
-                f"{error}. When this process ends, Katib marks the trial MetricsUnavailable for good if the objective "
-                f"is among them. {_say_where(spooled, rows[len(rows) - error.pending :])}",
+                f"{error}. {consequence if trial_name else ''}{_say_where(spooled, rows[len(rows) - error.pending :])}",
                 attempts=error.attempts,
                 pending=error.pending,
             ) from (error.__cause__ or error)
@@ -103,7 +106,7 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
         raise DeliveryError(
             f"the sink {name!r} failed with {type(error).__name__}: {error}", pending=len(rows)
         ) from error
-    if outcome.delivered < len(rows):
+    if outcome.delivered < len(rows) and outcome.skipped is None:
         raise DeliveryError(
             f"the sink {name!r} delivered {outcome.delivered} of {len(rows)} rows: {outcome.error or 'no reason'}",
             attempts=outcome.attempts,

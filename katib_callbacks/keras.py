@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks._callback import ReportingCallback
+from katib_callbacks._progress import share_of_epochs
 from katib_callbacks.distributed import ProcessRank, framework_rank
 from katib_callbacks.errors import MissingDependencyError
 
@@ -39,31 +40,61 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     unless it drives them through ``keras.callbacks.CallbackList``. A run that ``BackupAndRestore`` resumes reports
     the epochs of its last part. TensorFlow shows 0.0 for an epoch whose data had run out.
 
-    There is no batch hook, and ``self.model`` is not read: the one switches off asynchronous dispatch, the other
-    makes JAX copy its state back.
+    There is a batch hook only where a sink shows progress, and ``self.model`` is not read: the one switches off
+    asynchronous dispatch in releases that do not know ``async_safe``, the other makes JAX copy its state back.
     """
+
+    async_safe = True  # to Keras: the batch hook touches neither model nor logs
 
     _lent = frozenset({"_model"})
     _model = None  # for a copy
     _logs: Mapping[str, Any] = MappingProxyType({})  # the last epoch's, to which later callbacks add
     _taken = 0
+    _has_begun = True
+    _epoch = _batches = 0
+    _steps_per_epoch: float | None = None
+
+    def _prepare(self) -> None:
+        """Make a batch hook where there is something to show; Keras looks for it before training begins."""
+        own = getattr(self, "on_train_batch_end", None)  # a subclass may have one
+        if self._recorder.takes_progress and getattr(own, "_is_default", False):
+            self.__dict__["on_train_batch_end"] = self._show_progress
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Begin a run."""
         del logs
         self._forget()
         self._recorder.start(_jax_rank())
+        self._has_begun, self._batches, self._steps_per_epoch = False, 0, None
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Add to the last epoch's row what later callbacks put into its logs."""
-        del epoch, logs
+        del logs
         self._take_additions()
+        self._epoch = epoch
+        if not self._has_begun:  # with initial_epoch, or resumed, this need not be the first one
+            self._has_begun = True
+            self._recorder.begin_progress(self._share, 0)
+
+    def _show_progress(self, batch: int, logs: Any = None) -> None:
+        """Show how far the training is, about once a second: ``on_train_batch_end`` where a sink shows it."""
+        del logs
+        self._batches = batch + 1
+        progress = self._recorder.progress
+        if progress is not None and progress.is_due():
+            progress.show_share(self._share, self._batches)
+
+    def _share(self, steps: int) -> float | None:
+        params = self.params or {}  # a hand-written loop need not set any
+        planned = params.get("steps") or self._steps_per_epoch  # None where the data have no length
+        return share_of_epochs(self._epoch, params.get("epochs"), steps, planned)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
         if logs and self._recorder.is_active:
             self._recorder.record(logs, row=epoch)
             self._logs, self._taken = logs, len(logs)
+        self._steps_per_epoch = self._batches or None
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Deliver."""
@@ -85,7 +116,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 
     def _implements_train_batch_hooks(self) -> bool:
-        return False
+        return "on_train_batch_end" in vars(self)
 
     def _implements_test_batch_hooks(self) -> bool:
         return False

@@ -10,6 +10,7 @@ The two packages' ``Callback`` classes are unrelated. This one derives from thos
 imported; with neither loaded yet, from those that are installed.
 """
 
+import math
 import sys
 from collections.abc import Collection, Mapping
 from importlib import import_module
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks._callback import ReportingCallback
+from katib_callbacks._progress import largest, share_of_epochs
 from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import MissingDependencyError
 
@@ -50,6 +52,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     """
 
     _lent = frozenset({"log", "log_dict"})  # methods of the module
+    _steps_per_epoch = math.inf  # of an epoch that has ended
     _shown: Mapping[str, Any] = MappingProxyType({})  # what callback_metrics showed last
 
     @property
@@ -80,6 +83,15 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         else:
             rank = framework_rank(is_global_zero=trainer.is_global_zero, rank=trainer.global_rank)
             self._recorder.start(rank)
+            self._steps_per_epoch = math.inf
+            self._recorder.begin_progress(self._share, trainer, 0)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Show how far the training is, about once a second, where a sink shows it."""
+        del pl_module, outputs, batch
+        progress = self._recorder.progress
+        if progress is not None and progress.is_due():
+            progress.show_share(self._share, trainer, batch_idx + 1)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Add to the last epoch's row what was logged after our hook: by the module itself, by later callbacks."""
@@ -90,6 +102,8 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Take the epoch's row: training and validation metrics are both there."""
         del pl_module
         self._take(trainer, row=trainer.current_epoch)
+        if self._recorder.progress is not None:
+            self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the values while they are complete; Lightning's own last checkpoint may still be written."""
@@ -117,6 +131,20 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Report a ``trainer.test`` after training."""
         del pl_module
         self._recorder.evaluated(trainer.callback_metrics, is_validation=False)
+
+    def _share(self, trainer: Any, steps: int) -> float | None:
+        """Return the share of the training that is done, by the limit that will end it first."""
+        planned = trainer.num_training_batches  # infinite where the data have no length: then the last epoch's counts
+        steps_per_epoch = planned if planned < math.inf else self._steps_per_epoch
+        shares = [share_of_epochs(trainer.current_epoch, trainer.max_epochs, steps, steps_per_epoch)]
+        if trainer.max_steps > 0:
+            shares.append(trainer.global_step / trainer.max_steps)
+        for timer in trainer.callbacks:
+            left_s = timer.time_remaining() if hasattr(timer, "time_remaining") else None  # max_time makes one
+            if left_s is not None:
+                elapsed_s = timer.time_elapsed()
+                shares.append(elapsed_s / max(elapsed_s + left_s, 1e-9))
+        return largest(shares)
 
     def _take(self, trainer: Any, *, row: int | None) -> None:
         """Record what is fresh. A stale value is the same tensor object as before.

@@ -29,6 +29,7 @@ from katib_callbacks.metrics import MetricLog, check_name, format_value, to_numb
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
 if TYPE_CHECKING:
+    from katib_callbacks._progress import Progress
     from katib_callbacks.reporter import KatibReporter, ReportReceipt
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,13 @@ class MetricRecorder:
             self._monitor = None  # a cluster-wide variable need not fit every script
         self._is_disabled = settings.is_disabled(_runtime)
         self._trial_name = self._reporter.trial_name
+        self._inert_reason: str | None = getattr(
+            self._reporter, "inert_reason", None if self._trial_name else f"{settings.TRIAL_NAME} is not set"
+        )
 
+        self.progress: Progress | None = None
+        self._live: KatibReporter | None = None  # what holds the sinks that progress goes to
+        self._aside: dict[str, str] = {}
         self.receipt: ReportReceipt | None = None
         self._is_active = False
         self._rank: ProcessRank | None = None
@@ -170,17 +177,64 @@ class MetricRecorder:
             logger.info("%s is set: nothing will be reported.", settings.DISABLE)
             return False
         rank = process_rank(self._runtime.environ(), framework=framework)
-        if self._trial_name is None:
+        if self._inert_reason is not None:
             if rank.is_global_zero:  # one line, however many processes there are
                 level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-                logger.log(
-                    level, "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
-                )
+                where = "a Katib trial" if self._trial_name is None else "reach of a sink"
+                logger.log(level, "Not in %s (%s): nothing will be reported.", where, self._inert_reason)
             return False
         if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
             logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         self._rank = rank
         return rank.is_global_zero
+
+    @property
+    def takes_progress(self) -> bool:
+        """Whether a sink shows how far a training is, if one is recorded."""
+        return not self._is_disabled and getattr(self._reporter, "takes_progress", False)
+
+    def begin_progress(
+        self, share: Callable[..., float | None], *arguments: Any, aside: Mapping[str, str] | None = None
+    ) -> None:
+        """Begin to show how far the training is, after :meth:`start`; :attr:`progress` is None where nobody is told.
+
+        Args:
+            share: Returns the share that was done before this process began, 0 to 1; None if it cannot be known. Is
+                asked only where somebody is told.
+            *arguments: What it is called with.
+            aside: Names of sinks that get nothing of this training, and why.
+        """
+        self._end_progress()
+        self._aside = dict(aside or {})
+        if not self._is_active or not self.takes_progress:
+            return
+        try:
+            self._live = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
+            progress = self._live.open_progress(aside=self._aside)
+            if progress is not None:
+                progress.begin(share(*arguments), self._shown(self._as_numbers(self._rows.latest)))
+            self.progress = progress
+        except Exception:  # as in record
+            logger.exception(_INTERNAL_ERROR)
+
+    def _end_progress(self) -> None:
+        self.progress, live, self._live = None, self._live, None
+        if live is not None and not self._is_reporter_lent:
+            live.close()
+
+    def _as_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Convert now what is shown during training, and then need not be converted again."""
+        numbers = ((name, self._number(name, value)) for name, value in values.items())
+        return {name: number for name, number in numbers if number is not None}
+
+    def _shown(self, numbers: Mapping[str, float]) -> dict[str, float]:
+        """Return what of an epoch's numbers is reported, by the names in Katib."""
+        pairs = self._selection.items() if self._selection is not None else [(name, name) for name in numbers]
+        return {
+            katib_name: numbers[name]
+            for katib_name, name in pairs
+            if name in numbers and (self._on_nan == "send" or math.isfinite(numbers[name]))
+        }
 
     def record(
         self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] | None = None
@@ -199,7 +253,11 @@ class MetricRecorder:
         try:
             if not self._has_all:  # the messages alone need them
                 self._seen.update(dict.fromkeys(name for name in values if isinstance(name, str)))
-            is_new_row = self._rows.add(self._selected(values), key=row, now=self._runtime.now)
+            selected = self._selected(values)
+            if self.progress is not None:
+                selected = self._as_numbers(selected)
+                self.progress.update(self._shown(selected))
+            is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
             if is_new_row and not self._has_all and self._rows.row_count > 1:  # so the first row is complete
                 self._warn_early(is_awaited)
         except Exception:  # a mistake of ours stays away from the training that called
@@ -250,6 +308,7 @@ class MetricRecorder:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
         self._reset()
         self._is_active = False
+        self._end_progress()
 
     def deliver(self) -> None:
         """Send what :meth:`finish` left, if anything; blocks up to the reporter's budget.
@@ -262,11 +321,17 @@ class MetricRecorder:
         logs, self._pending = self._pending, None
         if logs is None:
             return
-        if self._seen:
-            self._check_missing()
-        if not logs and not self._nonfinite:
-            logger.warning("Training of trial %s ended without a metric to report.", self._trial_name)
-        self._send(logs)
+        try:
+            if self.progress is not None:
+                self.progress.finish()
+            if self._seen:
+                self._check_missing()
+            if not logs and not self._nonfinite:
+                whose = "" if self._trial_name is None else f" of trial {self._trial_name}"
+                logger.warning("Training%s ended without a metric to report.", whose)
+            self._send(logs)
+        finally:
+            self._end_progress()
 
     def evaluated(self, values: Mapping[str, Any], *, is_validation: bool) -> None:
         """Take the result of an evaluation after training, and send what ``after_training`` asks for; blocks.
@@ -387,11 +452,14 @@ class MetricRecorder:
         try:
             # A copy has the options as they were resolved; a second look at the environment, and at the files that it
             # names, could fail, and then there were no reporter to try again or to write the spool.
-            reporter = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
+            # What has shown progress delivers as well: its sinks have more to send, and nobody is to wait for both.
+            kept = self._reporter if self._is_reporter_lent else self._live
+            reporter = copy.copy(self._reporter) if kept is None else kept
             try:
-                self.receipt = reporter.report_logs(logs, _rank=self._rank)
+                aside = {"_aside": self._aside} if self._aside else {}
+                self.receipt = reporter.report_logs(logs, _rank=self._rank, **aside)
             finally:
-                if not self._is_reporter_lent:
+                if kept is None:
                     reporter.close()
         except KatibCallbacksError as error:
             if self._on_error == "raise":
@@ -406,6 +474,10 @@ class MetricRecorder:
         from katib_callbacks.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
         return KatibReporter(_runtime=self._runtime)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what shows progress: a copy does not train."""
+        return {**self.__dict__, "progress": None, "_live": None}
 
     # -- resumed runs ----------------------------------------------------------------------------------------------
 

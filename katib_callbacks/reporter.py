@@ -1,23 +1,26 @@
 """KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
 
+import contextlib
 import copy
 import logging
 import math
 import os
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Any, SupportsFloat
+from types import MappingProxyType, TracebackType
+from typing import Any, SupportsFloat, cast
 
 from katib_callbacks import settings
 from katib_callbacks._handover import hand_over
+from katib_callbacks._progress import ALMOST_DONE, Progress
 from katib_callbacks.distributed import ProcessRank, process_rank
 from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
-from katib_callbacks.sinks._destinations import Destinations
+from katib_callbacks.sinks._destinations import NO_TRIAL, NOBODY, Destinations
 from katib_callbacks.sinks._endpoint import resolve_endpoint
 from katib_callbacks.sinks._previous import has_begun, mark_begun
 from katib_callbacks.sinks._registry import KATIB, SinkFactory, resolve_sinks
@@ -32,14 +35,15 @@ class ReportReceipt:
     """What became of one report.
 
     Args:
-        trial_name: The trial; None where nothing was sent because it is not known.
+        trial_name: The trial; None outside one.
         delivered: Rows that the first sink is known to have stored.
         spooled: Rows that still lie in the spool, for ``katib-callbacks replay``.
         dropped: Rows that are neither.
         attempts: Requests sent to the first sink, the ones that read back included.
         verified: Whether every row was read back from the first sink.
         elapsed_s: Seconds that the report took.
-        skipped: Why nothing was sent, if so: the rank of this process and where that was read, or that no rows came.
+        skipped: Why nothing was sent, if so: the rank of this process and where that was read, that no rows came, or
+            what each sink lacks.
         sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
             name is its class. To read the outcome of a sink after the first waits until it is known, or until two
             seconds have passed since the report.
@@ -80,9 +84,9 @@ class KatibReporter:
         previous_attempt: What to do about rows that the trial already has before this process's first write, usually
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
-        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one decides what became of a report.
-            Those after it run beside it, and nothing waits for them but the end of the process, for two seconds.
-            Objects are not closed.
+        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
+            decides what became of a report. Those after it run beside it, and nothing waits for them but the end of
+            the process, for two seconds. Objects are not closed.
 
     Raises:
         ConfigurationError: An option that cannot be right; the message names the argument or variable.
@@ -133,7 +137,7 @@ class KatibReporter:
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        chosen = resolve_sinks(sinks, _runtime)
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
         if self._spool_dir is not None and chosen[0] != KATIB:
             raise ConfigurationError(
                 f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
@@ -142,6 +146,8 @@ class KatibReporter:
         self._destinations = Destinations(chosen, self._factory)
         self._is_closed = False
         self._silenced_by: ProcessRank | None = None
+        self._said_idle: set[str] = set()  # one for all copies
+        self._loop: tuple[int, Progress] | None = None  # of this process
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -152,6 +158,16 @@ class KatibReporter:
     def trial_name(self) -> str | None:
         """The trial that this reporter reports for; None outside one."""
         return self._trial_name
+
+    @property
+    def inert_reason(self) -> str | None:
+        """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
+        return "; ".join(self._destinations.idle_reasons) or None
+
+    @property
+    def takes_progress(self) -> bool:
+        """Whether a sink shows how far a training is: see :meth:`report_progress`."""
+        return self._destinations.take_progress
 
     def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
         """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
@@ -179,7 +195,53 @@ class KatibReporter:
         wanted = self._runtime.now() if timestamp is None else timestamp
         return self._deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
 
-    def report_logs(self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None) -> ReportReceipt:
+    def report_progress(self, fraction: float, metrics: Mapping[str, SupportsFloat] | None = None) -> None:
+        """Show how far a training is, in the sinks that show it, such as ``trainjob``; returns at once.
+
+        Cheap enough for each step: most calls return before they look at anything. The sinks are told once a second at
+        most, but for the first call and for the end. The time that remains is estimated from the calls. A fraction
+        that is lower than the last begins another training. Off rank zero, and without such a sink, it does nothing.
+        Not for several threads at once.
+
+        Args:
+            fraction: The share that is done, from 0 to 1. Only 1 itself says that the training has ended.
+            metrics: Latest values by their names; those of other names stay. What is no finite number is left out. An
+                array on an accelerator is waited for, when the sinks are told.
+
+        Raises:
+            MetricValueError: The fraction is not from 0 to 1.
+            ReporterClosedError: The reporter is closed.
+        """
+        if not 0 <= fraction <= 1:
+            raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
+        pid, progress = self._loop or (None, None)
+        progress = progress if pid == os.getpid() else None
+        if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._is_closed:
+            return
+        if self._check(None) is not None:
+            return
+        latest = _finite_numbers(metrics or {})
+        if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
+            progress = self.open_progress() or Progress((), self._runtime.monotonic)
+            self._loop = os.getpid(), progress
+            progress.begin(fraction, latest)
+        else:
+            progress.show(fraction, latest)
+        if fraction == 1:
+            progress.finish()
+
+    def open_progress(self, *, aside: Mapping[str, str] = NOBODY) -> Progress | None:
+        """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.
+
+        Args:
+            aside: Names of sinks that are to be told nothing, and why.
+        """
+        sinks = self._destinations.listeners(aside)
+        return Progress(sinks, self._runtime.monotonic) if sinks else None
+
+    def report_logs(
+        self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None, _aside: Mapping[str, str] = NOBODY
+    ) -> ReportReceipt:
         """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
 
         As :meth:`report` otherwise. Rows go out in order of time, in batches of 1,000, each batch all or nothing.
@@ -200,7 +262,7 @@ class KatibReporter:
         for row in rows:
             if not isinstance(row, MetricLog):
                 raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
-        return self._deliver(rows) if rows else self._skip("no rows to report")
+        return self._deliver(rows, _aside) if rows else self._skip("no rows to report")
 
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
@@ -224,7 +286,7 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and has_begun(self._trial_name)
-        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "has_begun": begun}
+        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
@@ -245,19 +307,22 @@ class KatibReporter:
             logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         return self._skip(str(rank))
 
-    def _skip(self, reason: str) -> ReportReceipt:
-        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks={})
+    def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
+        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks)
 
-    def _deliver(self, logs: list[MetricLog]) -> ReportReceipt:
-        if self._trial_name is None:
-            raise ConfigurationError(
-                f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
-            )
+    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = NOBODY) -> ReportReceipt:
         start_s = self._runtime.monotonic()
+        opened, idle = self._destinations.open(aside), self._idle(aside)
+        if opened is None:
+            if NO_TRIAL in self._destinations.idle_reasons:
+                raise ConfigurationError(
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                )
+            return self._skip("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
         outcome = hand_over(
-            self._trial_name,
+            self._trial_name or "",
             logs,
-            *self._destinations.open(),
+            *opened,
             address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
             spool_dir=self._spool_dir,
@@ -272,9 +337,17 @@ class KatibReporter:
             attempts=outcome.first.attempts,
             verified=outcome.first.verified,
             elapsed_s=self._runtime.monotonic() - start_s,
-            skipped=None,
-            sinks=outcome.sinks,
+            skipped=outcome.first.skipped,
+            sinks=_together(outcome.sinks, idle) if idle else outcome.sinks,
         )
+
+    def _idle(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
+        """Return what the receipt says of the sinks that get nothing, and log it once."""
+        idle = self._destinations.idle(aside)
+        for name in idle.keys() - self._said_idle:
+            self._said_idle.add(name)
+            logger.info("The sink %r gets nothing: %s.", name, idle[name])
+        return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
 
 
 def report_metrics(
@@ -305,3 +378,16 @@ def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricL
             "report_logs([MetricLog(...)])"
         )
     return MetricLog(name, number, timestamp)
+
+
+def _finite_numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    numbers = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(MetricValueError):
+            numbers[name] = to_number(name, value)
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _together(sent: Mapping[str, SinkOutcome], idle: dict[str, SinkOutcome]) -> Mapping[str, SinkOutcome]:
+    """Add those that get nothing, without a look at the others, which would be to wait for them."""
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), idle)

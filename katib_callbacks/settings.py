@@ -47,6 +47,15 @@ EXPERIMENT = PREFIX + "EXPERIMENT"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
+TRAINER_SERVER_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+"""Injected by Kubeflow Trainer into every pod of a TrainJob whose status can be shown, as the next two are."""
+
+TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+"""A path."""
+
+TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  a path, too
+"""A path."""
+
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 """Mounted by Kubernetes into every pod that has a service account token."""
 

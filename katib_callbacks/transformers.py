@@ -10,6 +10,7 @@
 import logging
 import math
 import re
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from katib_callbacks._callback import ReportingCallback
 from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.settings import Mode
+from katib_callbacks.sinks._registry import TRAINJOB
 
 try:
     from transformers import TrainerCallback
@@ -24,6 +26,9 @@ except ImportError as error:
     raise MissingDependencyError('transformers cannot be used: pip install "katib-callbacks[transformers]"') from error
 
 logger = logging.getLogger(__name__)
+
+_MAX_FRAMES = 10
+"""How far up the stack the handler is looked for; it calls hooks directly."""
 
 _NUMBERS = frozenset({float, int})
 _BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen"})
@@ -62,6 +67,14 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._start(args, state)
         self._take(args, state)
         self._first_step = state.global_step
+        self._recorder.begin_progress(_share, state, aside=self._aside())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show how far the training is, about once a second, where a sink shows it."""
+        del args, control
+        progress = self._recorder.progress
+        if progress is not None and progress.is_due():
+            progress.show_share(_share, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Take what was logged, from ``log_history``: other callbacks change ``logs``."""
@@ -95,6 +108,12 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Report what was named of a ``trainer.predict`` after training."""
         del args, state, control
         self._recorder.evaluated(metrics, is_validation=False)
+
+    def _aside(self) -> dict[str, str]:
+        """Leave the TrainJob's status to transformers' own callback where there is one: the two would overwrite it."""
+        if not any(type(other).__name__ == "KubeflowCallback" for other in _callbacks_beside(self)):
+            return {}
+        return {TRAINJOB: "transformers' own KubeflowCallback shows this TrainJob's status"}
 
     def _start(self, args: Any, state: Any) -> None:
         self._read = 0
@@ -168,6 +187,24 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
         del names
         return name in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
+
+
+def _share(state: Any) -> float | None:
+    """Return the share of the training that is done; the Trainer counts in optimizer steps, whatever limits it."""
+    return state.global_step / state.max_steps if state.max_steps > 0 else None
+
+
+def _callbacks_beside(callback: object) -> list[Any]:
+    """Return the callbacks of the run that calls ``callback``: the Trainer's handler does not hand them to hooks."""
+    frame = sys._getframe(1)  # noqa: SLF001  what inspect and logging use
+    for _ in range(_MAX_FRAMES):
+        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
+        if isinstance(callbacks, list) and any(other is callback for other in callbacks):
+            return callbacks
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return []
 
 
 def _copied(value: Any) -> Any:

@@ -40,12 +40,15 @@ class SinkOutcome:
         attempts: Requests sent, the ones that read back included.
         verified: Whether every delivered row was read back from the destination.
         error: Why the rest was not delivered; None if all was.
+        skipped: Why nothing was sent though nothing went wrong, such as a destination that is not there; None if it
+            was.
     """
 
     delivered: int
     attempts: int
     verified: bool = False
     error: str | None = None
+    skipped: str | None = None
 
 
 def checked_outcome(outcome: object) -> SinkOutcome:
@@ -61,7 +64,14 @@ def checked_outcome(outcome: object) -> SinkOutcome:
 
 @runtime_checkable
 class MetricSink(Protocol):
-    """One destination of metrics."""
+    """One destination of metrics.
+
+    A sink may also have ``progress(fraction, remaining_s, latest)``, which is called while training runs: the share
+    that is done, from 0 to 1, and the seconds that it will take yet, each None where it is not known, and the latest
+    value of each metric by its name in Katib. The training waits for it, so it must return at once, and never send
+    anything itself. It is called about once a second at most, with 1 for the true end alone. What it raises is logged
+    once; then it is not called any more in that training.
+    """
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
         """Deliver the rows, blocking.

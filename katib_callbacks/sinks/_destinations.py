@@ -3,9 +3,11 @@
 import itertools
 import os
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.sinks import MetricSink
 from katib_callbacks.sinks._names import label_of
@@ -13,6 +15,11 @@ from katib_callbacks.sinks._registry import KATIB, SinkFactory
 
 if TYPE_CHECKING:
     from katib_callbacks.sinks._side import SideCourier
+
+NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
+"""Why most sinks get nothing outside a trial."""
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
 
 _lock = threading.Lock()
 """Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
@@ -24,6 +31,10 @@ class Destinations:
     Sinks with a name are made at once, because one that cannot be right has to show before the training, not after it;
     but for ``katib``, which has nothing more in its name, and loads gRPC, which a process that sends nothing does not
     need.
+
+    Some have nothing to do here: a sink may say so (``idle_reason``), and all but those that say otherwise
+    (``needs_trial = False``) need a trial. For one training, others may stand aside. The first one that is left is the
+    first.
 
     Args:
         sinks: Names and objects, the one that counts first.
@@ -41,53 +52,121 @@ class Destinations:
         self._pid = os.getpid()
         self._made = {name: factory.make(name) for name in sinks if isinstance(name, str) and name != KATIB}
         self._beside: dict[str, SideCourier] = {}
+        self._idle = tuple(map(self._why_idle, sinks))
 
-    def open(self) -> "tuple[tuple[str, MetricSink], list[SideCourier]]":
+    @property
+    def idle_reasons(self) -> list[str]:
+        """Why nothing can be sent anywhere, each reason once; empty if it can."""
+        return [] if None in self._idle else list(dict.fromkeys(filter(None, self._idle)))
+
+    @property
+    def take_progress(self) -> bool:
+        """Whether a sink shows how far a training is."""
+        named = ((sink if isinstance(sink, str) else None, sink) for sink in self._sinks)
+        found = (self._made.get(name) if name is not None else sink for name, sink in named)
+        return any(why is None and _has_progress(sink) for sink, why in zip(found, self._idle, strict=True))
+
+    def idle(self, aside: Mapping[str, str] = NOBODY) -> dict[str, str]:
+        """Return the sinks that get nothing, by the names that a receipt calls them, and why.
+
+        Args:
+            aside: Those that stand aside, by their whole names, and why.
+        """
+        reasons = ((label, why or (aside.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
+        return {label: why for label, why in reasons if why is not None}
+
+    def open(self, aside: Mapping[str, str] = NOBODY) -> "tuple[tuple[str, MetricSink], list[SideCourier]] | None":
         """Return the first sink, with the name that a receipt calls it, and those who take rows to the others.
+
+        Args:
+            aside: As :meth:`idle`.
+
+        Returns:
+            None if there is no sink that has something to do.
 
         Raises:
             ReporterClosedError: Closed.
         """
         with _lock:
-            if self._is_closed:
-                raise ReporterClosedError("the reporter is closed")
-            if self._pid != os.getpid():  # after a fork
-                self._pid, self._made, self._beside = os.getpid(), {}, {}
-            labels: list[str] = []
-            for sink in self._sinks:
-                labels.append(_unused(label_of(sink) if isinstance(sink, str) else type(sink).__name__, labels))
-            first = self._sinks[0]
-            if isinstance(first, str):
-                if first not in self._made:
-                    self._made[first] = self._factory.make(first)
-                first = self._made[first]
-            for label, sink in zip(labels[1:], self._sinks[1:], strict=True):
-                if label not in self._beside:
-                    self._beside[label] = self._make_courier(label, sink)
-            return (labels[0], first), list(self._beside.values())
+            self._check()
+            idle = self.idle(aside)
+            active = [(label, sink) for label, sink, _ in self if label not in idle]
+            if not active:
+                return None
+            (label, first), *others = active
+            beside = [self._courier(*other) for other in others]
+            return (label, self._sink(first)), beside
+
+    def listeners(self, aside: Mapping[str, str] = NOBODY) -> list[tuple[str, Any]]:
+        """Return the sinks that show how far a training is, with their names.
+
+        Raises:
+            ReporterClosedError: Closed.
+        """
+        with _lock:
+            self._check()
+            idle = self.idle(aside)
+            named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
+            made = [(label, self._sink(sink)) for label, sink in named]
+            return [(label, sink) for label, sink in made if _has_progress(sink)]
+
+    def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
+        """Yield each sink: its name in receipts, the sink, why it has nothing to do."""
+        labels: list[str] = []
+        for sink, why in zip(self._sinks, self._idle, strict=True):
+            labels.append(_unused(label_of(sink) if isinstance(sink, str) else type(sink).__name__, labels))
+            yield labels[-1], sink, why
 
     def close(self) -> None:
         """Close the sinks that have a name: the first at once, the others when they have what is on its way to them."""
         with _lock:
             self._is_closed = True
             is_ours = self._pid == os.getpid()
-            closing: list[MetricSink | SideCourier] = [*self._made.values(), *self._beside.values()] if is_ours else []
+            taken = [courier.sink for courier in self._beside.values()]  # each closes its own, later
+            mine = [sink for sink in self._made.values() if not any(sink is other for other in taken)]
+            closing: list[MetricSink | SideCourier] = [*mine, *self._beside.values()] if is_ours else []
             self._made, self._beside = {}, {}
         for each in closing:
             each.close()
 
-    def _make_courier(self, label: str, sink: MetricSink | str) -> "SideCourier":
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ReporterClosedError("the reporter is closed")
+        if self._pid != os.getpid():  # after a fork
+            self._pid, self._made, self._beside = os.getpid(), {}, {}
+
+    def _why_idle(self, sink: MetricSink | str) -> str | None:
+        made = self._made.get(sink) if isinstance(sink, str) else sink
+        if self._factory.trial_name is None and getattr(made, "needs_trial", True):
+            return NO_TRIAL
+        reason: str | None = getattr(made, "idle_reason", None)
+        return reason
+
+    def _sink(self, sink: MetricSink | str) -> MetricSink:
+        if not isinstance(sink, str):
+            return sink
+        if sink not in self._made:
+            self._made[sink] = self._factory.make(sink)
+        return self._made[sink]
+
+    def _courier(self, label: str, sink: MetricSink | str) -> "SideCourier":
+        if label in self._beside:
+            return self._beside[label]
         from katib_callbacks.sinks._side import SideCourier, Unmade  # noqa: PLC0415  only where there are several sinks
 
-        if not isinstance(sink, str):
-            return SideCourier(label, sink, is_own=False)
         try:
-            return SideCourier(label, self._made.pop(sink) if sink in self._made else self._factory.make(sink))
+            courier = SideCourier(label, self._sink(sink), is_own=isinstance(sink, str))
         except KatibCallbacksError as error:  # in a process that the reporter was sent to, or that was forked
-            return SideCourier(label, Unmade(error))
+            courier = SideCourier(label, Unmade(error))
+        self._beside[label] = courier
+        return courier
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": {}, "_beside": {}}
+
+
+def _has_progress(sink: object) -> bool:
+    return callable(getattr(sink, "progress", None))
 
 
 def _unused(label: str, used: Container[str]) -> str:

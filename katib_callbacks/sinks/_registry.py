@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 KATIB = "katib"
 STDOUT = "stdout"
+TRAINJOB = "trainjob"
+
+AUTO = "auto"
+"""Stands for the sinks that this process has a destination for: see :func:`resolve_sinks`."""
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
@@ -65,8 +69,18 @@ class SinkFactory:
         )
 
 
-def resolve_sinks(sinks: Sequence[MetricSink | str] | None, runtime: Runtime) -> tuple[MetricSink | str, ...]:
+def resolve_sinks(
+    sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, has_trial: bool
+) -> tuple[MetricSink | str, ...]:
     """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``katib``.
+
+    ``auto`` is ``katib`` in a Katib trial and ``trainjob`` where Kubeflow Trainer shows the status of its jobs, in this
+    order where both are true; elsewhere it is ``katib``, which does nothing outside a trial.
+
+    Args:
+        sinks: The argument.
+        runtime: Where the variables come from.
+        has_trial: Whether the trial's name is known.
 
     Raises:
         ConfigurationError: No sink, one twice, an unknown name (the message lists the known ones), or no sink at all.
@@ -81,12 +95,26 @@ def resolve_sinks(sinks: Sequence[MetricSink | str] | None, runtime: Runtime) ->
     if not given:
         raise ConfigurationError(f"{source} names no sink")
     chosen: list[MetricSink | str] = []
-    for sink in given:
+    for sink in _without_auto(given, runtime, has_trial=has_trial):
         _check_sink(source, sink)
         if any(sink is other or (isinstance(sink, str) and sink == other) for other in chosen):
             raise ConfigurationError(f"{source} has {label_of(sink) if isinstance(sink, str) else sink!r} twice")
         chosen.append(sink)
     return tuple(chosen)
+
+
+def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_trial: bool) -> list[MetricSink | str]:
+    """Put what ``auto`` stands for in its place, but for what is named anyhow."""
+    sinks: list[MetricSink | str] = []
+    for sink in given:
+        if not (isinstance(sink, str) and sink == AUTO):
+            sinks.append(sink)
+            continue
+        found = [KATIB] if has_trial else []
+        if runtime.variable(settings.TRAINER_SERVER_URL) is not None:
+            found.append(TRAINJOB)
+        sinks += [name for name in found or [KATIB] if name not in [*given, *sinks]]
+    return sinks
 
 
 def _check_sink(source: str, sink: object) -> None:
@@ -148,6 +176,12 @@ def _package_of(entry: "EntryPoint") -> str:
     return f"{package} ({entry.value})"
 
 
+def _make_trainjob(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.trainjob import make_trainjob  # noqa: PLC0415  where it is asked for
+
+    return make_trainjob(options)
+
+
 def _make_stdout(options: SinkOptions) -> MetricSink:
     from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
 
@@ -168,11 +202,12 @@ def _make_prometheus(options: SinkOptions) -> MetricSink:
 
 _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
     STDOUT: _make_stdout,
+    TRAINJOB: _make_trainjob,
     "prometheus+http": _make_prometheus,
     "prometheus+https": _make_prometheus,
     "file": _make_file,
 }
 """Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
 
-_BARE = (KATIB, STDOUT)
+_BARE = (KATIB, STDOUT, TRAINJOB, AUTO)
 """Those whose names are complete."""

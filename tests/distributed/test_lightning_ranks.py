@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from status_server import StatusServer
 
 FINAL = [("accuracy", 1.5), ("loss", 2.5), ("gathered", 3.0)]
 """Of the last of two epochs; means of both ranks."""
@@ -41,6 +42,20 @@ def test_single_device_trainers_that_all_call_themselves_rank_zero(trial):
     assert "This process is rank 1 (RANK=1), not rank zero: it reports nothing." in pods[1].output()
     assert "not rank zero" not in pods[0].output()
     assert trial.visitors() == {pods[0].popen.pid}
+
+
+def test_rank_zero_alone_shows_the_status_of_the_trainjob(trial, tmp_path):
+    with StatusServer(tmp_path) as server:
+        variables = server.variables | {"KATIB_CALLBACKS_SINKS": "auto"}
+        trial.start("lightning_trial.py", "--strategy", "ddp", **variables)
+        trial.wait()
+        server.wait_for(lambda: 100 in server.percentages)
+
+    assert trial.rows() == FINAL
+    assert server.seen[-1].metrics == {"accuracy": "1.5", "loss": "2.5", "gathered": "3"}
+    assert server.percentages == sorted(server.percentages)
+    assert server.percentages.count(0) <= 1, "each process that shows a training begins with it"
+    trial.assert_rank_zero_alone_reported()
 
 
 def test_the_example(trial):

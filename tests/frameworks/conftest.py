@@ -1,9 +1,15 @@
 """What the callbacks of all frameworks are put through."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
+from status_server import StatusServer
+
+from frameworks.progress import Curve
+from katib_callbacks import KatibReporter
+from katib_callbacks.settings import Runtime
 
 
 def pickled(callback):
@@ -19,3 +25,34 @@ def cloudpickled(callback):
 def copied(request):
     """Each way to copy a callback."""
     return request.param
+
+
+@pytest.fixture
+def runtime():
+    """A runtime in which any step is due, whose requests wait for none before them."""
+    ticks = itertools.count(step=10)
+    return Runtime(monotonic=lambda: float(next(ticks)), wait=lambda event, timeout_s: event.is_set())
+
+
+@pytest.fixture
+def curve(runtime):
+    """A sink that writes down what it is told of a training; ``curve.reporter`` reports there."""
+    curve = Curve()
+    with KatibReporter(trial_name="trial", sinks=[curve], _runtime=runtime) as curve.reporter:
+        yield curve
+
+
+@pytest.fixture
+def status_server(tmp_path, monkeypatch):
+    """Run the test in a TrainJob that is no Katib trial."""
+    with StatusServer(tmp_path) as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def status_reporter(status_server, runtime):
+    """A reporter that shows each step there."""
+    with KatibReporter(sinks=["auto"], timeout_s=1e6, _runtime=runtime) as reporter:
+        yield reporter

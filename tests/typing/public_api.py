@@ -99,6 +99,7 @@ def reports(reporter: KatibReporter) -> None:
     assert_type(receipt.skipped, str | None)
     assert_type(receipt.sinks, Mapping[str, SinkOutcome])
     assert_type(reporter.report_logs([MetricLog("loss", 0.1, datetime.now(timezone.utc))]), ReportReceipt)
+    assert_type(reporter.report_progress(0.5, {"loss": 0.1}), None)
     assert_type(report_metrics({"accuracy": 0.9}), ReportReceipt)
     assert_type(report_metrics({"accuracy": 0.9}, "localhost:6789", 10), ReportReceipt)
     assert_type(report_metrics({"accuracy": 0.9}, db_manager_address="localhost:6789", timeout=1.5), ReportReceipt)

@@ -1,0 +1,205 @@
+"""What a status server that hangs costs a training: the same training with and without it, in turns.
+
+::
+
+    python benchmarks/trainjob.py --turns 20
+
+A small Lightning training of some seconds runs with the sink ``trainjob`` at a server that accepts connections and
+never answers, and without any sink that shows progress; pairs alternate in order. Measured is ``trainer.fit`` up to the
+end of the last epoch, so without the final report, which waits as long as its budget says. Printed are the medians and
+the median of the pairs' ratios. ``--check`` exits with 1 if that is above 1.05.
+
+Then what a step's hook costs: without a sink that shows progress, and with one.
+"""
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from katib_callbacks import KatibReporter, SinkOutcome
+from katib_callbacks.lightning import KatibReportCallback
+
+LIMIT = 1.05
+HOOK_CALLS = 200_000
+
+
+class Module(LightningModule):
+    """Computes a little in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 64)
+
+    def training_step(self, batch: Any, _: int) -> Any:
+        """Return a loss."""
+        loss = self.layer(batch[0]).square().mean()
+        self.log("loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return SGD."""
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Listens:
+    """A sink that shows progress to nobody."""
+
+    def progress(self, fraction: Any, remaining_s: Any, latest: Any) -> None:
+        """Do nothing."""
+
+    def send(self, trial_name: str, logs: Any, *, deadline_s: float) -> SinkOutcome:
+        """Say that all is well."""
+        del trial_name, deadline_s
+        return SinkOutcome(delivered=len(logs), attempts=1)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Stopwatch(Callback):
+    """Measures a training without its reports."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin."""
+        del trainer, pl_module
+        self.start_s = time.perf_counter()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """End."""
+        del trainer, pl_module
+        self.took_s = time.perf_counter() - self.start_s
+
+
+@contextlib.contextmanager
+def hanging_server() -> Iterator[int]:
+    """Yield the port of a server that reads and never answers."""
+    connections: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # when it is shut down
+                while True:
+                    connections.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in connections:
+            connection.close()
+        print(f"{len(connections)} requests hung")
+
+
+def train(callback: Any, loader: Any, epochs: int, folder: str) -> float:
+    """Return the seconds of a training."""
+    watch = Stopwatch()
+    Trainer(
+        max_epochs=epochs,
+        callbacks=[watch, callback],
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    ).fit(Module(), loader)
+    return watch.took_s
+
+
+def hook_ns(callback: Any, trainer: Any) -> float:
+    """Return the nanoseconds of one call of the step's hook."""
+    start_s = time.perf_counter()
+    for index in range(HOOK_CALLS):
+        callback.on_train_batch_end(trainer, None, None, None, index)
+    return (time.perf_counter() - start_s) / HOOK_CALLS * 1e9
+
+
+class Looks(Callback):
+    """Measures hooks in the middle of a training."""
+
+    def __init__(self, **callbacks: Any) -> None:
+        self.callbacks = callbacks
+        self.ns: dict[str, float] = {}
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Call each."""
+        del pl_module
+        for name, callback in self.callbacks.items():
+            self.ns[name] = hook_ns(callback, trainer)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=20, help="pairs of trainings")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the limit is missed")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    loader = DataLoader(TensorDataset(torch.linspace(0, 1, 64 * 200).reshape(200, 64)), batch_size=1)
+    with tempfile.TemporaryDirectory() as folder, hanging_server() as port:
+        os.environ["KUBEFLOW_TRAINER_SERVER_URL"] = f"http://127.0.0.1:{port}/status"
+
+        def with_server() -> float:
+            reporter = KatibReporter(sinks=["trainjob"], timeout_s=0.1)
+            took_s = train(KatibReportCallback("loss", reporter=reporter), loader, arguments.epochs, folder)
+            reporter.close()
+            return took_s
+
+        def without() -> float:
+            reporter = KatibReporter(trial_name="benchmark", sinks=[Quiet()])
+            return train(KatibReportCallback("loss", reporter=reporter), loader, arguments.epochs, folder)
+
+        train(Callback(), loader, 1, folder)
+        pairs = []
+        for turn in range(arguments.turns):
+            first, second = (with_server, without) if turn % 2 else (without, with_server)
+            times = {first: first(), second: second()}
+            pairs.append((times[with_server], times[without]))
+        silent = KatibReportCallback("loss", reporter=KatibReporter(trial_name="benchmark", sinks=[Quiet()]))
+        shown = KatibReportCallback(
+            {"shown": "loss"}, reporter=KatibReporter(trial_name="benchmark", sinks=[Listens()])
+        )
+        looks = Looks(none=Callback(), silent=silent, shown=shown)
+        Trainer(
+            max_epochs=1,
+            callbacks=[silent, shown, looks],
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        ).fit(Module(), loader)
+    ratio = statistics.median(hung / free for hung, free in pairs)
+    hung_s, free_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"{arguments.turns} pairs of {arguments.epochs} epochs of {len(loader)} steps")
+    print(f"median with a hanging server {hung_s:.3f} s, without {free_s:.3f} s, of the pairs' ratios {ratio:.4f}")
+    print("a step's hook: " + ", ".join(f"{name} {ns:.0f} ns" for name, ns in looks.ns.items()))
+    if arguments.check and ratio > LIMIT:
+        sys.exit(1)
+
+
+class Quiet(Listens):
+    """A sink that does not show progress."""
+
+    progress = None  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Progress: how far one training has come and how long it will take yet, for the sinks that show it.
+
+What all frameworks mean by it is defined here: the share of the whole training, also where this process does a part of
+it alone, as after a checkpoint or with Keras' ``initial_epoch``. It never falls during a training. It is 1 when the
+training has ended normally, early stopping included, and not before: a training that fails stays where it was.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+INTERVAL_S = 1.0
+"""How often the sinks are told at most, but for the beginning, new metrics and the end. They send less often."""
+
+ALMOST_DONE = 0.999
+"""What the last step of a training reaches: validation and the last checkpoint are still to come."""
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Tells the sinks of one training.
+
+    Args:
+        sinks: Each with a name, for messages, and a method ``progress``, see :class:`katib_callbacks.MetricSink`.
+        monotonic: The clock, in seconds.
+    """
+
+    def __init__(self, sinks: Sequence[tuple[str, Any]], monotonic: Callable[[], float]) -> None:
+        self._sinks = list(sinks)
+        self._monotonic = monotonic
+        self._latest: dict[str, float] = {}
+        self._fraction: float | None = None
+        self._start_fraction = 0.0
+        self._start_s = self._due_s = monotonic()
+
+    @property
+    def fraction(self) -> float | None:
+        """The share that was shown last, 0 to 1; None as long as none is known."""
+        return self._fraction
+
+    def begin(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
+        """Begin a training, here or where another process has left it.
+
+        Args:
+            fraction: The share that was done before this process began, 0 to 1; None if it cannot be known.
+            latest: The values that are known already.
+        """
+        self._fraction = None if fraction is None else _almost(fraction)
+        self._start_fraction = self._fraction or 0.0
+        self._start_s = self._monotonic()
+        self._latest = dict(latest or {})
+        self._tell()
+
+    def is_due(self) -> bool:
+        """Say whether it is time to :meth:`show`: what a hook asks in each step, before it computes anything."""
+        return self._monotonic() >= self._due_s
+
+    def show(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
+        """Show the share that is done, 0 to 1; None if it cannot be known. And newer values, if there are any."""
+        if latest:
+            self._latest = {**self._latest, **latest}
+        if fraction is not None:
+            self._fraction = max(_almost(fraction), self._fraction or 0.0)
+        self._tell()
+
+    def show_share(self, compute: Callable[..., float | None], *arguments: Any) -> None:
+        """Show what ``compute`` returns; a mistake of ours in it ends the showing, not the training."""
+        try:
+            self.show(compute(*arguments))
+        except Exception:
+            self._sinks.clear()
+            logger.exception("Internal error while computing how far the training is; it goes on.")
+
+    def update(self, latest: Mapping[str, float]) -> None:
+        """Show newer values, by their names in Katib; those of other names stay."""
+        if latest:
+            self._latest = {**self._latest, **latest}  # a new dict: sinks may keep the one they were given
+            self._tell()
+
+    def finish(self) -> None:
+        """Show that the training has ended."""
+        self._fraction = 1.0
+        self._tell()
+
+    def _tell(self) -> None:
+        now_s = self._monotonic()
+        self._due_s = now_s + INTERVAL_S
+        remaining_s = self._remaining_s(now_s)
+        for named in list(self._sinks):
+            name, sink = named
+            try:
+                sink.progress(self._fraction, remaining_s, self._latest)
+            except Exception as error:  # noqa: BLE001  whatever a sink raises; the training goes on
+                self._sinks.remove(named)
+                logger.warning("The sink %r does not show progress: %s: %s", name, type(error).__name__, error)
+
+    def _remaining_s(self, now_s: float) -> float | None:
+        """Go on from what this process has done in its own time."""
+        if self._fraction is None:
+            return None
+        if self._fraction >= 1:
+            return 0.0
+        done = self._fraction - self._start_fraction
+        return (now_s - self._start_s) * (1 - self._fraction) / done if done > 0 else None
+
+
+def share_of_epochs(epoch: int, epochs: int | None, steps: int, steps_per_epoch: float | None) -> float | None:
+    """Return the share of a training that counts in epochs.
+
+    Args:
+        epoch: The number of the current one, from 0.
+        epochs: How many there will be at most; None or less than one if that is not limited.
+        steps: How many steps of it are done.
+        steps_per_epoch: How many it has; None or infinity if that is not known, and then only whole epochs count.
+    """
+    if epochs is None or epochs < 1:
+        return None
+    is_known = steps_per_epoch is not None and 0 < steps_per_epoch < math.inf
+    return (epoch + (min(steps / steps_per_epoch, 1.0) if is_known and steps_per_epoch else 0.0)) / epochs
+
+
+def largest(shares: Iterable[float | None]) -> float | None:
+    """Return the share of a training that several limits end, whichever comes first."""
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _almost(fraction: float) -> float:
+    return min(max(fraction, 0.0), ALMOST_DONE)

@@ -26,6 +26,9 @@ except ImportError as error:
     ) from error
 
 
+_BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
+
+
 class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  # Any where types are checked
     """Reports the metrics of ``model.fit`` to Katib when it has ended; arguments as in ``ReportingCallback``.
 
@@ -56,8 +59,9 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _prepare(self) -> None:
         """Make a batch hook where there is something to show; Keras looks for it before training begins."""
-        own = getattr(self, "on_train_batch_end", None)  # a subclass may have one
-        if self._recorder.takes_progress and getattr(own, "_is_default", False):
+        # A subclass may have one, under either name: Keras' own calls the other.
+        is_free = all(getattr(type(self), hook) is getattr(Callback, hook) for hook in _BATCH_HOOKS)
+        if self._recorder.takes_progress and is_free:
             self.__dict__["on_train_batch_end"] = self._show_progress
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -1,5 +1,6 @@
 """How far a training is, as the sinks that show it are told."""
 
+import contextlib
 import copy
 import warnings
 
@@ -106,8 +107,14 @@ def test_data_without_a_length_count_from_the_second_epoch_on(curve, make_model)
     assert curve.fractions == sorted(curve.fractions)
 
 
-def test_steps_per_epoch_count(curve, train):
-    train(KatibReportCallback(reporter=curve.reporter), IN_ORDER, epochs=2, steps_per_epoch=2, validation_data=None)
+def test_steps_per_epoch_count(curve, make_model):
+    def generate():
+        while True:
+            yield X[:1], 2 * X[:1]
+
+    callback = KatibReportCallback(reporter=curve.reporter)
+    model = make_model()
+    model.fit(generate(), epochs=2, steps_per_epoch=2, shuffle=False, verbose=0, callbacks=[callback, IN_ORDER])
 
     assert curve.fractions == rounded(fractions(4, total=4))
 
@@ -132,7 +139,8 @@ def test_a_training_that_fails_stays_where_it_was(curve, train, raises_in):
 def test_evaluation_and_trainings_of_no_epoch_have_no_progress(curve, train, make_model):
     callback = KatibReportCallback(reporter=curve.reporter)
     make_model().evaluate(X, X, verbose=0, callbacks=[callback])
-    train(callback, epochs=0)
+    with contextlib.suppress(UnboundLocalError):  # in Keras 3.0 itself
+        train(callback, epochs=0)
 
     assert curve.told == []
 
@@ -158,19 +166,20 @@ def test_a_copy_shows_progress_itself(curve, train):
 def test_there_is_a_batch_hook_only_where_it_is_needed_and_never_one_that_keras_waits_for(curve, katib_db_manager):
     without, with_hook = KatibReportCallback(), KatibReportCallback(reporter=curve.reporter)
 
-    assert without.on_train_batch_end._is_default
-    assert not hasattr(with_hook.on_train_batch_end, "_is_default")
-    if keras.backend.backend() == "jax":
+    assert "on_train_batch_end" not in vars(without)
+    assert "on_train_batch_end" in vars(with_hook)
+    if keras.backend.backend() == "jax" and hasattr(CallbackList, "_on_train_batch_end"):  # not in Keras 3.0
         assert CallbackList([with_hook])._async_train
 
 
-def test_a_batch_hook_of_a_subclass_stays(curve, train):
+@pytest.mark.parametrize("name", ["on_train_batch_end", "on_batch_end"])
+def test_a_batch_hook_of_a_subclass_stays(curve, train, name):
     batches = []
 
     class Counts(KatibReportCallback):
-        def on_train_batch_end(self, batch, logs=None):
-            batches.append(batch)
+        pass
 
+    setattr(Counts, name, lambda _self, batch, logs=None: batches.append(batch))
     train(Counts(reporter=curve.reporter))
 
     assert len(batches) == EPOCHS * STEPS

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from frameworks.progress import (
@@ -146,11 +146,12 @@ def test_evaluation_has_no_progress(curve, module, batches, make_trainer):
 
 
 def test_a_resumed_run_begins_where_the_other_ended(curve, module, batches, make_trainer, tmp_path):
-    checkpoint = ModelCheckpoint(tmp_path, save_top_k=-1)
-    make_trainer(checkpoint, max_epochs=1, enable_checkpointing=True).fit(module, batches, batches)
+    first = make_trainer(max_epochs=1)
+    first.fit(module, batches, batches)
+    first.save_checkpoint(tmp_path / "first.ckpt")
     callback = KatibReportCallback(reporter=curve.reporter)
 
-    make_trainer(callback, max_epochs=EPOCHS).fit(module, batches, batches, ckpt_path=checkpoint.best_model_path)
+    make_trainer(callback, max_epochs=EPOCHS).fit(module, batches, batches, ckpt_path=str(tmp_path / "first.ckpt"))
 
     assert curve.fractions == rounded(fractions(first=STEPS))
 

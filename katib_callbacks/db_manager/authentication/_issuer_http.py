@@ -45,7 +45,13 @@ def tls_context(ca: str | PathLike[str] | None) -> ssl.SSLContext:
         FetchError: The file cannot be read, or holds no certificate.
     """
     try:
-        context = ssl.create_default_context(cafile=ca)
+        if ca is None:
+            context = ssl.create_default_context()
+        else:
+            # Not the default one: from Python 3.13 on that refuses authorities without an Authority Key Identifier, and
+            # those of many clusters have none.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(ca)
     except (OSError, ValueError) as error:  # SSLError is an OSError
         raise FetchError(f"the CA file {ca} cannot be used: {_reason(error)}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -9,6 +9,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Pair(NamedTuple):
     key: bytes
@@ -16,13 +28,22 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Signs certificates."""
+    """Signs certificates.
 
-    def __init__(self, name: str = "authority") -> None:
+    Args:
+        name: Its name.
+        has_identifiers: Whether its certificates have all that RFC 5280 demands. Those of many clusters have not.
+    """
+
+    def __init__(self, name: str = "authority", *, has_identifiers: bool = True) -> None:
+        self._has_identifiers = has_identifiers
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
         builder = _builder(self._name, self._name, self._key, timedelta(days=10))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        if has_identifiers:
+            identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+            builder = builder.add_extension(identifier, critical=False).add_extension(_SIGNS, critical=True)
         self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue(self, *hosts: str, uris: Iterable[str] = (), valid_for: timedelta = timedelta(days=5)) -> Pair:
@@ -33,6 +54,9 @@ class Authority:
         builder = _builder(_name((*hosts, "somebody")[0]), self._name, key, valid_for)
         names = [*map(x509.DNSName, hosts), *map(x509.UniformResourceIdentifier, uris)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if self._has_identifiers:
+            identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(identifier, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Pair(pem(key), certificate.public_bytes(serialization.Encoding.PEM))
 

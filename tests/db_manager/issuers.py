@@ -120,7 +120,7 @@ class Issuer:
         changes: What is different in the documents, by their paths.
     """
 
-    def __init__(self, *keys: SigningKey) -> None:
+    def __init__(self, *keys: SigningKey, has_identifiers: bool = True) -> None:
         self.keys = list(keys) or [signing_key("key-1")]
         self.behave: Callable[[_Handler], None] = answer
         self.required_token: str | None = None
@@ -129,7 +129,7 @@ class Issuer:
         self.released = threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="katib-issuer-")
         folder = Path(self._folder.name)
-        authority = Authority("the cluster's CA")
+        authority = Authority("the cluster's CA", has_identifiers=has_identifiers)
         pair = authority.issue("localhost")
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(authority.certificate)

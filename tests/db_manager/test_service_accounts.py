@@ -562,6 +562,11 @@ def test_the_managers_token_does_not_go_to_another_host_of_a_public_authority(is
         assert elsewhere.requests[-1][1] == "Bearer secret"
 
 
+def test_a_clusters_authority_without_key_identifiers_will_do(judge_of):
+    with Issuer(has_identifiers=False) as issuer:
+        assert judge_of(issuer).authenticate(issuer.token()) == GRANT
+
+
 def test_a_proxy_of_the_environment_is_not_asked(issuer, judge_of, monkeypatch):
     for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

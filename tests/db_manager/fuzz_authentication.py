@@ -32,7 +32,7 @@ from issuers import Issuer, SigningKey, kubernetes_claims, unsigned
 
 from katib_callbacks.wire import messages, methods
 
-sys.path.append(str(Path(__file__).parents[1] / "delivery"))
+sys.path.append(str(Path(__file__).parents[1]))
 from certificates import Authority
 
 THREADS = 4

@@ -13,7 +13,7 @@ import grpc
 from katib_callbacks.db_manager import DBManager, TrialListener
 from katib_callbacks.wire import messages, methods
 
-sys.path.append(str(Path(__file__).parents[1] / "delivery"))
+sys.path.append(str(Path(__file__).parents[1]))
 from certificates import Authority, Pair
 
 TIMEOUT_S = 60.0

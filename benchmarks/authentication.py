@@ -27,7 +27,7 @@ from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tests", "tests/db_manager")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tests/db_manager", "tests")]
 from certificates import Authority
 from issuers import Issuer, SigningKey, kubernetes_claims
 

@@ -1,5 +1,6 @@
 """The trial listener's server: beside the plaintext one, on the same store, with threads of its own."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -22,6 +23,12 @@ what an authority that was removed had vouched for works for 28 s, and nothing o
 connect anew without noticing."""
 
 HANDSHAKE_TIMEOUT_S = 20
+
+MAX_CONNECTIONS = 4_096
+"""At once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.) One that hangs in
+its handshake is closed after the timeout."""
+
+_GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
 
 
 class TrialServer:
@@ -46,6 +53,8 @@ class TrialServer:
                 thread_name_prefix="katib-callbacks-db-manager-trials",
             )
             undo.callback(workers.shutdown)
+            _GRPC_LOGGER.addFilter(_quotes_no_header)
+            undo.callback(_GRPC_LOGGER.removeFilter, _quotes_no_header)
             audit = Audit()
             undo.callback(audit.close)
             self.server = make_server(
@@ -53,6 +62,7 @@ class TrialServer:
                 ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1_000),
                 ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_S * 1_000),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
+                ("grpc.max_allowed_incoming_connections", _max_connections()),
             )
             self.service = TrialService(gate, servicer, health, audit, observer, max_reads=max_reads)
             self.server.add_generic_rpc_handlers((self.service,))
@@ -69,3 +79,24 @@ class TrialServer:
     ) -> None:
         self.server.stop(None).wait()
         self._close()
+
+
+def _max_connections() -> int:
+    """Return how many connections there may be: at most half of the process's files.
+
+    Anybody can open a connection, and one that Katib's own listener has no file left for would be refused there.
+    """
+    try:
+        import resource  # noqa: PLC0415  not on Windows
+    except ImportError:
+        return MAX_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 2))
+
+
+def _quotes_no_header(record: logging.LogRecord) -> bool:
+    """Keep gRPC from writing a header that is no UTF-8 into the log, with a traceback.
+
+    Anybody can send one, as often as they like, and it may be a token. What becomes of the call the audit line says.
+    """
+    return not str(record.msg).startswith("Invalid encoding")

@@ -16,7 +16,7 @@ import grpc
 
 from katib_callbacks.db_manager.audit import Audit, Refusal
 from katib_callbacks.db_manager.authentication import Grant, IssuerUnavailableError, RefusedError
-from katib_callbacks.db_manager.authentication.limits import FailureLimit
+from katib_callbacks.db_manager.authentication.limits import FailureLimit, Shares
 from katib_callbacks.db_manager.database import POOL_TIMEOUT_S
 from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.observer import Observer
@@ -29,6 +29,10 @@ from katib_callbacks.wire.server import decode
 MAX_HEALTH_CHECKS = 16
 """At once: they need no credential, and each keeps a thread."""
 
+SHARE = 0.5
+"""Of the calls that the listener takes at once, those that one namespace may have (without one: one credential). A call
+keeps a thread while its request arrives and while it waits for its turn to read: nobody is to have them all."""
+
 MAX_TOKEN_CHARACTERS = 16 * 1024
 
 _BEARER = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE | re.ASCII)
@@ -38,6 +42,7 @@ _NOT_ACCEPTED = "the credential is not accepted; the DB manager's audit log says
 _NOT_ALLOWED = "the credential does not allow this call; the DB manager's audit log says why"
 _NOT_JUDGED = "the credential could not be judged; try again"  # known to sinks/_classification.py
 _TOO_MANY = "too many refused calls on this connection; try again later, or on another one"
+_TOO_MANY_CALLS = "too many calls of this namespace or credential are being worked on; try again"
 
 _REQUESTS = {
     methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogRequest,
@@ -97,6 +102,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._audit = audit
         self._observer = observer
         self.limit = FailureLimit()
+        self._shares = Shares(max(1, int(gate.listener.max_calls * SHARE)))
         self._reads = threading.BoundedSemaphore(max_reads)
         self._health_checks = threading.BoundedSemaphore(MAX_HEALTH_CHECKS)
 
@@ -123,20 +129,26 @@ class TrialService(grpc.GenericRpcHandler):
             is_known = call.path == methods.DELETE_OBSERVATION_LOG
             code = grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNIMPLEMENTED
             raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
+        with self._shares.enter(call.grant.namespace or f"caller {call.grant.caller}") as has_a_place:
+            if not has_a_place:
+                return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY_CALLS)
+            return self._read_and_serve(call, call.grant)
+
+    def _read_and_serve(self, call: _Call, grant: Grant) -> Any:
         data = next(call.requests, None)
         if data is None:
             return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
         request = decode(_REQUESTS[call.path], data, call.context)
         call.trial = request.trial_name
-        problem = self._gate.authorize(call.grant, request.trial_name)
+        problem = self._gate.authorize(grant, request.trial_name)
         if problem is not None:
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "trial", _NOT_ALLOWED, problem)
         if call.path != methods.GET_OBSERVATION_LOG:
-            return self._serve(call, request, call.grant.namespace)
+            return self._serve(call, request, grant.namespace)
         if not self._reads.acquire(timeout=POOL_TIMEOUT_S):
             return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many trials are reading; try again")
         try:
-            return self._serve(call, request, call.grant.namespace)
+            return self._serve(call, request, grant.namespace)
         finally:
             self._reads.release()
 

@@ -18,6 +18,7 @@ from trials import TIMEOUT_S, TrialClient, Trials, refusal
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.authentication import _issuer_keys
 from katib_callbacks.errors import RejectedError
 
 
@@ -68,6 +69,12 @@ class Site:
         """Return what Katib's controller reads on its own port."""
         with grpc.insecure_channel(self.db_manager.address) as channel:
             return Caller(TrialClient(channel)).get(trial, None)
+
+
+@pytest.fixture(autouse=True)
+def fetches_follow_soon(monkeypatch):
+    """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
+    monkeypatch.setattr(_issuer_keys, "MIN_REFRESH_INTERVAL_S", 0.02)
 
 
 @pytest.fixture
@@ -221,7 +228,7 @@ def test_no_call_of_a_rightful_trial_fails_while_keys_and_tokens_are_rotated(sit
             issuer.keys.append(signing_key(f"key-{number}", "ES256"))  # published beside the old one, and signing
             for _ in range(10):
                 tokens |= {trial: issuer.token(aud) for trial, aud in zip(trials, audience, strict=True)}
-                time.sleep(0.1)
+                time.sleep(0.02)
             before = dict(counts)
             while not failures and any(counts[trial] < before[trial] + 2 for trial in trials):
                 time.sleep(0.02)
@@ -240,8 +247,9 @@ def test_no_call_of_a_rightful_trial_fails_while_keys_and_tokens_are_rotated(sit
 
 @pytest.mark.parametrize("behave", ["away", issuers.hang, issuers.server_error, issuers.reset])
 def test_while_the_issuer_is_away_known_keys_go_on_and_unknown_ones_are_told_to_come_again(
-    site, issuer, caller, behave
+    site, issuer, caller, behave, monkeypatch
 ):
+    monkeypatch.setattr(_issuer_keys, "UNKNOWN_KEY_WAIT_S", 0.5)  # all of which one that hangs takes, three times
     known = issuer.token()
     caller.report("trial-1", known)
     issuer.keys.append(signing_key("key-2"))

@@ -9,7 +9,7 @@ import pytest
 from trials import hashed, new_token
 
 from katib_callbacks import ConfigurationError
-from katib_callbacks.db_manager.authentication import RefusedError
+from katib_callbacks.db_manager.authentication import RefusedError, token_file
 from katib_callbacks.db_manager.authentication.token_file import TokenFile
 
 TOKEN = new_token()
@@ -122,7 +122,12 @@ def test_a_secret_volumes_swapped_link_is_followed(trials):
 
 @pytest.mark.logs_error("token file .*tokens.json: is no JSON, for 11 s; what was read last stays in force")
 @pytest.mark.parametrize("content", [b"", b'{"tokens": ['])
-def test_a_broken_file_leaves_the_last_good_one_in_force_and_is_told_once(trials, caplog, content):
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_a_broken_file_leaves_the_last_good_one_in_force_and_is_told_once(
+    trials, caplog, content, is_settled, monkeypatch
+):
+    if is_settled:  # as a file is two seconds after it was written: it is not read again
+        monkeypatch.setattr(token_file, "_UNSETTLED_NS", 0)
     clock = Clock()
     tokens = TokenFile(trials.write_tokens(ENTRY), clock)
     trials.write("tokens.json", content)

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from trials import ROW, hashed, new_token, refusal
 
 from katib_callbacks import StoreError
-from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager import DBManager, store
 from katib_callbacks.db_manager.namespaces import TRIAL_NAMESPACES
 
 TABLE = "katib_callbacks_trial_namespaces"
@@ -128,6 +128,14 @@ def test_reading_claims_nothing(start, client, owners, open_raw):
     assert owners() == {}
     client(server, "team-a").report("trial", ("2026-01-31T12:00:01Z", "loss", "2"))
     assert refusal(client(server, "team-b").get, "trial")[0] == DENIED
+
+
+def test_a_trial_that_changes_hands_after_it_was_looked_whose_it_is_is_not_read(start, client, monkeypatch):
+    server = start()
+    client(server, "team-a").report("trial")
+    monkeypatch.setattr(store, "check_owner", lambda *_: None)  # what it said a moment ago, when it was nobody's
+    assert client(server, "team-b").get("trial") == []
+    assert client(server, "team-a").get("trial") == [ROW]
 
 
 def test_rows_that_are_refused_claim_nothing(start, client, owners):

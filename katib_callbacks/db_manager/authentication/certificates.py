@@ -73,11 +73,13 @@ class CertificateNames:
         return grant
 
     def _read(self, pem: bytes) -> tuple[datetime, Grant | None]:
-        certificate = self._x509.load_pem_x509_certificate(pem)
         try:
+            certificate = self._x509.load_pem_x509_certificate(pem)
             names = certificate.extensions.get_extension_for_class(self._x509.SubjectAlternativeName).value
         except self._x509.ExtensionNotFound:
             texts = []
+        except ValueError as error:  # of TLS's idea of a certificate; what it says cannot be known
+            raise RefusedError("the client's certificate cannot be read") from error
         else:
             kind = self._x509.UniformResourceIdentifier if self._is_uri else self._x509.DNSName
             texts = names.get_values_for_type(kind)

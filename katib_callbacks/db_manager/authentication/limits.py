@@ -1,10 +1,11 @@
-"""How often a peer may fail, and how many lines that may write: buckets that run empty and fill again."""
+"""How often a peer may fail, how many lines that may write, and how much of the server one caller may have."""
 
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Network, ip_address
 from urllib.parse import unquote
 
@@ -61,6 +62,33 @@ class Buckets:
         now_s = self._monotonic()
         level, then_s = self._levels.get(key, (self._burst, now_s))
         return min(self._burst, level + (now_s - then_s) * self._per_s), now_s
+
+
+class Shares:
+    """How many calls each caller may have at work at once. Thread-safe, and keeps nothing of those that have none.
+
+    Args:
+        share: How many.
+    """
+
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    @contextmanager
+    def enter(self, key: str) -> Iterator[bool]:
+        """Take a place for as long as the block lasts; yields whether there was one. Nobody waits for one."""
+        with self._lock:
+            is_there = self._counts[key] < self._share
+            self._counts[key] += is_there
+        try:
+            yield is_there
+        finally:
+            with self._lock:
+                self._counts[key] -= is_there
+                if not self._counts[key]:
+                    del self._counts[key]
 
 
 class FailureLimit:

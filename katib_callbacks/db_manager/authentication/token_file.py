@@ -61,6 +61,7 @@ class TokenFile:
         self._seen: tuple[int, ...] | None = None
         self._is_settled = False
         self._data: bytes | None = None
+        self._problem: str | None = None  # of the content that was read last
         self._complaints = Complaints(_logger, monotonic)
         self._grants: dict[bytes, Grant] = {}
         try:
@@ -97,6 +98,8 @@ class TokenFile:
             status = self._path.stat()  # through links: Kubernetes swaps one for another
             seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if seen == self._seen and self._is_settled:
+                if self._problem is not None:
+                    raise _BadFileError(self._problem)
                 return
             now_ns = time.time_ns()
             with self._path.open("rb") as file:
@@ -105,10 +108,15 @@ class TokenFile:
             self._seen = None
             raise _BadFileError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
         self._seen, self._is_settled = seen, not 0 <= now_ns - status.st_ctime_ns < _UNSETTLED_NS
+        self._problem = None
         if data == self._data:
             self._complaints.clear()
             return
-        grants = _parse(data)
+        try:
+            grants = _parse(data)
+        except _BadFileError as error:
+            self._problem = str(error)  # said for as long as it stays, though the file is not read again
+            raise
         self._grants, self._data = grants, data
         self._complaints.clear()
         _logger.info("token file %s: %d tokens", self._path, len(grants))

@@ -279,6 +279,14 @@ def test_a_wrong_token_is_refused_and_never_shown(server, reporter):
     assert "my-secret" not in str(caught.value)
 
 
+def test_a_proxy_that_answers_with_the_headers_shows_no_token(server, reporter):
+    server.behave("echo")
+    with pytest.raises(RejectedError, match=r"refused: Bearer \*\*\*") as caught:
+        reporter.report({"loss": 0.5})
+
+    assert "first-token" not in str(caught.value)
+
+
 def test_a_redirect_is_not_followed_with_the_token(server, reporter):
     server.behave_always("redirect")
 

@@ -170,7 +170,7 @@ def _is_timer(callback: object) -> bool:
 
 
 def _share_of_time(timer: Any) -> float | None:
-    left_s = timer.time_remaining()
+    left_s: float | None = timer.time_remaining()
     if (
         left_s is None or timer.end_time() is not None
     ):  # no limit; or the clock of the last fit, which it keeps for ever

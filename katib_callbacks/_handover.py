@@ -70,7 +70,7 @@ def hand_over(
     start_s = runtime.monotonic()
     if spool_dir is not None:
         _continue_after(spool_dir, trial_name, address, is_clearing=is_clearing)
-    rows = put_in_order(trial_name, address, logs)
+    rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
     spooled = None if spool_dir is None else _spool(spool_dir, trial_name, rows)
     try:
         name, sink = first

@@ -76,7 +76,7 @@ class Progress:
     def update(self, latest: Mapping[str, float]) -> None:
         """Show newer values, by their names in Katib; those of other names stay."""
         if latest:
-            self._latest = {**self._latest, **latest}  # a new dict: sinks may keep the one they were given
+            self._latest = {**self._latest, **latest}
             self._tell()
 
     def finish(self) -> None:
@@ -91,7 +91,7 @@ class Progress:
         for named in list(self._sinks):
             name, sink = named
             try:
-                sink.progress(self._fraction, remaining_s, self._latest)
+                sink.progress(self._fraction, remaining_s, dict(self._latest))  # its own, to keep or to change
             except Exception as error:  # noqa: BLE001  whatever a sink raises; the training goes on
                 self._sinks.remove(named)
                 logger.warning("The sink %r does not show progress: %s: %s", name, type(error).__name__, error)

@@ -139,11 +139,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         shares = [share_of_epochs(trainer.current_epoch, trainer.max_epochs, steps, steps_per_epoch)]
         if trainer.max_steps > 0:
             shares.append(trainer.global_step / trainer.max_steps)
-        for timer in trainer.callbacks:
-            left_s = timer.time_remaining() if hasattr(timer, "time_remaining") else None  # max_time makes one
-            if left_s is not None:
-                elapsed_s = timer.time_elapsed()
-                shares.append(elapsed_s / max(elapsed_s + left_s, 1e-9))
+        shares += map(_share_of_time, filter(_is_timer, trainer.callbacks))  # max_time makes one
         return largest(shares)
 
     def _take(self, trainer: Any, *, row: int | None) -> None:
@@ -164,3 +160,20 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """``m_step`` and ``m_epoch`` stand beside an ``m`` that was logged ``on_step`` and ``on_epoch``."""
         base, _, suffix = name.rpartition("_")
         return suffix in {"step", "epoch"} and base in names
+
+
+def _is_timer(callback: object) -> bool:
+    """Say whether it is Lightning's ``Timer``, of either package; other callbacks may have methods of these names."""
+    return any(
+        (kind.__name__, kind.__module__.rpartition(".")[2]) == ("Timer", "timer") for kind in type(callback).__mro__
+    )
+
+
+def _share_of_time(timer: Any) -> float | None:
+    left_s: float | None = timer.time_remaining()
+    if (
+        left_s is None or timer.end_time() is not None
+    ):  # no limit; or the clock of the last fit, which it keeps for ever
+        return None
+    elapsed_s: float = timer.time_elapsed()
+    return elapsed_s / max(elapsed_s + left_s, 1e-9)

@@ -13,7 +13,6 @@ minimised objective and the max of a maximised one:
   algorithm compares first rows, so it needs ``history``.
 """
 
-import copy
 import functools
 import logging
 import math
@@ -22,6 +21,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
+from katib_callbacks._live import LiveReporter
 from katib_callbacks._rows import RowBuffer
 from katib_callbacks.distributed import ProcessRank, process_rank
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError
@@ -118,9 +118,7 @@ class MetricRecorder:
             self._reporter, "inert_reason", None if self._trial_name else f"{settings.TRIAL_NAME} is not set"
         )
 
-        self.progress: Progress | None = None
-        self._live: KatibReporter | None = None  # what holds the sinks that progress goes to
-        self._aside: dict[str, str] = {}
+        self._live = LiveReporter(self._reporter, is_lent=self._is_reporter_lent)
         self.receipt: ReportReceipt | None = None
         self._is_active = False
         self._rank: ProcessRank | None = None
@@ -189,9 +187,14 @@ class MetricRecorder:
         return rank.is_global_zero
 
     @property
+    def progress(self) -> "Progress | None":
+        """What tells the sinks how far the current run is; None where nobody is told."""
+        return self._live.progress
+
+    @property
     def takes_progress(self) -> bool:
         """Whether a sink shows how far a training is, if one is recorded."""
-        return not self._is_disabled and getattr(self._reporter, "takes_progress", False)
+        return not self._is_disabled and self._live.is_wanted
 
     def begin_progress(
         self, share: Callable[..., float | None], *arguments: Any, aside: Mapping[str, str] | None = None
@@ -204,23 +207,16 @@ class MetricRecorder:
             *arguments: What it is called with.
             aside: Names of sinks that get nothing of this training, and why.
         """
-        self._end_progress()
-        self._aside = dict(aside or {})
+        self._live.end()
+        self._live.aside = dict(aside or {})
         if not self._is_active or not self.takes_progress:
             return
         try:
-            self._live = self._reporter if self._is_reporter_lent else copy.copy(self._reporter)
-            progress = self._live.open_progress(aside=self._aside)
-            if progress is not None:
-                progress.begin(share(*arguments), self._shown(self._as_numbers(self._rows.latest)))
-            self.progress = progress
+            self._live.begin(
+                functools.partial(share, *arguments), lambda: self._shown(self._as_numbers(self._rows.latest))
+            )
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
-
-    def _end_progress(self) -> None:
-        self.progress, live, self._live = None, self._live, None
-        if live is not None and not self._is_reporter_lent:
-            live.close()
 
     def _as_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Convert now what is shown during training, and then need not be converted again."""
@@ -308,7 +304,7 @@ class MetricRecorder:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
         self._reset()
         self._is_active = False
-        self._end_progress()
+        self._live.end()
 
     def deliver(self) -> None:
         """Send what :meth:`finish` left, if anything; blocks up to the reporter's budget.
@@ -331,7 +327,7 @@ class MetricRecorder:
                 logger.warning("Training%s ended without a metric to report.", whose)
             self._send(logs)
         finally:
-            self._end_progress()
+            self._live.end()
 
     def evaluated(self, values: Mapping[str, Any], *, is_validation: bool) -> None:
         """Take the result of an evaluation after training, and send what ``after_training`` asks for; blocks.
@@ -452,15 +448,9 @@ class MetricRecorder:
         try:
             # A copy has the options as they were resolved; a second look at the environment, and at the files that it
             # names, could fail, and then there were no reporter to try again or to write the spool.
-            # What has shown progress delivers as well: its sinks have more to send, and nobody is to wait for both.
-            kept = self._reporter if self._is_reporter_lent else self._live
-            reporter = copy.copy(self._reporter) if kept is None else kept
-            try:
-                aside = {"_aside": self._aside} if self._aside else {}
+            with self._live.for_delivery() as reporter:
+                aside = {"_aside": self._live.aside} if self._live.aside else {}
                 self.receipt = reporter.report_logs(logs, _rank=self._rank, **aside)
-            finally:
-                if kept is None:
-                    reporter.close()
         except KatibCallbacksError as error:
             if self._on_error == "raise":
                 raise
@@ -474,10 +464,6 @@ class MetricRecorder:
         from katib_callbacks.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
         return KatibReporter(_runtime=self._runtime)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what shows progress: a copy does not train."""
-        return {**self.__dict__, "progress": None, "_live": None}
 
     # -- resumed runs ----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from katib_callbacks.sinks import MetricSink, SinkOutcome
 from katib_callbacks.sinks._destinations import NO_TRIAL, NOBODY, Destinations
 from katib_callbacks.sinks._endpoint import resolve_endpoint
 from katib_callbacks.sinks._previous import has_begun, mark_begun
-from katib_callbacks.sinks._registry import KATIB, SinkFactory, resolve_sinks
+from katib_callbacks.sinks._registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -138,7 +138,9 @@ class KatibReporter:
             runtime=_runtime,
         )
         chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._spool_dir is not None and chosen[0] != KATIB:
+        if self._trial_name is None and chosen[0] == TRAINJOB:
+            self._spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
+        elif self._spool_dir is not None and chosen[0] != KATIB:
             raise ConfigurationError(
                 f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
                 f"has to be the first of sinks ({settings.SINKS})"

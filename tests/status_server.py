@@ -90,7 +90,8 @@ class StatusServer:
         }
 
     def behave(self, *behaviours: str | int) -> None:
-        """Do this to the next requests: hang, drip, drip-headers, reset, redirect, or answer an HTTP status."""
+        """Do this to the next requests: hang, drip, drip-headers, reset, redirect, echo the token, or answer an HTTP
+        status."""
         with self._changed:
             self._behaviours = list(behaviours)
 
@@ -225,6 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
         status, message = owner.judge(self.path, self.headers.get("Authorization"), body)
         if isinstance(behaviour, int):
             status, message = behaviour, f"told to answer {behaviour}"
+        elif behaviour == "echo":
+            status, message = 403, f"refused: {self.headers.get('Authorization')}"
         elif behaviour == "redirect":
             status = 307
         try:

@@ -3,6 +3,7 @@
 A sink knows one destination and nothing of who sends.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.settings import Runtime
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ def checked_outcome(outcome: object) -> SinkOutcome:
     if not isinstance(outcome, SinkOutcome):
         raise TypeError(f"send() must return a SinkOutcome, not a {type(outcome).__name__}")
     return outcome
+
+
+def close_quietly(name: str, sink: "MetricSink") -> None:
+    """Close a sink; what it raises is logged: the rows are where they are, and there are others to close."""
+    try:
+        sink.close()
+    except Exception as error:  # noqa: BLE001  whatever a sink raises
+        logger.warning("The sink %r cannot be closed: %s: %s", name, type(error).__name__, error)
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Destinations: the sinks of one reporter, made when they are needed, and closed when they are its own."""
 
+import contextlib
 import itertools
 import os
 import threading
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
-from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks import MetricSink, close_quietly
 from katib_callbacks.sinks._names import label_of
 from katib_callbacks.sinks._registry import KATIB, SinkFactory
 
@@ -53,6 +54,9 @@ class Destinations:
         self._made = {name: factory.make(name) for name in sinks if isinstance(name, str) and name != KATIB}
         self._beside: dict[str, SideCourier] = {}
         self._idle = tuple(map(self._why_idle, sinks))
+        made = (self._made.get(sink) if isinstance(sink, str) else sink for sink in sinks)
+        listening = [why is None and _has_progress(sink) for sink, why in zip(made, self._idle, strict=True)]
+        self._has_listener = any(listening)  # known to a copy as well, which has made none yet
 
     @property
     def idle_reasons(self) -> list[str]:
@@ -62,9 +66,7 @@ class Destinations:
     @property
     def take_progress(self) -> bool:
         """Whether a sink shows how far a training is."""
-        named = ((sink if isinstance(sink, str) else None, sink) for sink in self._sinks)
-        found = (self._made.get(name) if name is not None else sink for name, sink in named)
-        return any(why is None and _has_progress(sink) for sink, why in zip(found, self._idle, strict=True))
+        return self._has_listener and not self._is_closed
 
     def idle(self, aside: Mapping[str, str] = NOBODY) -> dict[str, str]:
         """Return the sinks that get nothing, by the names that a receipt calls them, and why.
@@ -107,8 +109,11 @@ class Destinations:
             self._check()
             idle = self.idle(aside)
             named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
-            made = [(label, self._sink(sink)) for label, sink in named]
-            return [(label, sink) for label, sink in made if _has_progress(sink)]
+            found: list[tuple[str, Any]] = []
+            for label, sink in named:
+                with contextlib.suppress(KatibCallbacksError):  # who delivers says why it cannot be made any more
+                    found.append((label, self._sink(sink)))
+            return [(label, sink) for label, sink in found if _has_progress(sink)]
 
     def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
         """Yield each sink: its name in receipts, the sink, why it has nothing to do."""
@@ -122,12 +127,21 @@ class Destinations:
         with _lock:
             self._is_closed = True
             is_ours = self._pid == os.getpid()
-            taken = [courier.sink for courier in self._beside.values()]  # each closes its own, later
-            mine = [sink for sink in self._made.values() if not any(sink is other for other in taken)]
-            closing: list[MetricSink | SideCourier] = [*mine, *self._beside.values()] if is_ours else []
+            active = [label for label, _, why in self if why is None]
+            at_once: list[tuple[str, MetricSink]] = []
+            for label, sink, _ in self if is_ours else ():
+                if not isinstance(sink, str) or sink not in self._made or label in self._beside:
+                    continue
+                if label in active[1:] or (active and label not in active):
+                    self._courier(label, sink)  # which need not return from close()
+                else:
+                    at_once.append((label, self._made[sink]))
+            couriers = list(self._beside.values()) if is_ours else []
             self._made, self._beside = {}, {}
-        for each in closing:
-            each.close()
+        for label, made in at_once:
+            close_quietly(label, made)
+        for courier in couriers:
+            courier.close()
 
     def _check(self) -> None:
         if self._is_closed:

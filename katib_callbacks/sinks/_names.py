@@ -29,7 +29,12 @@ def scheme_of(name: str) -> str:
 
 
 def label_of(name: str) -> str:
-    """Return the name as it may be shown: user and password, query and fragment are masked."""
+    """Return the name as it may be shown: user and password, query and fragment are masked.
+
+    What has an @ and no colon is the rest of a name that a comma in its password has cut in two.
+    """
+    if ":" not in name:
+        name = re.sub(r"^.*@", f"{MASK}@", name, flags=re.DOTALL)
     shown = re.sub(_USER, rf"\g<1>{MASK}@", name, flags=re.DOTALL)
     return re.sub(_QUERY, f"?{MASK}", shown, flags=re.DOTALL)
 

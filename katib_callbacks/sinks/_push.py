@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks._names import describe, scrub
+from katib_callbacks.sinks._names import MASK, describe, scrub
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,15 @@ class Target:
         """The header of basic authentication, if there is any."""
         if self.user is None:
             return {}
-        token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        return {"Authorization": f"Basic {token}"}
+        return {"Authorization": f"Basic {self._credentials}"}
+
+    @property
+    def _credentials(self) -> str:
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    def scrubbed(self, text: str) -> str:
+        """Return what the server says without the name's secrets; a proxy may answer with the headers that it got."""
+        return scrub(text if self.user is None else text.replace(self._credentials, MASK), self.name)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def _post_once(target: Target, request: Request, timeout_s: float, closing: thre
         raise UnavailableError(f"{target.label}: {describe(exchange.error, target.name)}") from exchange.error
     if http.client.OK <= exchange.status < http.client.MULTIPLE_CHOICES:
         return
-    said = f"{target.label} answered {exchange.status} {scrub(exchange.text, target.name)}".rstrip()
+    said = f"{target.label} answered {exchange.status} {target.scrubbed(exchange.text)}".rstrip()
     if exchange.status >= http.client.INTERNAL_SERVER_ERROR or exchange.status == _TOO_MANY_REQUESTS:
         raise UnavailableError(said)
     raise RejectedError(said)

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
+from katib_callbacks.errors import DeliveryError, KatibCallbacksError
+from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome, close_quietly
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
@@ -117,18 +118,23 @@ class SideCourier:
                 return self._refuse(job, f"{MAX_WAITING_REPORTS:,} earlier reports still wait for it")
             self._waiting.append(job)
             if not self._is_running:
-                self._start(job)
+                reason = self._start()
+                if reason is not None:
+                    self._waiting.remove(job)
+                    return self._refuse(job, reason)
         return job.delivery
 
     def close(self) -> None:
-        """Close the sink, if it is one's own, once it has what was sent; does not wait for that."""
+        """Close the sink, if it is one's own, once it has what was sent; waits for neither."""
         with self._lock:
-            is_idle = not self._is_running and not self._is_closed
+            is_to_close = self._is_own and not self._is_running and not self._is_closed
             self._is_closed = True
-        if is_idle:
-            self._close_sink()
+            reason = self._start() if is_to_close else None
+        if reason is not None:
+            close_quietly(self.name, self.sink)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self) -> str | None:
+        """Let the thread run; return why that is impossible."""
         self._busy_since_s = time.monotonic()
         sender = threading.Thread(target=self._run, name=f"katib-callbacks-{self.name}", daemon=True)
         watcher = threading.Thread(
@@ -137,28 +143,27 @@ class SideCourier:
         try:
             sender.start()
         except RuntimeError as error:  # the interpreter is ending, or there are too many threads
-            self._waiting.remove(job)
-            self._refuse(job, f"no thread can be started: {error}")
-            return
+            return f"no thread can be started: {error}"
         self._is_running = True
         try:
             watcher.start()
         except RuntimeError as error:
             logger.debug("The end of the process will not wait for the sink %r: %s", self.name, error)
+        return None
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
                     self._is_running = False
-                    is_last = self._is_closed
+                    is_to_close = self._is_own and self._is_closed
                     break
                 job = self._waiting.popleft()
             self._busy_since_s = time.monotonic()
             outcome = self._deliver(job)
             job.delivery.settle(outcome)
-        if is_last:
-            self._close_sink()
+        if is_to_close:
+            close_quietly(self.name, self.sink)
 
     def _deliver(self, job: _Job) -> SinkOutcome:
         left_s = job.ends_s - time.monotonic()
@@ -166,11 +171,12 @@ class SideCourier:
             if left_s <= 0:
                 raise TimeoutError("earlier reports took all of the time")  # noqa: TRY301  as any other failure
             outcome = checked_outcome(self.sink.send(job.trial_name, job.logs, deadline_s=left_s))
-        except Exception as error:  # noqa: BLE001  whatever a sink raises is its own affair
-            attempts = int(getattr(error, "attempts", 0))
-            delivered = len(job.logs) - int(getattr(error, "pending", len(job.logs)))
-            self._complain("failed", str(error))
-            return SinkOutcome(delivered, attempts, error=f"{type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001  sys.exit() included: the thread is ours, and has more to send
+            said = f"{type(error).__name__}: {error}"
+            self._complain("failed", str(error) if isinstance(error, KatibCallbacksError) else said)
+            if isinstance(error, DeliveryError):  # another's attributes of these names may be anything
+                return SinkOutcome(len(job.logs) - error.pending, error.attempts, error=said)
+            return SinkOutcome(delivered=0, attempts=0, error=said)
         if outcome.error is not None:
             self._complain("failed", f"it delivered {outcome.delivered} of {len(job.logs)} rows: {outcome.error}")
         else:
@@ -201,14 +207,6 @@ class SideCourier:
         level = logging.DEBUG if self._is_troubled else logging.WARNING
         self._is_troubled = True
         logger.log(level, "The sink %r %s; the report does not depend on it: %s", self.name, what, reason)
-
-    def _close_sink(self) -> None:
-        if not self._is_own:
-            return
-        try:
-            self.sink.close()
-        except Exception as error:  # noqa: BLE001  as in _deliver
-            logger.warning("The sink %r cannot be closed: %s", self.name, error)
 
 
 class Unmade:

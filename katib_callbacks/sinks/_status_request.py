@@ -69,8 +69,13 @@ class StatusRequest:
                     connection.sock = _TimedSocket(used, end_s)
                     connection.request("POST", self._server.target, self._body, headers)
                     response = connection.getresponse()
-                    reason = "" if response.status == OK else _reason(response.read(MAX_REASON_BYTES), response.reason)
-                    return Answer(response.status, reason)
+                    if response.status == OK:
+                        return Answer(OK, "")
+                    said = response.read(MAX_REASON_BYTES)
+                    token = headers.get("Authorization", "").rpartition(" ")[2].encode()
+                    if token:  # a proxy may answer with the headers that it got
+                        said = said.replace(token, b"***")
+                    return Answer(response.status, _reason(said, response.reason))
                 finally:
                     self._forget()
         except ConfigurationError as error:

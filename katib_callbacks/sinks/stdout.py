@@ -79,6 +79,7 @@ class StdoutSink:
                 stream.write("\n" + b"".join(lines).decode())
                 stream.flush()
                 return len(lines)
+            self._wait(descriptor, end_s)  # a flush would wait for ever, and keep the stream's lock at the exit
             stream.flush()
             while written < len(lines):
                 chunk, rows = b"\n", 0  # again for each chunk, because others print between them
@@ -95,11 +96,15 @@ class StdoutSink:
     def _write_chunk(self, descriptor: int, chunk: bytes, end_s: float) -> None:
         """Write to the descriptor: what a stream holds back because of a broken pipe would fail the process's exit."""
         while chunk:
-            while not _is_writable(descriptor):
-                if self._is_closed.is_set() or self._runtime.monotonic() > end_s:
-                    raise UnavailableError("stdout: nobody reads what is printed")
+            self._wait(descriptor, end_s)
             with contextlib.suppress(BlockingIOError):  # others may have filled it meanwhile
                 chunk = chunk[os.write(descriptor, chunk) :]
+
+    def _wait(self, descriptor: int, end_s: float) -> None:
+        """Wait until somebody reads."""
+        while not _is_writable(descriptor):
+            if self._is_closed.is_set() or self._runtime.monotonic() > end_s:
+                raise UnavailableError("stdout: nobody reads what is printed")
 
 
 def _stream() -> IO[str] | None:

@@ -23,6 +23,7 @@ from katib_callbacks import (
     UnavailableError,
 )
 from katib_callbacks.settings import Runtime
+from katib_callbacks.sinks import _status_board
 from katib_callbacks.sinks._status import Status, percentage
 from katib_callbacks.sinks._status_server import resolve_status_server
 from katib_callbacks.sinks.trainjob import TrainJobSink
@@ -279,6 +280,14 @@ def test_a_wrong_token_is_refused_and_never_shown(server, reporter):
     assert "my-secret" not in str(caught.value)
 
 
+def test_a_proxy_that_answers_with_the_headers_shows_no_token(server, reporter):
+    server.behave("echo")
+    with pytest.raises(RejectedError, match=r"refused: Bearer \*\*\*") as caught:
+        reporter.report({"loss": 0.5})
+
+    assert "first-token" not in str(caught.value)
+
+
 def test_a_redirect_is_not_followed_with_the_token(server, reporter):
     server.behave_always("redirect")
 
@@ -348,7 +357,8 @@ def test_progress_under_a_hanging_server_waits_for_nothing(server, clock):
         server.release()
 
 
-def test_a_report_does_not_wait_behind_a_hanging_request_with_older_news(server, clock):
+def test_a_report_does_not_wait_behind_a_hanging_request_with_older_news(server, clock, monkeypatch):
+    monkeypatch.setattr(_status_board, "REQUEST_S", 3_600)  # it would not end by itself before the report's budget
     server.behave("hang")
     with KatibReporter(sinks=["trainjob"], timeout_s=60, _runtime=Runtime(environ=clock.runtime.environ)) as reporter:
         reporter.report_progress(0.5)

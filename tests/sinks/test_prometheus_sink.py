@@ -280,6 +280,14 @@ def test_an_answer_that_is_none_is_an_error_without_the_password(partner, option
     assert "secret-code" not in str(caught.value)
 
 
+def test_a_proxy_that_answers_with_the_headers_shows_no_password(partner, options):
+    partner.behave = lambda handler: answer(403, str(handler.headers))(handler)
+    with pytest.raises(RejectedError, match=r"answered 403 .*Basic \*\*\*") as caught:
+        send(options, f"prometheus+{partner.origin.replace('//', '//user:s3cret@')}")
+
+    assert base64.b64encode(b"user:s3cret").decode() not in str(caught.value)
+
+
 def test_a_server_that_recovers_gets_the_push(partner, options):
     def recover(handler):
         answer(503 if len(partner.requests) < 3 else 202)(handler)

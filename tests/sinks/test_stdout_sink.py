@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import re
+import select
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -162,6 +163,23 @@ def test_a_pipe_that_nobody_reads_is_given_up_at_the_end_of_the_budget(flags):
     assert done.stderr.startswith("UnavailableError stdout: nobody reads what is printed")
     assert 0 < int(done.stderr.split()[-1]) < 20_000
     assert done.returncode == 0
+
+
+def test_what_the_training_has_printed_before_waits_no_longer_for_a_reader():
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, b"x" * select.PIPE_BUF)
+    os.set_blocking(theirs, True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    # Its own end would wait for the reader, too.
+    code = "sys.stdout.write('epoch 1'); report(loss=1); sys.stderr.flush(); os._exit(0)"
+    done = run(code, stdout=theirs, env=buffered)
+    os.close(theirs)
+    os.close(ours)
+
+    assert done.stderr.startswith("UnavailableError stdout: nobody reads what is printed")
 
 
 def test_a_report_to_a_closed_stdout_says_where_the_rows_are(monkeypatch):

@@ -26,7 +26,7 @@ LAYERS = (
     {"_spool"},
     {"_handover"},
     {"reporter"},
-    {"_rows"},
+    {"_rows", "_live"},
     {"recorder"},
     {"_callback"},
     {"local"},

@@ -115,6 +115,29 @@ def test_time_that_ends_a_training_counts(curve, module, batches, make_trainer):
     assert 0 < curve.fractions[1] < curve.fractions[-1] == 1.0
 
 
+def test_the_clock_of_an_earlier_training_does_not_count(curve, module, batches, make_trainer):
+    callback = KatibReportCallback(reporter=curve.reporter)
+    trainer = make_trainer(callback, max_epochs=1, max_time=dt.timedelta(hours=1))
+    trainer.fit(module, batches, batches)
+    (timer,) = (each for each in trainer.callbacks if hasattr(each, "time_remaining"))
+    timer._end_time["train"] = timer.start_time() + 3_000  # as if it had taken most of its time
+    del curve.told[:]
+    trainer.fit_loop.max_epochs = EPOCHS
+    trainer.fit(module, batches, batches)
+
+    assert curve.fractions == rounded(fractions(first=STEPS))
+
+
+def test_a_callback_with_a_method_of_a_timers_name_is_none(curve, module, batches, make_trainer):
+    class Watch(Callback):
+        time_remaining = 5
+
+    callback = KatibReportCallback(reporter=curve.reporter)
+    make_trainer(callback, Watch(), max_epochs=EPOCHS).fit(module, batches, batches)
+
+    assert curve.fractions == rounded(fractions())
+
+
 def test_a_training_that_stops_early_is_done(curve, module, batches, make_trainer):
     callback = KatibReportCallback(reporter=curve.reporter)
     stopping = EarlyStopping("val_acc", mode="min", patience=1)

@@ -1,0 +1,222 @@
+"""Sinks of one's own that keep to nothing: what they do to a report, to the other sinks and to a training."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+from http_partners import wait_until
+
+from katib_callbacks import KatibReporter, SinkOutcome
+from katib_callbacks.distributed import framework_rank
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.recorder import MetricRecorder
+from katib_callbacks.settings import Runtime
+from katib_callbacks.sinks import _registry
+
+TRAINJOB = {"KUBEFLOW_TRAINER_SERVER_URL": "http://127.0.0.1:1/status"}
+
+
+class Sink:
+    """``act`` is called with the rows, and ``on_close`` when it is closed."""
+
+    def __init__(self, act=lambda logs: None, on_close=lambda: None):
+        self.act, self.on_close = act, on_close
+        self.names = []
+
+    def send(self, trial_name, logs, *, deadline_s):
+        self.names += [log.name for log in logs]
+        self.act(logs)
+        return SinkOutcome(delivered=len(logs), attempts=1)
+
+    def close(self):
+        self.on_close()
+
+
+class Shows(Sink):
+    def progress(self, fraction, remaining_s, latest):
+        self.act(latest)
+
+
+def lines(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def exits(_logs):
+    sys.exit(3)
+
+
+class OddError(Exception):
+    """Has attributes that a DeliveryError has, too."""
+
+    attempts, pending = "many", None
+
+
+def raises_oddly(_logs):
+    raise OddError("odd")
+
+
+@pytest.mark.parametrize(("act", "error"), [(exits, "SystemExit: 3"), (raises_oddly, "OddError: odd")])
+def test_whatever_a_sink_raises_it_gets_the_next_report_and_one_line_says_so(katib_db_manager, caplog, act, error):
+    sink = Sink(act)
+    with KatibReporter(sinks=["katib", sink]) as reporter:
+        outcomes = [reporter.report({name: 1}).sinks["Sink"] for name in ("first", "second")]
+
+    assert outcomes == [SinkOutcome(delivered=0, attempts=0, error=error)] * 2
+    assert sink.names == ["first", "second"]
+    assert [line.partition("depend on it: ")[2] for line in lines(caplog)] == [error]
+    assert [log.name for log in katib_db_manager.metrics()] == ["first", "second"]
+
+
+def test_a_sink_cannot_take_rows_from_the_first():
+    is_cleared = threading.Event()
+
+    def clear(logs):
+        try:
+            logs.clear()
+        finally:
+            is_cleared.set()
+
+    first, other = Sink(lambda _logs: is_cleared.wait(60)), Sink(clear)
+    with KatibReporter(trial_name="trial", sinks=[first, other]) as reporter:
+        receipt = reporter.report({"loss": 1, "accuracy": 2})
+
+    assert receipt.delivered == 2
+
+
+def test_a_sink_cannot_change_the_metrics_that_another_shows():
+    shown = []
+    sinks = [Shows(dict.clear), Shows(lambda latest: shown.append(dict(latest)))]
+    with KatibReporter(trial_name="trial", sinks=sinks) as reporter:
+        reporter.report_progress(0.5, {"loss": 1})
+
+    assert shown == [{"loss": 1}]
+
+
+def train(recorder):
+    """Do what an adapter does."""
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.begin_progress(lambda: 0.0)
+    recorder.record({"loss": 0.5}, row=0)
+    recorder.finish()
+    recorder.deliver()
+
+
+def named(monkeypatch, sinks):
+    """Make sinks of one's own known by names, so that they are closed."""
+    makers = {name: (lambda options, sink=sink: sink) for name, sink in sinks.items()}
+    monkeypatch.setattr(_registry, "_MAKERS", {**_registry._MAKERS, **makers})
+
+
+@pytest.mark.parametrize("kind", [Sink, Shows])
+def test_a_sink_that_cannot_be_closed_breaks_no_training(katib_db_manager, monkeypatch, caplog, kind):
+    def fail():
+        raise ValueError("cannot")
+
+    closed = threading.Event()
+    named(monkeypatch, {"unruly": kind(on_close=fail), "other": Sink(on_close=closed.set)})
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "katib,unruly,other")
+    recorder = MetricRecorder("loss", on_error="raise")
+    train(recorder)
+    assert recorder.receipt.sinks["unruly"].delivered == 1
+    assert closed.wait(60)
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.begin_progress(lambda: 0.0)
+    recorder.abandon()
+
+    expected = {"The sink 'unruly' cannot be closed: ValueError: cannot"}
+    wait_until(lambda: lines(caplog), "nobody says so")
+    assert set(lines(caplog)) == expected
+    assert katib_db_manager.latest() == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("kind", [Sink, Shows])
+def test_a_training_does_not_wait_for_a_sink_that_does_not_return_from_close(katib_db_manager, monkeypatch, kind):
+    released, closing = threading.Event(), []
+
+    def hang():
+        closing.append(threading.current_thread())
+        if closing[-1] is not threading.main_thread():
+            released.wait(60)
+
+    named(monkeypatch, {"unruly": kind(on_close=hang)})
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "katib,unruly")
+    recorder = MetricRecorder("loss")
+    train(recorder)
+    assert recorder.receipt.sinks["unruly"].delivered == 1
+    wait_until(lambda: len(closing) == 1, "it is not closed")
+    if kind is Shows:  # nothing is sent there
+        recorder.start(framework_rank(is_global_zero=True))
+        recorder.begin_progress(lambda: 0.0)
+        recorder.abandon()
+        wait_until(lambda: len(closing) == 2, "it is not closed")
+
+    assert threading.main_thread() not in closing
+    released.set()
+
+
+def test_the_end_of_a_process_does_not_wait_for_it_either(katib_db_manager):
+    code = """
+import time
+from katib_callbacks import KatibReporter, SinkOutcome
+from katib_callbacks.sinks import _registry
+
+class Hangs:
+    def send(self, trial_name, logs, *, deadline_s):
+        return SinkOutcome(len(logs), 1)
+    def close(self):
+        time.sleep(3_600)
+
+_registry._MAKERS["hangs"] = lambda options: Hangs()
+with KatibReporter(sinks=["katib", "hangs"]) as reporter:
+    reporter.report({"loss": 1})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 0, done.stderr
+    assert "The sink 'hangs' is late" in done.stderr
+    assert len(katib_db_manager.metrics()) == 1
+
+
+# -- other processes, other environments ---------------------------------------------------------------------------
+
+
+def test_a_reporter_that_was_sent_to_another_process_takes_progress_there(monkeypatch):
+    for name, value in TRAINJOB.items():
+        monkeypatch.setenv(name, value)
+    reporter = KatibReporter(sinks=["trainjob"])
+    sent = pickle.loads(pickle.dumps(reporter))  # noqa: S301  our own
+
+    assert sent.takes_progress
+    sent.close()
+    assert not sent.takes_progress
+
+
+def test_a_sink_that_cannot_be_made_there_takes_no_progress_from_the_others(tmp_path, caplog):
+    folder, shown = tmp_path / "rows.jsonl", []
+    other = Shows(shown.append)
+    reporter = KatibReporter(trial_name="trial", sinks=[other, f"file://{folder}"])
+    moved = copy.copy(reporter)
+    folder.mkdir()  # where the name can no longer be right
+
+    with moved:
+        moved.report_progress(0.5)
+    assert shown == [{}]
+
+
+def test_a_spool_is_no_obstacle_in_a_trainjob_that_is_no_trial(tmp_path):
+    variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path), "KATIB_CALLBACKS_SINKS": "auto"}
+    reporter = KatibReporter(_runtime=Runtime(environ=lambda: variables))
+    assert reporter.inert_reason is None
+
+    variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": "trainjob"}
+    with pytest.raises(ConfigurationError, match="has to be the first"):
+        KatibReporter(_runtime=Runtime(environ=lambda: variables))
+
+
+def test_a_password_with_a_comma_is_not_shown():
+    variables = {"KATIB_CALLBACKS_SINKS": "katib,prometheus+http://user:s3c,ret@host"}
+    with pytest.raises(ConfigurationError, match=r"no sink '\*\*\*@host'"):
+        KatibReporter(_runtime=Runtime(environ=lambda: variables))

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from katib_callbacks import settings
 from katib_callbacks._after_import import AfterImport
+from katib_callbacks._callback import callers
 from katib_callbacks._patches import PATCHES, Patch
-from katib_callbacks._switch import Switch, callers, is_ours
+from katib_callbacks._switch import Switch, is_ours
 from katib_callbacks.distributed import process_rank
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.recorder import MetricRecorder

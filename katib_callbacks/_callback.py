@@ -1,6 +1,8 @@
 """ReportingCallback: the arguments and attributes that the three frameworks' callbacks have in common."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
@@ -104,3 +106,11 @@ class ReportingCallback:
         """Say whether the framework shows this name, among others, for its own purposes."""
         del name, names
         return False
+
+
+def callers() -> Iterator[FrameType]:
+    """Yield the frames of this thread, the inmost first."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  what inspect and logging use
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

@@ -5,7 +5,6 @@ not at all, whenever the process is killed. Who delivers it holds a lock on it, 
 takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
 """
 
-import errno
 import os
 import re
 import weakref
@@ -16,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 from types import ModuleType
 
+from katib_callbacks._folders import sync_folder
 from katib_callbacks._spool_format import Header, SpooledRows, chunks, has_footer, parse, parse_header
 from katib_callbacks.errors import SpoolError
 from katib_callbacks.metrics import MetricLog
@@ -112,7 +112,7 @@ def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolF
             if fcntl is None:
                 file.close()  # Windows renames no open file
             temporary.rename(path)
-            _sync_directory(directory)
+            sync_folder(directory)
         except BaseException:
             file.close()
             for name in (temporary, path):
@@ -207,19 +207,6 @@ def _write_all(file: FileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    if fcntl is None:
-        return  # Windows opens no directory
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _read_header(path: Path) -> Header | None:

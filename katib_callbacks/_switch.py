@@ -1,12 +1,10 @@
 """Switch: what tells a callback that autolog made from one that the user made, and whether it is one too many."""
 
-import sys
 import weakref
-from collections.abc import Iterable, Iterator
-from types import FrameType
+from collections.abc import Iterable
 from typing import Any
 
-from katib_callbacks._callback import ReportingCallback
+from katib_callbacks._callback import ReportingCallback, callers
 
 _TRAININGS = frozenset(
     {
@@ -68,14 +66,6 @@ def is_ours(callback: object) -> bool:
 def is_explicit(callback: object) -> bool:
     """Say whether something is a callback of ours that the user made."""
     return is_ours(callback) and getattr(callback, "_autolog", None) is None
-
-
-def callers() -> Iterator[FrameType]:
-    """Yield the frames of this thread, the inmost first."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  what inspect and logging use
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def trainings_in_progress() -> int:

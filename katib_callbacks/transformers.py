@@ -10,11 +10,11 @@
 import logging
 import math
 import re
-import sys
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any
 
-from katib_callbacks._callback import ReportingCallback
+from katib_callbacks._callback import ReportingCallback, callers
 from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.settings import Mode
@@ -196,14 +196,10 @@ def _share(state: Any) -> float | None:
 
 def _callbacks_beside(callback: object) -> list[Any]:
     """Return the callbacks of the run that calls ``callback``: the Trainer's handler does not hand them to hooks."""
-    frame = sys._getframe(1)  # noqa: SLF001  what inspect and logging use
-    for _ in range(_MAX_FRAMES):
+    for frame in islice(callers(), 1, 1 + _MAX_FRAMES):
         callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
         if isinstance(callbacks, list) and any(other is callback for other in callbacks):
             return callbacks
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
     return []
 
 

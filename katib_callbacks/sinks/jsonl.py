@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 
+from katib_callbacks._folders import sync_folder
 from katib_callbacks.errors import ConfigurationError, DeliveryError, UnavailableError
 from katib_callbacks.metrics import MetricLog, format_timestamp
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
@@ -93,7 +94,7 @@ class JsonLinesSink:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise DeliveryError(f"{self._path} is no regular file")
             if is_new:
-                _sync_folder(folder)
+                sync_folder(folder)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -177,20 +178,6 @@ def _after_cut_row(descriptor: int, size: int, path: str) -> int:
 def _read(descriptor: int, start: int, size: int) -> bytes:
     os.lseek(descriptor, start, os.SEEK_SET)  # an append goes to the end nevertheless
     return os.read(descriptor, size)
-
-
-def _sync_folder(folder: str) -> None:
-    """Bring the file's name to the disk."""
-    if fcntl is None:
-        return  # Windows opens no folder
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _path_of(options: SinkOptions) -> str:

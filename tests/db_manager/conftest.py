@@ -189,6 +189,23 @@ def token_server(trials: Trials, token: str, database_url: str) -> Iterator[DBMa
 
 
 @pytest.fixture
+def issuer() -> Iterator[Any]:
+    """Run an issuer of Kubernetes' tokens."""
+    from issuers import Issuer  # noqa: PLC0415  where a test asks for it
+
+    with Issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+def fetches_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
+    from katib_callbacks.db_manager.authentication import _issuer_keys  # noqa: PLC0415  needs what a test may lack
+
+    monkeypatch.setattr(_issuer_keys, "MIN_REFRESH_INTERVAL_S", 0.02)
+
+
+@pytest.fixture
 def start_process(db: Path) -> Iterator[Callable[[], ServerProcess]]:
     started = []
 

@@ -21,6 +21,8 @@ from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.authentication import _issuer_keys
 from katib_callbacks.errors import RejectedError
 
+pytestmark = pytest.mark.usefixtures("fetches_follow_soon")
+
 
 class Caller:
     """A connection, and calls on it with one token or another."""
@@ -69,18 +71,6 @@ class Site:
         """Return what Katib's controller reads on its own port."""
         with grpc.insecure_channel(self.db_manager.address) as channel:
             return Caller(TrialClient(channel)).get(trial, None)
-
-
-@pytest.fixture(autouse=True)
-def fetches_follow_soon(monkeypatch):
-    """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
-    monkeypatch.setattr(_issuer_keys, "MIN_REFRESH_INTERVAL_S", 0.02)
-
-
-@pytest.fixture
-def issuer():
-    with Issuer() as issuer:
-        yield issuer
 
 
 @pytest.fixture

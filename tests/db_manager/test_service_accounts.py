@@ -27,19 +27,9 @@ from katib_callbacks.db_manager.authentication.service_accounts import (
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import Runtime
 
+pytestmark = pytest.mark.usefixtures("fetches_follow_soon")
+
 GRANT = Grant("system:serviceaccount:team-a:default", frozenset({"trial-1"}), namespace="team-a")
-
-
-@pytest.fixture(autouse=True)
-def fetches_follow_soon(monkeypatch):
-    """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
-    monkeypatch.setattr(limits, "MIN_REFRESH_INTERVAL_S", 0.02)
-
-
-@pytest.fixture
-def issuer():
-    with Issuer() as issuer:
-        yield issuer
 
 
 @pytest.fixture

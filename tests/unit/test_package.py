@@ -17,7 +17,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # From below to above, as CONTRIBUTING.md draws it. A unit (a module or a subpackage) may import those of lower layers;
 # those on one layer know nothing of each other.
 LAYERS = (
-    {"_version", "errors", "_after_import", "_progress"},
+    {"_version", "errors", "_after_import", "_folders", "_progress"},
     {"metrics", "distributed"},
     {"settings"},
     {"wire"},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
-    from katib_callbacks.reporter import KatibReporter, ReportReceipt, report_metrics
+    from katib_callbacks.reporting.reporter import KatibReporter, ReportReceipt, report_metrics
     from katib_callbacks.sinks import MetricSink, SinkOptions, SinkOutcome
 
 __all__ = [
@@ -53,9 +53,9 @@ __all__ = [
 
 _HOMES = {
     "autolog": "_autolog",
-    "KatibReporter": "reporter",
-    "report_metrics": "reporter",
-    "ReportReceipt": "reporter",
+    "KatibReporter": "reporting.reporter",
+    "report_metrics": "reporting.reporter",
+    "ReportReceipt": "reporting.reporter",
     "SinkOptions": "sinks",
     "SinkOutcome": "sinks",
     "MetricSink": "sinks",

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from katib_callbacks._callback import ReportingCallback
-from katib_callbacks._progress import share_of_epochs
-from katib_callbacks.distributed import ProcessRank, framework_rank
 from katib_callbacks.errors import MissingDependencyError
+from katib_callbacks.recording.callback import ReportingCallback
+from katib_callbacks.reporting.progress import share_of_epochs
+from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
 try:
     from keras import backend

@@ -18,10 +18,10 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
-from katib_callbacks._callback import ReportingCallback
-from katib_callbacks._progress import largest, share_of_epochs
-from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import MissingDependencyError
+from katib_callbacks.recording.callback import ReportingCallback
+from katib_callbacks.reporting.progress import largest, share_of_epochs
+from katib_callbacks.reporting.ranks import framework_rank
 
 
 def _callback_classes() -> tuple[type, ...]:

@@ -14,11 +14,11 @@ from collections.abc import Collection, Mapping
 from itertools import islice
 from typing import Any
 
-from katib_callbacks._callback import ReportingCallback, callers
-from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import MissingDependencyError
+from katib_callbacks.recording.callback import ReportingCallback, callers
+from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
-from katib_callbacks.sinks._registry import TRAINJOB
+from katib_callbacks.sinks.registry import TRAINJOB
 
 try:
     from transformers import TrainerCallback

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from katib_callbacks._version import __version__
-from katib_callbacks.cli.output import abandon_stdout
+from katib_callbacks.console import abandon_stdout
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError, MissingDependencyError
 
 SUBCOMMANDS = ("db_manager", "experiment", "logs", "replay")

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from katib_callbacks.cli.log_format import configure_logging
-from katib_callbacks.cli.output import say
 from katib_callbacks.cli.trial_listener import add_trial_arguments, trial_listener
+from katib_callbacks.console import say
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  needs the extra
-    from katib_callbacks.db_manager.configuration import database_url, is_initialized  # noqa: PLC0415  as above
+    from katib_callbacks.db_manager.katib_environment import database_url, is_initialized  # noqa: PLC0415  as above
 
     configure_logging(arguments.log_format, arguments.log_level)
     # Put is safe in a signal handler, where setting an Event could wait for the very thread that it interrupts.
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_as_katib(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.db_manager.configuration import DB_NAME  # noqa: PLC0415  needs the extra
+    from katib_callbacks.db_manager.katib_environment import DB_NAME  # noqa: PLC0415  needs the extra
 
     if arguments.db is None and DEFAULT_RUNTIME.variable(DB_NAME) is None:
         raise ConfigurationError(f"{DB_NAME} is not set; write mysql or postgres, or name a database with --db")

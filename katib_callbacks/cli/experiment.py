@@ -10,14 +10,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from katib_callbacks.cli.output import printable, say
+from katib_callbacks.console import printable, say
 from katib_callbacks.errors import ExperimentError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from katib_callbacks.local.runner import Runner
-    from katib_callbacks.local.state import ExperimentRow, State
+    from katib_callbacks.local.store import ExperimentRow, ExperimentStore
 
 DEFAULT_HOME = "katib-local"
 
@@ -72,7 +72,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 def _run(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local import creation  # noqa: PLC0415  --help does without
-    from katib_callbacks.local.experiment import read_file  # noqa: PLC0415  as above
+    from katib_callbacks.local.api.manifest import read_file  # noqa: PLC0415  as above
 
     home = Path(arguments.home)
     experiment, notes = creation.store(home, read_file(arguments.file), folder=Path.cwd())
@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.editing import edit_budget  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.budget import edit_budget  # noqa: PLC0415  --help does without
 
     counts = {
         name: getattr(arguments, name) for name in ("max_trial_count", "parallel_trial_count", "max_failed_trial_count")
@@ -97,7 +97,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _run_stored(home: Path, name: str) -> int:
     from katib_callbacks.cli.experiment_progress import progress  # noqa: PLC0415  --help does without
-    from katib_callbacks.local import state  # noqa: PLC0415  as above
+    from katib_callbacks.local import states  # noqa: PLC0415  as above
     from katib_callbacks.local.runner import Runner  # noqa: PLC0415  as above
 
     with _opened(str(home)) as store, progress(store.experiment(name), store.trials(name)) as shown:
@@ -107,10 +107,10 @@ def _run_stored(home: Path, name: str) -> int:
     with _opened(str(home)) as store:
         row = store.experiment(name)
         _print_result(store, row)
-    if row.state not in state.FINAL_EXPERIMENT_STATES:
+    if row.state not in states.FINAL_EXPERIMENT_STATES:
         say(f"stopped; go on with: katib-callbacks experiment resume {name} --home {home}")
         return EXIT_STOPPED
-    return 0 if row.state == state.SUCCEEDED else EXIT_FAILED
+    return 0 if row.state == states.SUCCEEDED else EXIT_FAILED
 
 
 @contextmanager
@@ -197,20 +197,20 @@ def _delete(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _opened(home: str) -> "Iterator[State]":
+def _opened(home: str) -> "Iterator[ExperimentStore]":
     """Open the state of a home that there is: a misspelled one is not made."""
     from katib_callbacks.local.runner import database  # noqa: PLC0415  --help does without
-    from katib_callbacks.local.state import State  # noqa: PLC0415  as above
+    from katib_callbacks.local.store import ExperimentStore  # noqa: PLC0415  as above
 
     path = database(Path(home))
     if not path.exists():
         raise ExperimentError(f"{home} holds no experiments (no {path.name}); --home names another folder")
-    with State(path) as store:
+    with ExperimentStore(path) as store:
         yield store
 
 
-def _print_result(store: "State", row: "ExperimentRow") -> None:
-    from katib_callbacks.local.models import V1beta1Experiment  # noqa: PLC0415  --help does without
+def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
+    from katib_callbacks.local.api.models import V1beta1Experiment  # noqa: PLC0415  --help does without
     from katib_callbacks.local.status import best_trial  # noqa: PLC0415  as above
 
     experiment = V1beta1Experiment.from_dict(row.experiment)

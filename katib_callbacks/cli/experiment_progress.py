@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from katib_callbacks.cli.output import printable, say
+from katib_callbacks.console import printable, say
 
 if TYPE_CHECKING:
     from katib_callbacks.local.controller import Event
-    from katib_callbacks.local.state import ExperimentRow, TrialRow
+    from katib_callbacks.local.store import ExperimentRow, TrialRow
 
 MAX_ROWS = 15
 """Trials in the live table: those that run, and the latest of the others."""

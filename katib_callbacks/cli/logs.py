@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
-from katib_callbacks.cli.output import printable
+from katib_callbacks.console import printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
 from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, LONGEST_S
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _read(source: str, address: str, trial_name: str, metric_name: str, timeout_s: float) -> list[StoredMetricLog]:
     import grpc  # noqa: PLC0415  --help does without
 
-    from katib_callbacks.sinks._endpoint import resolve_endpoint  # noqa: PLC0415  as grpc
+    from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415  as grpc
     from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as grpc
 
     endpoint = resolve_endpoint(address, runtime=DEFAULT_RUNTIME, address_source=source)

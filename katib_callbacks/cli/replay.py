@@ -8,15 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katib_callbacks.cli.output import printable
+from katib_callbacks.console import printable
 from katib_callbacks.errors import KatibCallbacksError, SpoolError, UnavailableError
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, DEFAULT_TIMEOUT_S, TIMEOUT_S, seconds
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from katib_callbacks._spool import SpoolFile
-    from katib_callbacks.sinks.db_manager import DBManagerSink
+    from katib_callbacks.sinks.katib.sink import DBManagerSink
+    from katib_callbacks.sinks.katib.spool import SpoolFile
 
 MAX_HELD_FILES = 200
 """Files whose locks are held at once: a process may open 1,024 files by default."""
@@ -50,13 +50,13 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay a directory; exit status 1 if anything is left that needs a person."""
-    from katib_callbacks import _spool  # noqa: PLC0415  --help does without
-    from katib_callbacks.sinks._endpoint import resolve_endpoint  # noqa: PLC0415
-    from katib_callbacks.sinks.db_manager import DBManagerSink  # noqa: PLC0415
+    from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  --help does without
+    from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415
+    from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415
 
     endpoint = resolve_endpoint(arguments.address, runtime=DEFAULT_RUNTIME, address_source="--address")
     timeout_s = seconds("--timeout", arguments.timeout, TIMEOUT_S, DEFAULT_TIMEOUT_S, DEFAULT_RUNTIME)
-    paths = _spool.list_files(arguments.directory)
+    paths = spool.list_files(arguments.directory)
     sink = DBManagerSink(endpoint)
     replay = _Replay(sink, timeout_s, len(paths))
     try:
@@ -105,11 +105,11 @@ class _Replay:
                 self.bar.advance(self.rows)
 
     def _hold(self, paths: Sequence[Path], held: ExitStack) -> "Iterator[SpoolFile]":
-        from katib_callbacks import _spool  # noqa: PLC0415  --help does without
+        from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  --help does without
 
         for path in paths:
             try:
-                file = _spool.hold(path)
+                file = spool.hold(path)
             except SpoolError as error:
                 self.problems.append(str(error))
                 continue

@@ -19,6 +19,6 @@ if int(sqlalchemy.__version__.partition(".")[0]) < 2:  # noqa: PLR2004  the firs
     )
 
 from katib_callbacks.db_manager.server import DBManager
-from katib_callbacks.db_manager.trial_listener import TrialListener
+from katib_callbacks.db_manager.trials.listener import TrialListener
 
 __all__ = ["DBManager", "TrialListener"]

@@ -12,15 +12,15 @@ from types import TracebackType
 import grpc
 from sqlalchemy import URL
 
-from katib_callbacks.db_manager.admission import Admission
-from katib_callbacks.db_manager.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.health import Health, HealthMonitor
+from katib_callbacks.db_manager.limits import Admission
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
-from katib_callbacks.db_manager.observer import Observer, make_observer
+from katib_callbacks.db_manager.prometheus import ServerMetrics, make_observer
 from katib_callbacks.db_manager.servicer import Servicer
-from katib_callbacks.db_manager.store import ObservationLogStore
-from katib_callbacks.db_manager.trial_listener import Gate, TrialListener
-from katib_callbacks.db_manager.trial_server import TrialServer
+from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
+from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
+from katib_callbacks.db_manager.trials.listener import Authenticator, TrialListener
+from katib_callbacks.db_manager.trials.server import TrialServer
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.wire import reflection
 from katib_callbacks.wire.forks import keep_core_up
@@ -170,14 +170,14 @@ class DBManager:
         check_address(self._listen_address)  # before the store is opened: an address in use leaves no new file behind
         keep_core_up()
         with ExitStack() as undo:
-            gate = None if self._trial_listener is None else Gate(self._trial_listener)
+            gate = None if self._trial_listener is None else Authenticator(self._trial_listener)
             if gate is not None:
                 undo.callback(gate.close)
             store = self._open_store()
             undo.callback(store.close)
             monitor = HealthMonitor(store.check)
             undo.callback(monitor.close)
-            observer: Observer = make_observer(self._metrics_address, monitor.is_serving)
+            observer: ServerMetrics = make_observer(self._metrics_address, monitor.is_serving)
             undo.callback(observer.close)
             workers = ThreadPoolExecutor(
                 max_workers=self._max_calls + MAX_THREADS - MAX_CALLS, thread_name_prefix="katib-callbacks-db-manager"
@@ -210,5 +210,5 @@ class _Running:
     trials: TrialServer | None
     store: ObservationLogStore
     health: Health
-    observer: Observer
+    observer: ServerMetrics
     close: Callable[[], None]

@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.admission import Admission
-from katib_callbacks.db_manager.observer import Observer
-from katib_callbacks.db_manager.store import ObservationLogStore
-from katib_callbacks.db_manager.store_errors import BusyError, ForeignTrialError, RefusedError, TooLargeError
+from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
+from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages
@@ -18,7 +18,7 @@ from katib_callbacks.wire.server import DBManagerServicer
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
-    (RefusedError, grpc.StatusCode.INVALID_ARGUMENT),
+    (UnstorableError, grpc.StatusCode.INVALID_ARGUMENT),
     (TooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
@@ -37,7 +37,7 @@ class Servicer(DBManagerServicer):
         observer: Sees every call.
     """
 
-    def __init__(self, store: ObservationLogStore, admission: Admission, observer: Observer) -> None:
+    def __init__(self, store: ObservationLogStore, admission: Admission, observer: ServerMetrics) -> None:
         self._store = store
         self._admission = admission
         self._observer = observer

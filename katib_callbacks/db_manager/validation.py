@@ -7,7 +7,7 @@ the row and the field that are at fault.
 from datetime import datetime
 from typing import Any
 
-from katib_callbacks.db_manager.store_errors import TooLargeError
+from katib_callbacks.db_manager.store.errors import TooLargeError
 from katib_callbacks.metrics import (
     MAX_VALUE_BYTES,
     StoredMetricLog,

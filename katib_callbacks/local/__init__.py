@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from katib_callbacks.local import search
+    from katib_callbacks.local.api.models import TrainerResources
     from katib_callbacks.local.client import LocalKatibClient
-    from katib_callbacks.local.models import TrainerResources
 
 __all__ = ["LocalKatibClient", "TrainerResources", "search"]
 
-_HOMES = {"LocalKatibClient": "client", "TrainerResources": "models"}
+_HOMES = {"LocalKatibClient": "client", "TrainerResources": "api.models"}
 
 
 if not TYPE_CHECKING:  # hidden from type checkers, which would take any misspelt name for a name of ours

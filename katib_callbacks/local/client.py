@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
-from katib_callbacks.local import creation, runner, state
-from katib_callbacks.local import objective as objectives
-from katib_callbacks.local.editing import edit_budget
-from katib_callbacks.local.models import V1beta1Experiment
+from katib_callbacks.local import creation, runner, states
+from katib_callbacks.local.api.models import V1beta1Experiment
+from katib_callbacks.local.api.serialization import plain
+from katib_callbacks.local.budget import edit_budget
 from katib_callbacks.local.queries import DEFAULT_TIMEOUT_S, Queries
 from katib_callbacks.local.runner import DEFAULT_HOME, Runner, database
-from katib_callbacks.local.serialization import plain
-from katib_callbacks.local.state import State
+from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.tune import source as objectives
 
 BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"
 """Upstream's default (constants/constants.py). An image has no effect here."""
@@ -192,8 +192,8 @@ class LocalKatibClient(Queries):
 
     def resume_experiment(self, name: str) -> None:
         """Go on with an experiment whose runner has stopped or was killed. Nothing happens if it is over or runs."""
-        with State(database(self._home)) as store:
-            is_over = store.experiment(name).state in state.FINAL_EXPERIMENT_STATES
+        with ExperimentStore(database(self._home)) as store:
+            is_over = store.experiment(name).state in states.FINAL_EXPERIMENT_STATES
         if not is_over and not self._is_run(name):
             self._start(name)
 
@@ -201,7 +201,7 @@ class LocalKatibClient(Queries):
         self,
         name: str,
         namespace: str | None = None,
-        expected_condition: str = state.SUCCEEDED,
+        expected_condition: str = states.SUCCEEDED,
         timeout: float = 600,
         polling_interval: float = 15,
         apiserver_timeout: float = DEFAULT_TIMEOUT_S,
@@ -249,7 +249,7 @@ class LocalKatibClient(Queries):
             ExperimentError: A RuntimeError: Katib's webhook would refuse it; the message says why.
         """
         del namespace, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             is_restarted = edit_budget(
                 store,
                 name,
@@ -297,8 +297,8 @@ class LocalKatibClient(Queries):
             return
         if own is not None and own.error is not None:
             raise ExperimentError(f"experiment {name!r} has stopped: {own.error}") from own.error
-        with State(database(self._home)) as store:
-            if store.experiment(name).state in state.FINAL_EXPERIMENT_STATES:
+        with ExperimentStore(database(self._home)) as store:
+            if store.experiment(name).state in states.FINAL_EXPERIMENT_STATES:
                 return
         if not runner.is_run(self._home, name):
             raise ExperimentError(f"nobody runs experiment {name!r}; resume it")

@@ -18,22 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.local import state
-from katib_callbacks.local._db_manager_process import DBManagerProcess
-from katib_callbacks.local.books import Books
-from katib_callbacks.local.feasibility import Feasible, check
-from katib_callbacks.local.models import V1beta1Experiment
-from katib_callbacks.local.observations import (
+from katib_callbacks.local import states
+from katib_callbacks.local.api.models import V1beta1Experiment
+from katib_callbacks.local.db_manager_process import DBManagerProcess
+from katib_callbacks.local.observation_log import (
     UNAVAILABLE,
     ObservationLog,
     parse_output,
     read_output,
     reduce,
 )
-from katib_callbacks.local.orphans import end_orphans
-from katib_callbacks.local.process import ATTEMPT_VARIABLE, RunningTrial, free_port
-from katib_callbacks.local.state import State, TrialRow, with_condition
-from katib_callbacks.local.template import plan, render
+from katib_callbacks.local.plan import ResolvedExperiment, check
+from katib_callbacks.local.states import with_condition
+from katib_callbacks.local.store import ExperimentStore, TrialRow
+from katib_callbacks.local.suggestion import Suggestion
+from katib_callbacks.local.trials.orphans import end_orphans
+from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE, RunningTrial, free_port
+from katib_callbacks.local.trials.template import plan, render
 
 BUDGET_CHECK_INTERVAL_S = 1.0
 """How soon a budget that another process has edited, or a deletion, is noticed."""
@@ -82,7 +83,13 @@ class Controller:
     """
 
     def __init__(
-        self, store: State, home: Path, name: str, *, lock: int, on_event: Callable[[Event], None] = lambda _: None
+        self,
+        store: ExperimentStore,
+        home: Path,
+        name: str,
+        *,
+        lock: int,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._home = home.absolute()
@@ -128,8 +135,8 @@ class Controller:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
-        if self._row.state not in state.FINAL_EXPERIMENT_STATES:
-            self._set_state(state.RUNNING, "ExperimentRunning", "Experiment is running")
+        if self._row.state not in states.FINAL_EXPERIMENT_STATES:
+            self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
         version = self._store.version()
         while not self._is_stopping:
             verdict = self._books.verdict(self._spec, has_unfinished=bool(self._running or self._pending))
@@ -194,10 +201,10 @@ class Controller:
             asked=asked,
             told=None,
             value=None,
-            state=state.CREATED,
+            state=states.CREATED,
             attempts=[],
             observation=None,
-            conditions=[state.condition(state.CREATED, "TrialCreated", "Trial is created", now_s)],
+            conditions=[states.condition(states.CREATED, "TrialCreated", "Trial is created", now_s)],
             created_s=now_s,
             started_s=None,
             completed_s=None,
@@ -205,11 +212,11 @@ class Controller:
 
     def _start(self, trial: TrialRow) -> None:
         mark = secrets.token_hex(8)
-        conditions = with_condition(trial.conditions, state.RUNNING, "TrialRunning", "Trial is running")
+        conditions = with_condition(trial.conditions, states.RUNNING, "TrialRunning", "Trial is running")
         started = TrialRow(
             **{
                 **trial.__dict__,
-                "state": state.RUNNING,
+                "state": states.RUNNING,
                 "attempts": [*trial.attempts, mark],
                 "conditions": conditions,
                 "started_s": time.time(),
@@ -224,7 +231,7 @@ class Controller:
         self._report(started, "is running")
         failure = self._launch(started, mark)
         if failure is not None:
-            self._conclude(started, state.FAILED, "TrialFailed", f"Trial has failed. Job message: {failure}", None)
+            self._conclude(started, states.FAILED, "TrialFailed", f"Trial has failed. Job message: {failure}", None)
 
     def _launch(self, trial: TrialRow, mark: str) -> str | None:
         """Start a trial's processes; return why that was not possible."""
@@ -275,7 +282,7 @@ class Controller:
             reason, message = failure
             self._conclude(
                 trial,
-                state.FAILED,
+                states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
                 f"Trial has failed. Job message: {message}",
                 None,
@@ -286,9 +293,9 @@ class Controller:
         if latest == UNAVAILABLE:
             self._log.mark_unavailable(trial.name, self._feasible.objective)
             message = f"Metrics are not available: {self._feasible.objective!r} was not reported"
-            self._conclude(trial, state.METRICS_UNAVAILABLE, "MetricsUnavailable", message, observation)
+            self._conclude(trial, states.METRICS_UNAVAILABLE, "MetricsUnavailable", message, observation)
             return
-        self._conclude(trial, state.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation)
+        self._conclude(trial, states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation)
         template = self._spec.trial_template
         if template is not None and not template.retain:
             shutil.rmtree(trial_folder(self._home, trial.experiment, trial.name), ignore_errors=True)
@@ -296,8 +303,8 @@ class Controller:
     def _conclude(
         self, trial: TrialRow, final: str, reason: str, message: str, observation: list[dict[str, str]] | None
     ) -> None:
-        """Put a trial into its final state, and tell the algorithm."""
-        value = self._books.value(observation) if final == state.SUCCEEDED else None
+        """Put a trial into its final store, and tell the algorithm."""
+        value = self._books.value(observation) if final == states.SUCCEEDED else None
         columns: dict[str, Any] = {
             "state": final,
             "observation": observation,
@@ -317,9 +324,9 @@ class Controller:
             running.kill()
             del self._running[name]
             trial = self._store.trial(name)
-            self._conclude(trial, state.KILLED, "TrialKilled", f"Trial was killed: {why}", None)
+            self._conclude(trial, states.KILLED, "TrialKilled", f"Trial was killed: {why}", None)
         for trial in self._pending:
-            self._conclude(trial, state.KILLED, "TrialKilled", f"Trial was killed: {why}", None)
+            self._conclude(trial, states.KILLED, "TrialKilled", f"Trial was killed: {why}", None)
         self._pending.clear()
 
     def _put_back(self) -> None:
@@ -329,8 +336,8 @@ class Controller:
             running.kill()
             del self._running[name]
             trial = self._store.trial(name)
-            conditions = with_condition(trial.conditions, state.RUNNING, "TrialRunning", "Trial is stopped")
-            self._store.update_trial(name, state=state.CREATED, conditions=conditions[:-1])
+            conditions = with_condition(trial.conditions, states.RUNNING, "TrialRunning", "Trial is stopped")
+            self._store.update_trial(name, state=states.CREATED, conditions=conditions[:-1])
 
     def _unregister(self, running: RunningTrial) -> None:
         for descriptor in running.descriptors:
@@ -342,26 +349,26 @@ class Controller:
         experiment = V1beta1Experiment.from_dict(self._row.experiment)
         assert experiment.spec is not None  # noqa: S101  checked when it was read
         self._spec = experiment.spec
-        self._feasible: Feasible = check(experiment)
+        self._feasible: ResolvedExperiment = check(experiment)
 
     def _recover(self) -> None:
         """Take up the trials that are stored: end what a killed runner left, clear its rows, replay the algorithm."""
         trials = self._store.trials(self._row.name)
-        unfinished = [trial for trial in trials if trial.state not in state.FINAL_TRIAL_STATES]
+        unfinished = [trial for trial in trials if trial.state not in states.FINAL_TRIAL_STATES]
         end_orphans([mark for trial in unfinished for mark in trial.attempts])
         for trial in unfinished:
             if trial.attempts:
                 self._log.delete(trial.name)
-            if trial.state == state.RUNNING:
-                self._store.update_trial(trial.name, state=state.CREATED)
+            if trial.state == states.RUNNING:
+                self._store.update_trial(trial.name, state=states.CREATED)
         self._pending = unfinished
-        self._books = Books(self._feasible, trials, seed=self._row.seed)
+        self._books = Suggestion(self._feasible, trials, seed=self._row.seed)
         self._stored = len(trials)
 
     def _set_state(self, kind: str, reason: str, message: str) -> None:
         conditions = with_condition(self._row.conditions, kind, reason, message)
         times: Mapping[str, float | None] = {"started_s": self._row.started_s or time.time(), "completed_s": None}
-        if kind in state.FINAL_EXPERIMENT_STATES:
+        if kind in states.FINAL_EXPERIMENT_STATES:
             times = {"completed_s": time.time()}
         self._store.update_experiment(self._row.name, conditions=conditions, **times)
         self._row = self._store.experiment(self._row.name)

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import algorithms, feasibility
-from katib_callbacks.local.experiment import API_VERSION, KIND, read
-from katib_callbacks.local.models import V1beta1Experiment, V1beta1ParameterSpec
+from katib_callbacks.local import plan
+from katib_callbacks.local.algorithms import optuna
+from katib_callbacks.local.api.manifest import API_VERSION, KIND, read
+from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1ParameterSpec
+from katib_callbacks.local.api.serialization import plain
 from katib_callbacks.local.runner import database
-from katib_callbacks.local.serialization import plain
-from katib_callbacks.local.state import State
+from katib_callbacks.local.store import ExperimentStore
 
 _logger = logging.getLogger(__name__)
 
 _SEED_BITS = 31
 _SUFFIX_BYTES = 3
 
-DEFAULT_NAMESPACE = feasibility.DEFAULT_NAMESPACE
+DEFAULT_NAMESPACE = plan.DEFAULT_NAMESPACE
 
 JOB_CONTAINER = "training-container"
 PYTORCHJOB_CONTAINER = "pytorch"
@@ -49,9 +50,9 @@ def store(
     assert model.metadata is not None  # noqa: S101  checked by read
     if not model.metadata.name:
         model.metadata.name = f"{model.metadata.generate_name}{secrets.token_hex(_SUFFIX_BYTES)}"
-    found = feasibility.check(model)
-    algorithms.check_installed(found.algorithm)  # now, and not in the thread or process that runs it
-    with State(database(home)) as opened:
+    found = plan.check(model)
+    optuna.check_installed(found.algorithm)  # now, and not in the thread or process that runs it
+    with ExperimentStore(database(home)) as opened:
         opened.add_experiment(
             model.metadata.name,
             model.serialize(),

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, UnavailableError
-from katib_callbacks.local import observations, state
-from katib_callbacks.local.controller import trial_log
-from katib_callbacks.local.models import (
+from katib_callbacks.local import observation_log, states
+from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
     V1beta1OptimalTrial,
     V1beta1Trial,
 )
+from katib_callbacks.local.controller import trial_log
 from katib_callbacks.local.runner import database
-from katib_callbacks.local.state import State
 from katib_callbacks.local.status import experiment_object, trial_object
+from katib_callbacks.local.store import ExperimentStore
 
 DEFAULT_TIMEOUT_S = 120
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
@@ -49,7 +49,7 @@ class Queries:
             ExperimentError: A RuntimeError: there is none of this name.
         """
         del namespace, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             return experiment_object(store.experiment(name), store.trials(name))
 
     def list_experiments(
@@ -57,7 +57,7 @@ class Queries:
     ) -> list[V1beta1Experiment]:
         """Return all experiments of this home, the oldest first."""
         del namespace, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             return [experiment_object(row, store.trials(row.name)) for row in store.experiments()]
 
     def get_experiment_conditions(
@@ -79,7 +79,7 @@ class Queries:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
         """Say whether an experiment is or was Created."""
-        return self._has(state.CREATED, name, namespace, experiment, timeout)
+        return self._has(states.CREATED, name, namespace, experiment, timeout)
 
     def is_experiment_running(
         self,
@@ -89,7 +89,7 @@ class Queries:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
         """Say whether an experiment is Running."""
-        return self._has(state.RUNNING, name, namespace, experiment, timeout)
+        return self._has(states.RUNNING, name, namespace, experiment, timeout)
 
     def is_experiment_restarting(
         self,
@@ -99,7 +99,7 @@ class Queries:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
         """Say whether an experiment is Restarting, after its budget was raised."""
-        return self._has(state.RESTARTING, name, namespace, experiment, timeout)
+        return self._has(states.RESTARTING, name, namespace, experiment, timeout)
 
     def is_experiment_succeeded(
         self,
@@ -109,7 +109,7 @@ class Queries:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
         """Say whether an experiment has Succeeded."""
-        return self._has(state.SUCCEEDED, name, namespace, experiment, timeout)
+        return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
 
     def is_experiment_failed(
         self,
@@ -119,7 +119,7 @@ class Queries:
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
         """Say whether an experiment has Failed."""
-        return self._has(state.FAILED, name, namespace, experiment, timeout)
+        return self._has(states.FAILED, name, namespace, experiment, timeout)
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
         """Return a trial with its status.
@@ -128,7 +128,7 @@ class Queries:
             ExperimentError: A RuntimeError: there is none of this name.
         """
         del namespace, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
             return trial_object(row, V1beta1Experiment.from_dict(store.experiment(row.experiment).experiment))
 
@@ -137,7 +137,7 @@ class Queries:
     ) -> list[V1beta1Trial]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
         del namespace, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             experiments = {row.name: V1beta1Experiment.from_dict(row.experiment) for row in store.experiments()}
             return [trial_object(row, experiments[row.experiment]) for row in store.trials(experiment_name)]
 
@@ -148,7 +148,7 @@ class Queries:
         found = []
         for trial in self.list_trials(experiment_name, namespace, timeout):
             conditions = (trial.status and trial.status.conditions) or ()
-            if any(one.type == state.SUCCEEDED and one.status == "True" for one in conditions):
+            if any(one.type == states.SUCCEEDED and one.status == "True" for one in conditions):
                 assert trial.metadata is not None  # noqa: S101  every stored trial has them all
                 assert trial.spec is not None  # noqa: S101
                 observation = trial.status and trial.status.observation
@@ -187,11 +187,11 @@ class Queries:
             ExperimentError: A RuntimeError: there is no trial of this name, or its rows cannot be read.
         """
         del namespace, db_manager_address, timeout
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             store.trial(name)
         try:
-            with observations.opened(f"sqlite:///{database(self._home)}") as log:
-                return [observations.metric_log(row) for row in log.get(name)]
+            with observation_log.opened(f"sqlite:///{database(self._home)}") as log:
+                return [observation_log.metric_log(row) for row in log.get(name)]
         except UnavailableError as error:
             raise ExperimentError(f"the rows of trial {name!r} cannot be read: {error}") from error
 
@@ -212,11 +212,11 @@ class Queries:
         del namespace
         if not name or not trial_name:
             raise ConfigurationError("get_job_logs: name and trial_name must be given")
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             if store.trial(trial_name).experiment != name:
                 raise ExperimentError(f"trial {trial_name!r} is not of experiment {name!r}")
             log = trial_log(self._home, name, trial_name)
-            yield from follow_log(store, trial_name, log) if follow else observations.read_output(log)
+            yield from follow_log(store, trial_name, log) if follow else observation_log.read_output(log)
 
     def _has(
         self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
@@ -225,11 +225,11 @@ class Queries:
         return any(one.type == kind and one.status == "True" for one in conditions)
 
 
-def follow_log(store: State, trial: str, log: Path) -> Iterator[str]:
+def follow_log(store: ExperimentStore, trial: str, log: Path) -> Iterator[str]:
     """Yield a trial's output line by line until the trial is over."""
     position, rest = 0, b""
     while True:
-        is_over = store.trial(trial).state in state.FINAL_TRIAL_STATES
+        is_over = store.trial(trial).state in states.FINAL_TRIAL_STATES
         if log.exists():
             with log.open("rb") as file:
                 file.seek(position)

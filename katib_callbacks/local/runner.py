@@ -13,9 +13,9 @@ from importlib import import_module
 from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
-from katib_callbacks.local import observations, state
+from katib_callbacks.local import observation_log, states
 from katib_callbacks.local.controller import Controller, Event
-from katib_callbacks.local.state import State
+from katib_callbacks.local.store import ExperimentStore
 
 DEFAULT_HOME = Path("katib-local")
 """The folder of state and trials, in the current directory."""
@@ -98,13 +98,13 @@ class Runner:
 
         Raises:
             ExperimentError: No such experiment, or another process runs it.
-            KatibCallbacksError: State or observation log cannot be read or written.
+            KatibCallbacksError: ExperimentStore or observation log cannot be read or written.
         """
-        with State(database(self._home)) as store:
+        with ExperimentStore(database(self._home)) as store:
             store.experiment(self.name)
             with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
                 row = store.experiment(self.name)
-                if row.state in state.FINAL_EXPERIMENT_STATES or self._is_stopping:
+                if row.state in states.FINAL_EXPERIMENT_STATES or self._is_stopping:
                     return row.state
                 controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
                 self._controller = controller
@@ -151,13 +151,13 @@ def delete(home: Path, name: str) -> None:
     Raises:
         ExperimentError: There is no such experiment, or its runner does not end.
     """
-    with State(database(home)) as store:
+    with ExperimentStore(database(home)) as store:
         store.experiment(name)
         store.update_experiment(name, is_deleted=1)
         with locked(home, name):
             trials = store.trials(name)
             if trials:
-                with observations.opened(f"sqlite:///{database(home).absolute()}") as log:
+                with observation_log.opened(f"sqlite:///{database(home).absolute()}") as log:
                     for trial in trials:
                         log.delete(trial.name)
             store.delete_experiment(name)

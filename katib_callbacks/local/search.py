@@ -7,7 +7,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from katib_callbacks.local.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
+from katib_callbacks.local.api.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
 
 Distribution = Literal["uniform", "logUniform", "normal", "logNormal"]
 

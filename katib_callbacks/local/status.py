@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from katib_callbacks.local import state
-from katib_callbacks.local.experiment import API_VERSION
-from katib_callbacks.local.models import (
+from katib_callbacks.local import states
+from katib_callbacks.local.api.manifest import API_VERSION
+from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
     V1beta1ExperimentStatus,
@@ -20,8 +20,8 @@ from katib_callbacks.local.models import (
     V1ObjectMeta,
     utc_seconds,
 )
-from katib_callbacks.local.state import ExperimentRow, TrialRow
-from katib_callbacks.local.template import render
+from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.trials.template import render
 
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 
@@ -39,26 +39,26 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         last_reconcile_time=_time(max((trial.completed_s or 0 for trial in trials), default=0) or row.started_s),
         conditions=[V1beta1ExperimentCondition(**_condition(one)) for one in row.conditions],
         current_optimal_trial=None if best is None else _optimal(best),
-        pending_trial_list=names[state.CREATED],
-        running_trial_list=names[state.RUNNING],
-        succeeded_trial_list=names[state.SUCCEEDED],
-        failed_trial_list=names[state.FAILED],
-        killed_trial_list=names[state.KILLED],
-        metrics_unavailable_trial_list=names[state.METRICS_UNAVAILABLE],
+        pending_trial_list=names[states.CREATED],
+        running_trial_list=names[states.RUNNING],
+        succeeded_trial_list=names[states.SUCCEEDED],
+        failed_trial_list=names[states.FAILED],
+        killed_trial_list=names[states.KILLED],
+        metrics_unavailable_trial_list=names[states.METRICS_UNAVAILABLE],
         early_stopped_trial_list=[],
         trials=len(trials),
-        trials_pending=len(names[state.CREATED]),
-        trials_running=len(names[state.RUNNING]),
-        trials_succeeded=len(names[state.SUCCEEDED]),
-        trials_failed=len(names[state.FAILED]),
-        trials_killed=len(names[state.KILLED]),
-        trial_metrics_unavailable=len(names[state.METRICS_UNAVAILABLE]),
+        trials_pending=len(names[states.CREATED]),
+        trials_running=len(names[states.RUNNING]),
+        trials_succeeded=len(names[states.SUCCEEDED]),
+        trials_failed=len(names[states.FAILED]),
+        trials_killed=len(names[states.KILLED]),
+        trial_metrics_unavailable=len(names[states.METRICS_UNAVAILABLE]),
         trials_early_stopped=0,
     )
     return experiment
 
 
-_TRIAL_STATES = (state.CREATED, state.RUNNING, *state.FINAL_TRIAL_STATES)
+_TRIAL_STATES = (states.CREATED, states.RUNNING, *states.FINAL_TRIAL_STATES)
 
 
 def best_trial(experiment: V1beta1Experiment, trials: Sequence[TrialRow]) -> TrialRow | None:

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.metrics import MetricLog
+from katib_callbacks.net.push import Request, Target, post
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
-from katib_callbacks.sinks._push import Request, Target, post
-from katib_callbacks.sinks._safe_names import SafeNames
+from katib_callbacks.sinks.safe_names import SafeNames
 
 JOB = "katib"
 """The label ``job``, which a gateway demands."""

@@ -12,7 +12,7 @@ from typing import IO
 from katib_callbacks.errors import DeliveryError, RejectedError, UnavailableError
 from katib_callbacks.metrics import MetricLog, format_timestamp, format_value
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
-from katib_callbacks.sinks._safe_names import SafeNames
+from katib_callbacks.sinks.safe_names import SafeNames
 
 UNSAFE = r"[^A-Za-z0-9_|-]"
 r"""Katib's filter takes names of ``[\w|-]`` (pkg/metricscollector/v1beta1/common/const.go); Go's ``\w`` is ASCII."""

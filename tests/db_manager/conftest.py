@@ -200,9 +200,9 @@ def issuer() -> Iterator[Any]:
 @pytest.fixture
 def fetches_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
-    from katib_callbacks.db_manager.authentication import _issuer_keys  # noqa: PLC0415  needs what a test may lack
+    from katib_callbacks.db_manager.authentication.issuer import keys  # noqa: PLC0415  needs what a test may lack
 
-    monkeypatch.setattr(_issuer_keys, "MIN_REFRESH_INTERVAL_S", 0.02)
+    monkeypatch.setattr(keys, "MIN_REFRESH_INTERVAL_S", 0.02)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.admission import Admission
-from katib_callbacks.db_manager.observer import Observer
+from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
-from katib_callbacks.db_manager.store import ObservationLogStore
+from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods, reflection
 from katib_callbacks.wire.client import DBManagerStub
@@ -286,7 +286,7 @@ def test_without_an_address_there_are_no_metrics(server):
     assert server.metrics_address is None
 
 
-class _Calls(Observer):
+class _Calls(ServerMetrics):
     def __init__(self):
         self.codes = []
         self.is_one_over = threading.Event()

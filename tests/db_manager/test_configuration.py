@@ -12,7 +12,7 @@ import pytest
 from katib_callbacks import ConfigurationError
 from katib_callbacks.cli.db_manager import add_arguments, duration, main
 from katib_callbacks.cli.log_format import JsonFormatter
-from katib_callbacks.db_manager.configuration import database_url, is_initialized
+from katib_callbacks.db_manager.katib_environment import database_url, is_initialized
 from katib_callbacks.settings import Runtime
 
 

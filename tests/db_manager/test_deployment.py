@@ -34,7 +34,7 @@ KATIBS_COMMAND = "./katib-db-manager"
 # What is imported before the change of user lies where root alone can read, on machines where root's home has Python.
 PROGRAM = """
 import encodings.idna, os, sys
-import katib_callbacks.cli.db_manager, katib_callbacks.db_manager.configuration
+import katib_callbacks.cli.db_manager, katib_callbacks.db_manager.katib_environment
 import sqlalchemy.dialects.mysql.pymysql, sqlalchemy.dialects.postgresql.psycopg, pymysql, psycopg
 sys.stderr.write("writable: %s\\n" % os.access("/tmp", os.W_OK))
 os.setgroups([]); os.setgid(1000); os.setuid(1000)

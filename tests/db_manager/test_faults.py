@@ -13,11 +13,11 @@ import pytest
 
 from katib_callbacks import ConfigurationError, StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.admission import Admission
 from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.observer import Observer
+from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
-from katib_callbacks.db_manager.store import ObservationLogStore
+from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -239,7 +239,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, Admission(2), Observer()), Health(monitor)
+    servicer, health = Servicer(store, Admission(2), ServerMetrics()), Health(monitor)
     server.add_generic_rpc_handlers((servicer.generic_handler(), health.generic_handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -296,7 +296,7 @@ def test_a_table_that_another_program_made_gets_the_index(db):
     assert indexes == ["idx_observation_logs_trial_time"]
 
 
-@pytest.mark.parametrize("module", ["katib_callbacks.db_manager", "katib_callbacks.db_manager.store"])
+@pytest.mark.parametrize("module", ["katib_callbacks.db_manager", "katib_callbacks.db_manager.store.observation_log"])
 @pytest.mark.parametrize("installed", ["None", "type('', (), {'__version__': '1.4.54'})()"], ids=["missing", "old"])
 def test_without_sqlalchemy_2_the_extra_is_named(module, installed):
     program = f"import sys; sys.modules['sqlalchemy'] = {installed}; import {module}"

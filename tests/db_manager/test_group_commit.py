@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from katib_callbacks import StoreError
-from katib_callbacks.db_manager.group_commit import MAX_GROUP_BATCHES, MAX_GROUP_ROWS, Batch, GroupCommit, missing_rows
-from katib_callbacks.db_manager.store_errors import RefusedError
-from katib_callbacks.db_manager.table import Row
+from katib_callbacks.db_manager.store.errors import UnstorableError
+from katib_callbacks.db_manager.store.group_commit import (
+    MAX_GROUP_BATCHES,
+    MAX_GROUP_ROWS,
+    Batch,
+    GroupCommit,
+    missing_rows,
+)
+from katib_callbacks.db_manager.store.table import Row
 
 NOON = datetime(2026, 1, 31, 12)  # noqa: DTZ001  as the table has it
 
@@ -47,7 +53,7 @@ def writer():
 
 @pytest.fixture
 def commit(writer):
-    commit = GroupCommit(writer, refusals=(RefusedError,))
+    commit = GroupCommit(writer, refusals=(UnstorableError,))
     yield commit
     writer.is_free.set()
     commit.close()
@@ -99,11 +105,11 @@ def test_nobody_is_told_before_the_group_is_written(writer, commit):
 
 def test_a_refused_batch_is_found_and_the_others_are_written(writer, commit):
     batches = [batch(f"t{number}", number) for number in range(5)]
-    writer.failure = lambda group: RefusedError("no") if batches[2] in group else None
+    writer.failure = lambda group: UnstorableError("no") if batches[2] in group else None
     send_while_busy(writer, commit, batches)
     for number, sent in enumerate(batches):
         if number == 2:
-            with pytest.raises(RefusedError, match="no"):
+            with pytest.raises(UnstorableError, match="no"):
                 sent.wait()
         else:
             sent.wait()

@@ -12,7 +12,7 @@ from servers import SERVERS, STORES
 
 from katib_callbacks import StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.store import ObservationLogStore
+from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire.client import DBManagerStub
 
 TIME = "2026-01-31T12:00:00.5Z"

@@ -18,7 +18,7 @@ from trials import TIMEOUT_S, TrialClient, Trials, refusal
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.authentication import _issuer_keys
+from katib_callbacks.db_manager.authentication.issuer import keys
 from katib_callbacks.errors import RejectedError
 
 pytestmark = pytest.mark.usefixtures("fetches_follow_soon")
@@ -97,7 +97,9 @@ def caller(site):
 
 
 def audit_lines(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "katib_callbacks.db_manager.audit"]
+    return [
+        record.getMessage() for record in caplog.records if record.name == "katib_callbacks.db_manager.trials.audit"
+    ]
 
 
 def test_a_trials_token_writes_and_reads_its_own_trial_alone(site, issuer, caller, caplog):
@@ -239,7 +241,7 @@ def test_no_call_of_a_rightful_trial_fails_while_keys_and_tokens_are_rotated(sit
 def test_while_the_issuer_is_away_known_keys_go_on_and_unknown_ones_are_told_to_come_again(
     site, issuer, caller, behave, monkeypatch
 ):
-    monkeypatch.setattr(_issuer_keys, "UNKNOWN_KEY_WAIT_S", 0.5)  # all of which one that hangs takes, three times
+    monkeypatch.setattr(keys, "UNKNOWN_KEY_WAIT_S", 0.5)  # all of which one that hangs takes, three times
     known = issuer.token()
     caller.report("trial-1", known)
     issuer.keys.append(signing_key("key-2"))

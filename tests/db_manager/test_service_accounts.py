@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from issuers import Issuer, SigningKey, kubernetes_claims, signing_key, unsigned
 
 from katib_callbacks.db_manager.authentication import Grant, IssuerUnavailableError, RefusedError
-from katib_callbacks.db_manager.authentication import _issuer_keys as limits
-from katib_callbacks.db_manager.authentication._key_set import read_key_set
-from katib_callbacks.db_manager.authentication.service_accounts import (
+from katib_callbacks.db_manager.authentication.issuer import keys as limits
+from katib_callbacks.db_manager.authentication.issuer.key_set import read_key_set
+from katib_callbacks.db_manager.authentication.kubernetes_tokens import (
     LEEWAY_S,
     AudienceTemplate,
     ServiceAccountTokens,

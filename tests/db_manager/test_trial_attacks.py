@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 from trials import ROW, TIMEOUT_S, Pair, hashed, new_token, refusal
 
-from katib_callbacks.db_manager import DBManager, trial_server
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.trials import server as trial_server
 from katib_callbacks.wire import methods
 
 NAME = "trial-a.team-a.katib-trial"

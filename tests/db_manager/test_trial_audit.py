@@ -10,12 +10,12 @@ from trials import ROW, hashed, new_token, refusal
 
 from katib_callbacks.cli.log_format import JsonFormatter
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.audit import TOTAL_BURST, Audit, Refusal, plain
 from katib_callbacks.db_manager.authentication import limits
 from katib_callbacks.db_manager.authentication.limits import Buckets, FailureLimit, host_of
+from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, Refusal, plain
 from katib_callbacks.wire import methods
 
-AUDIT = "katib_callbacks.db_manager.audit"
+AUDIT = "katib_callbacks.db_manager.trials.audit"
 EXHAUSTED = ("RESOURCE_EXHAUSTED", "too many refused calls on this connection; try again later, or on another one")
 
 

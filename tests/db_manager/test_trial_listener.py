@@ -13,9 +13,10 @@ from trials import ROW, TEMPLATE, URI_TEMPLATE, Authority, hashed, new_token, re
 
 from katib_callbacks import ConfigurationError, KatibReporter, RejectedError, UnavailableError
 from katib_callbacks.cli.db_manager import main
-from katib_callbacks.db_manager import DBManager, TrialListener, trial_servicer
+from katib_callbacks.db_manager import DBManager, TrialListener
 from katib_callbacks.db_manager.authentication import RefusedError
 from katib_callbacks.db_manager.authentication.certificates import CertificateNames
+from katib_callbacks.db_manager.trials import servicer
 from katib_callbacks.settings import Runtime
 from katib_callbacks.wire import messages, methods
 
@@ -465,7 +466,7 @@ def test_trials_that_are_worked_on_leave_katib_its_places(trials, token, db, ope
 
 
 def test_trials_that_read_leave_katib_connections_to_read_by(trials, token_server, token, open_raw, monkeypatch):
-    monkeypatch.setattr(trial_servicer, "POOL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(servicer, "POOL_TIMEOUT_S", 0.1)
     client, reads = trials.client(token_server, token), token_server._running.trials.service._reads
     client.report("trial-a")
     for _ in range(4):  # half of the eight that read
@@ -489,4 +490,4 @@ def test_an_error_of_ours_tells_the_caller_nothing(trials, token, db, monkeypatc
         assert token not in details
         for record in caplog.records:
             record.exc_info = record.exc_text = None
-    assert [r.levelno for r in caplog.records if r.name.endswith("trial_servicer")] == [logging.ERROR]
+    assert [r.levelno for r in caplog.records if r.name.endswith("trials.servicer")] == [logging.ERROR]

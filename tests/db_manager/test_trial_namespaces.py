@@ -1,4 +1,4 @@
-"""Whose a trial's name is: the first namespace's that reports, on every store, until its rows are deleted."""
+"""Whose a trial's name is: the first namespace's that reports, on every observation_log, until its rows are deleted."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +8,9 @@ from sqlalchemy import create_engine, inspect, make_url, text
 from trials import ROW, hashed, new_token, refusal
 
 from katib_callbacks import StoreError
-from katib_callbacks.db_manager import DBManager, store
-from katib_callbacks.db_manager.namespaces import TRIAL_NAMESPACES
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.store import observation_log
+from katib_callbacks.db_manager.store.owners import TRIAL_NAMESPACES
 
 TABLE = "katib_callbacks_trial_namespaces"
 DENIED = "PERMISSION_DENIED"
@@ -133,7 +134,9 @@ def test_reading_claims_nothing(start, client, owners, open_raw):
 def test_a_trial_that_changes_hands_after_it_was_looked_whose_it_is_is_not_read(start, client, monkeypatch):
     server = start()
     client(server, "team-a").report("trial")
-    monkeypatch.setattr(store, "check_owner", lambda *_: None)  # what it said a moment ago, when it was nobody's
+    monkeypatch.setattr(
+        observation_log, "check_owner", lambda *_: None
+    )  # what it said a moment ago, when it was nobody's
     assert client(server, "team-b").get("trial") == []
     assert client(server, "team-a").get("trial") == [ROW]
 

@@ -13,7 +13,8 @@ from cryptography import x509
 from trials import Authority, hashed, new_token, refusal
 
 from katib_callbacks import KatibReporter
-from katib_callbacks.db_manager import DBManager, trial_server
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.trials import server as trial_server
 from katib_callbacks.metrics import MetricLog
 
 NAME = "trial.team-a.katib-trial"

@@ -19,7 +19,7 @@ import grpc
 
 from katib_callbacks.metrics import parse_timestamp
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks._endpoint import CHANNEL_OPTIONS
+from katib_callbacks.sinks.katib.endpoint import CHANNEL_OPTIONS
 from katib_callbacks.wire import messages
 from katib_callbacks.wire.client import DBManagerStub
 from katib_callbacks.wire.server import DBManagerServicer

@@ -11,7 +11,7 @@ import sys
 import grpc  # noqa: F401  before it is ready, so that it is killed while it delivers
 
 from katib_callbacks import KatibReporter
-from katib_callbacks.sinks import db_manager  # noqa: F401  as grpc
+from katib_callbacks.sinks.katib import sink  # noqa: F401  as grpc
 from katib_callbacks.wire import client  # noqa: F401  as grpc
 
 

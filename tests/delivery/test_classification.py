@@ -5,7 +5,7 @@ import pytest
 from partners import Fault, ScriptedDBManager
 
 from katib_callbacks import RejectedError
-from katib_callbacks.sinks._classification import RULES, Fate, classify
+from katib_callbacks.sinks.katib.fates import RULES, Fate, classify
 
 REFUSED, NOT_WRITTEN, UNCLEAR = Fate.REFUSED, Fate.NOT_WRITTEN, Fate.UNCLEAR
 

@@ -167,7 +167,7 @@ def test_a_child_says_what_failed_as_any_process_does_and_its_handlers_get_the_l
         """,
     )
 
-    assert "logged by katib_callbacks.sinks._courier at WARNING: Delivery to" in out
+    assert "logged by katib_callbacks.sinks.katib.calls at WARNING: Delivery to" in out
     assert "RejectedError: 1,500 of 2,500 rows of trial 'trial' did not reach" in out
     assert "MetricsUnavailable for good" in out
     assert "pending 1500" in out
@@ -264,14 +264,14 @@ def test_nobody_sends_any_more_when_a_child_was_killed(server):
         server,
         """
         import grpc
-        from katib_callbacks.sinks import _elsewhere
+        from katib_callbacks.sinks.katib import fresh_process
 
-        class Interpreter(_elsewhere.Interpreter):
+        class FreshProcess(fresh_process.FreshProcess):
             def __init__(self, job):
                 super().__init__(job)
                 print(os.getpid(), self._process.pid, flush=True)
 
-        _elsewhere.Interpreter = Interpreter
+        fresh_process.FreshProcess = FreshProcess
         fork(lambda: reporter().report({"loss": 1}))
         os.wait()
         """,

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from partners import LOST_REPLY, NOON, TRUNCATED, Fault, ScriptedDBManager, stub
 
-from katib_callbacks import MetricLog, _spool
+from katib_callbacks import MetricLog
 from katib_callbacks.cli import main
+from katib_callbacks.sinks.katib import spool as spool_files
 
 DOWN = Fault("UNAVAILABLE", "failed to connect to all addresses")
 
@@ -31,7 +32,7 @@ def lay(spool: Path, trial: str, *values: float, hour: int = 12) -> tuple[Path, 
     logs = [
         MetricLog("loss", value, NOON.replace(hour=hour, microsecond=number)) for number, value in enumerate(values)
     ]
-    file = _spool.write(spool, trial, logs)
+    file = spool_files.write(spool, trial, logs)
     file.release()
     return file.path, logs
 
@@ -141,13 +142,13 @@ def test_a_db_manager_that_is_down_ends_the_replay_and_everything_stays(spool, c
 
 def test_files_that_are_damaged_or_foreign_are_left(server, spool, capsys):
     lay(spool, "trial", 1)
-    damaged = spool / f"damaged{_spool.SUFFIX}"
+    damaged = spool / f"damaged{spool_files.SUFFIX}"
     damaged.write_text("?")
-    unfinished = spool / f"unfinished{_spool.TEMPORARY_SUFFIX}"
+    unfinished = spool / f"unfinished{spool_files.TEMPORARY_SUFFIX}"
     unfinished.write_text('{"format"')
     foreign = spool / "notes.txt"
     foreign.write_text("not ours")
-    fifo = spool / f"fifo{_spool.SUFFIX}"
+    fifo = spool / f"fifo{spool_files.SUFFIX}"
     os.mkfifo(fifo)  # to open it would wait for ever
 
     assert replay(server, spool) == 1
@@ -171,7 +172,7 @@ def test_a_temporary_file_that_was_written_to_its_end_is_delivered(server, spool
 
 
 def test_a_file_that_is_being_delivered_is_passed_over(server, spool, capsys):
-    file = _spool.write(spool, "trial", [MetricLog("loss", 1, NOON)])
+    file = spool_files.write(spool, "trial", [MetricLog("loss", 1, NOON)])
 
     assert replay(server, spool) == 0
 
@@ -217,7 +218,7 @@ def test_replays_killed_at_any_moment_lose_and_double_nothing(server, spool):
 
 
 def _spool_rows(path: Path) -> list[MetricLog]:
-    file = _spool.hold(path)
+    file = spool_files.hold(path)
     rows = file.read().logs
     file.release()
     return rows

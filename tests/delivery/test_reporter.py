@@ -26,7 +26,7 @@ from katib_callbacks import (
     UnavailableError,
     report_metrics,
 )
-from katib_callbacks.distributed import framework_rank
+from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
 
 T = TypeVar("T")

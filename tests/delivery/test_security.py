@@ -13,9 +13,9 @@ from certificates import Authority, encrypted_key
 from partners import FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import ConfigurationError, KatibReporter, RejectedError, UnavailableError
-from katib_callbacks.distributed import framework_rank
-from katib_callbacks.recorder import MetricRecorder
-from katib_callbacks.sinks._courier import MAX_LOCAL_FAILURES
+from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting.ranks import framework_rank
+from katib_callbacks.sinks.katib.calls import MAX_LOCAL_FAILURES
 
 AUTHORITY = Authority()
 STRANGER = Authority("stranger")

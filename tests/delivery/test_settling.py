@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
-from katib_callbacks.sinks._delivery import MAX_UNCLEAR_SENDS
+from katib_callbacks.sinks.katib.settling import MAX_UNCLEAR_SENDS
 
 
 def test_a_lost_reply_is_not_sent_twice(server, reporter):

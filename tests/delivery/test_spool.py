@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from partners import NOON, FastClock, Fault, ScriptedDBManager
 
-from katib_callbacks import DeliveryError, KatibReporter, MetricLog, SpoolError, _spool
-from katib_callbacks._spool_format import chunks, parse
+from katib_callbacks import DeliveryError, KatibReporter, MetricLog, SpoolError
+from katib_callbacks.sinks.katib import spool as spool_files
+from katib_callbacks.sinks.katib.spool_format import chunks, parse
 
 DOWN = Fault("UNAVAILABLE", "failed to connect to all addresses")
 
@@ -57,7 +58,7 @@ def test_what_is_not_delivered_stays_and_the_error_says_where_and_what_for(serve
     (path,) = spool.iterdir()
     assert str(path) in str(caught.value)
     assert f"`katib-callbacks replay {spool}` restores the rows, not the trial" in str(caught.value)
-    held = _spool.hold(path)
+    held = spool_files.hold(path)
     assert [(log.name, log.value) for log in held.read().logs] == [("loss", 0.5)]
     held.release()
 
@@ -80,12 +81,13 @@ def test_a_full_disk_is_an_error_that_names_the_directory_and_leaves_nothing(spo
 import resource, signal, sys
 from datetime import datetime, timezone
 from pathlib import Path
-from katib_callbacks import MetricLog, SpoolError, _spool
+from katib_callbacks import MetricLog, SpoolError
+from katib_callbacks.sinks.katib import spool as spool_files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 logs = [MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))] * 10_000
 try:
-    _spool.write(Path({str(spool)!r}), "trial", logs)
+    spool_files.write(Path({str(spool)!r}), "trial", logs)
 except SpoolError as error:
     print(error)
 """
@@ -130,13 +132,13 @@ def test_a_file_that_cannot_be_deleted_is_counted(server, spooling, spool, caplo
 
 @pytest.mark.parametrize("name", ["..", "../../etc/passwd", "a/b", "Größe 名", "x" * 255, ".hidden", "a\nb"])
 def test_any_trial_name_makes_a_safe_file_name(spool, name):
-    file = _spool.write(spool, name, rows(1))
+    file = spool_files.write(spool, name, rows(1))
 
     assert files(spool) == [file.path.name]
     assert not file.path.name.startswith(".")
     assert file.path.name.isascii()
     assert file.read().trial_name == name
-    assert _spool.left_behind(spool, name) == (1, rows(1)[0].timestamp)
+    assert spool_files.left_behind(spool, name) == (1, rows(1)[0].timestamp)
     file.release()
 
 
@@ -189,9 +191,9 @@ def test_no_damage_is_read_as_rows(data):
 )
 def test_a_file_of_another_kind_is_named(spool, content, message):
     spool.mkdir(parents=True)
-    path = spool / f"trial{_spool.SUFFIX}"
+    path = spool / f"trial{spool_files.SUFFIX}"
     path.write_bytes(content)
-    file = _spool.hold(path)
+    file = spool_files.hold(path)
 
     with pytest.raises(SpoolError, match=message) as caught:
         file.read()
@@ -203,9 +205,9 @@ def test_a_file_of_another_kind_is_named(spool, content, message):
 def test_a_file_of_a_later_version_is_left_alone(spool):
     spool.mkdir(parents=True)
     body = b'{"format": "katib-callbacks spool", "version": 2}\n'
-    path = spool / f"trial{_spool.SUFFIX}"
+    path = spool / f"trial{spool_files.SUFFIX}"
     path.write_bytes(body + b'{"crc32": %d}\n' % zlib.crc32(body))
-    file = _spool.hold(path)
+    file = spool_files.hold(path)
 
     with pytest.raises(SpoolError, match="version 2"):
         file.read()
@@ -213,16 +215,16 @@ def test_a_file_of_a_later_version_is_left_alone(spool):
 
 
 def test_who_delivers_a_file_holds_it_alone(spool):
-    file = _spool.write(spool, "trial", rows(1))
-    assert _spool.hold(file.path) is None
+    file = spool_files.write(spool, "trial", rows(1))
+    assert spool_files.hold(file.path) is None
 
     file.release()
     file.release()
-    taken = _spool.hold(file.path)
+    taken = spool_files.hold(file.path)
     assert taken is not None
     taken.remove()
 
-    assert _spool.hold(file.path) is None
+    assert spool_files.hold(file.path) is None
     assert files(spool) == []
 
 
@@ -231,13 +233,15 @@ def test_a_forked_child_neither_frees_nor_keeps_its_parents_file(spool):
 import os
 from datetime import datetime, timezone
 from pathlib import Path
-from katib_callbacks import MetricLog, _spool
-file = _spool.write(Path({str(spool)!r}), "trial", [MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))])
+from katib_callbacks import MetricLog
+from katib_callbacks.sinks.katib import spool as spool_files
+row = MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))
+file = spool_files.write(Path({str(spool)!r}), "trial", [row])
 pid = os.fork()
 if pid == 0:
-    os._exit(0 if _spool.hold(file.path) is None else 1)
+    os._exit(0 if spool_files.hold(file.path) is None else 1)
 assert os.waitpid(pid, 0)[1] == 0
-assert _spool.hold(file.path) is None
+assert spool_files.hold(file.path) is None
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
@@ -247,8 +251,10 @@ def test_an_orphan_of_the_process_that_spooled_does_not_keep_its_file(spool):
 import os, sys, time
 from datetime import datetime, timezone
 from pathlib import Path
-from katib_callbacks import MetricLog, _spool
-file = _spool.write(Path({str(spool)!r}), "trial", [MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))])
+from katib_callbacks import MetricLog
+from katib_callbacks.sinks.katib import spool as spool_files
+row = MetricLog("loss", 1, datetime(2026, 1, 31, tzinfo=timezone.utc))
+file = spool_files.write(Path({str(spool)!r}), "trial", [row])
 if os.fork() == 0:
     sys.stdout.close()
     os.close(1)
@@ -261,7 +267,7 @@ os.kill(os.getpid(), 9)
         process.stdout.read()
         assert process.wait(60) == -9
         (path,) = spool.iterdir()
-        file = _spool.hold(path)
+        file = spool_files.hold(path)
         assert file is not None
         file.release()
     finally:
@@ -270,20 +276,20 @@ os.kill(os.getpid(), 9)
 
 
 def test_files_are_listed_in_the_order_of_their_rows(spool):
-    late = _spool.write(spool, "b", [MetricLog("loss", 1, NOON.replace(hour=14))])
-    early = _spool.write(spool, "c", [MetricLog("loss", 1, NOON)])
-    damaged = spool / f"a{_spool.SUFFIX}"
+    late = spool_files.write(spool, "b", [MetricLog("loss", 1, NOON.replace(hour=14))])
+    early = spool_files.write(spool, "c", [MetricLog("loss", 1, NOON)])
+    damaged = spool / f"a{spool_files.SUFFIX}"
     damaged.write_text("?")
     (spool / "notes.txt").write_text("not ours")
 
-    assert _spool.list_files(spool) == [early.path, late.path, damaged]
+    assert spool_files.list_files(spool) == [early.path, late.path, damaged]
     early.release()
     late.release()
 
 
 def test_timestamps_begin_after_those_that_lie_in_the_spool(server, clock, spool):
     future = NOON.replace(year=2090)
-    _spool.write(spool, "trial", [MetricLog("loss", 1, future)]).release()
+    spool_files.write(spool, "trial", [MetricLog("loss", 1, future)]).release()
 
     with KatibReporter(server.address, trial_name="trial", spool_dir=spool, _runtime=clock.runtime) as reporter:
         reporter.report({"loss": 2})
@@ -292,7 +298,7 @@ def test_timestamps_begin_after_those_that_lie_in_the_spool(server, clock, spool
 
 
 def test_what_clearing_leaves_in_the_spool_is_warned_of(server, spool, caplog):
-    _spool.write(spool, "cleared", [MetricLog("loss", 1, NOON)]).release()
+    spool_files.write(spool, "cleared", [MetricLog("loss", 1, NOON)]).release()
     with KatibReporter(
         server.address, trial_name="cleared", spool_dir=spool, previous_attempt="clear", _runtime=FastClock().runtime
     ) as reporter:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from partners import NOON
 
 from katib_callbacks import KatibReporter, MetricLog, MetricValueError
-from katib_callbacks._timestamps import put_in_order, start_after
+from katib_callbacks.reporting.timestamps import put_in_order, start_after
 from katib_callbacks.settings import Runtime
 
 TRIALS = map("trial-{}".format, count())
@@ -110,13 +110,14 @@ def test_a_child_goes_on_after_its_parents_last_row():
     code = """
 import os, threading
 from datetime import datetime, timedelta, timezone
-from katib_callbacks import MetricLog, _timestamps
+from katib_callbacks import MetricLog
+from katib_callbacks.reporting import timestamps
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
-_timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])
-with _timestamps._lock:  # as another thread may hold it
+timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])
+with timestamps._lock:  # as another thread may hold it
     pid = os.fork()
     if pid == 0:
-        (log,) = _timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])
+        (log,) = timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])
         os._exit(0 if log.timestamp == NOON + timedelta(microseconds=1) else 1)
 assert os.waitpid(pid, 0)[1] == 0
 """

@@ -23,10 +23,10 @@ from katib_callbacks import (
     UnavailableError,
 )
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks import _status_board
-from katib_callbacks.sinks._status import Status, percentage
-from katib_callbacks.sinks._status_server import resolve_status_server
-from katib_callbacks.sinks.trainjob import TrainJobSink
+from katib_callbacks.sinks.trainjob import board
+from katib_callbacks.sinks.trainjob.server import resolve_status_server
+from katib_callbacks.sinks.trainjob.sink import TrainJobSink
+from katib_callbacks.sinks.trainjob.status import Status, percentage
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -358,7 +358,7 @@ def test_progress_under_a_hanging_server_waits_for_nothing(server, clock):
 
 
 def test_a_report_does_not_wait_behind_a_hanging_request_with_older_news(server, clock, monkeypatch):
-    monkeypatch.setattr(_status_board, "REQUEST_S", 3_600)  # it would not end by itself before the report's budget
+    monkeypatch.setattr(board, "REQUEST_S", 3_600)  # it would not end by itself before the report's budget
     server.behave("hang")
     with KatibReporter(sinks=["trainjob"], timeout_s=60, _runtime=Runtime(environ=clock.runtime.environ)) as reporter:
         reporter.report_progress(0.5)

@@ -1,7 +1,7 @@
 """What a training's progress is, whatever the framework: each framework's tests hold theirs to this."""
 
 from katib_callbacks import SinkOutcome
-from katib_callbacks._progress import ALMOST_DONE
+from katib_callbacks.reporting.progress import ALMOST_DONE
 
 EPOCHS, STEPS = 3, 4
 """Of the training that all frameworks do."""

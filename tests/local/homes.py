@@ -6,7 +6,7 @@ import sys
 from katib_callbacks.local import creation
 from katib_callbacks.local.queries import Queries
 from katib_callbacks.local.runner import Runner, database
-from katib_callbacks.local.state import State
+from katib_callbacks.local.store import ExperimentStore
 
 REPORT = "from katib_callbacks import report_metrics as report\n"
 
@@ -62,7 +62,7 @@ class Local:
         return self.queries.get_experiment(name)
 
     def trials(self, name="one"):
-        with State(database(self.home)) as state:
+        with ExperimentStore(database(self.home)) as state:
             return state.trials(name)
 
     def rows(self, trial):

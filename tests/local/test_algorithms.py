@@ -3,8 +3,9 @@
 import pytest
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import algorithms, search
-from katib_callbacks.local.space import read_parameter
+from katib_callbacks.local import search
+from katib_callbacks.local.algorithms import optuna
+from katib_callbacks.local.algorithms.space import read_parameter
 
 NUMBERS = {"x": search.double(min=-5, max=5), "y": search.double(min=-5, max=5)}
 STEPS = {"x": search.int(min=0, max=3), "y": search.double(min=0, max=1, step=0.5)}
@@ -19,7 +20,7 @@ def space(specs):
 
 
 def make(name, settings=None, specs=NUMBERS, seed=7):
-    return algorithms.make(algorithms.choose(name, settings or {}), space(specs), seed=seed, maximize=False)
+    return optuna.make(optuna.choose(name, settings or {}), space(specs), seed=seed, maximize=False)
 
 
 def loss(point):
@@ -131,7 +132,7 @@ def test_all_of_katibs_settings_are_taken():
 
 
 def test_a_restart_strategy_that_optuna_lost_is_said(caplog):
-    algorithms.choose("cmaes", {"restart_strategy": "ipop"})
+    optuna.choose("cmaes", {"restart_strategy": "ipop"})
 
     assert "restart_strategy 'ipop' is not acted upon" in caplog.text
 
@@ -149,7 +150,7 @@ def test_a_restart_strategy_that_optuna_lost_is_said(caplog):
 )
 def test_what_is_not_known_is_refused_with_what_is(name, settings, message):
     with pytest.raises(ConfigurationError, match=message):
-        algorithms.choose(name, settings)
+        optuna.choose(name, settings)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +163,4 @@ def test_what_is_not_known_is_refused_with_what_is(name, settings, message):
 )
 def test_a_space_that_an_algorithm_cannot_search_is_refused(name, specs, count, message):
     with pytest.raises(ConfigurationError, match=message):
-        algorithms.check_space(algorithms.choose(name, {}), space(specs), count)
+        optuna.check_space(optuna.choose(name, {}), space(specs), count)

@@ -10,8 +10,8 @@ pytest.importorskip("jwt")
 from katib_callbacks import KatibReporter
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.errors import RejectedError
-from katib_callbacks.local.experiment import read_file
-from katib_callbacks.local.template import render
+from katib_callbacks.local.api.manifest import read_file
+from katib_callbacks.local.trials.template import render
 
 sys.path.append(str(Path(__file__).parents[1] / "db_manager"))
 from issuers import Issuer, kubernetes_claims

@@ -9,7 +9,8 @@ import pytest
 from homes import REPORT, experiment
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
-from katib_callbacks.local import LocalKatibClient, TrainerResources, models, search
+from katib_callbacks.local import LocalKatibClient, TrainerResources, search
+from katib_callbacks.local.api import models
 
 
 def objective(parameters):

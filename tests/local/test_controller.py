@@ -220,7 +220,7 @@ def test_an_interrupted_search_tries_the_points_of_one_that_was_not(local, algor
 def test_a_point_that_another_optuna_would_draw_is_kept(local):
     """As after an upgrade of Optuna: the replayed answers differ from the stored ones."""
     from katib_callbacks.local.runner import database
-    from katib_callbacks.local.state import State
+    from katib_callbacks.local.store import ExperimentStore
 
     code = f"import pathlib, time\nif not pathlib.Path('go').exists(): time.sleep(600)\n{LOSS}"
     one = experiment(code, algorithm={"algorithmName": "tpe"})
@@ -231,7 +231,7 @@ def test_a_point_that_another_optuna_would_draw_is_kept(local):
     for _ in range(2):
         assert started.acquire(timeout=120)
     runner.stop()
-    with State(database(local.home)) as state:
+    with ExperimentStore(database(local.home)) as state:
         state.update_experiment(name, seed=state.experiment(name).seed + 1)
     before = [trial.assignments for trial in local.trials()]
     (local.folder / "go").touch()

@@ -71,7 +71,7 @@ class Victims:
         if kind == "trial":
             pids = processes(lambda _, environ: ours in environ and any(one.startswith(mark) for one in environ))
         else:
-            pids = processes(lambda command, environ: ours in environ and b"_db_manager_process" in command)
+            pids = processes(lambda command, environ: ours in environ and b".db_manager_process" in command)
         if not pids:
             return False
         try:

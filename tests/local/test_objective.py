@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local.objective import check_packages, script
+from katib_callbacks.local.tune.source import check_packages, script
 
 OUTSIDE = 3
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.local.observations import UNAVAILABLE_TIME, ObservationLog, objective_text, parse_output, reduce
+from katib_callbacks.local.observation_log import UNAVAILABLE_TIME, ObservationLog, objective_text, parse_output, reduce
 from katib_callbacks.metrics import StoredMetricLog
 from katib_callbacks.wire import messages
 from katib_callbacks.wire.server import DBManagerServicer

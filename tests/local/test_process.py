@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from katib_callbacks.local.orphans import end_orphans
-from katib_callbacks.local.process import ATTEMPT_VARIABLE, RunningTrial, last_line, worker_log
-from katib_callbacks.local.template import ProcessPlan, TrialPlan
+from katib_callbacks.local.trials.orphans import end_orphans
+from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE, RunningTrial, last_line, worker_log
+from katib_callbacks.local.trials.template import ProcessPlan, TrialPlan
 
 OWN = {"KATIB_TRIAL_NAME": "t", ATTEMPT_VARIABLE: "mark"}
 
@@ -109,7 +109,7 @@ def test_a_command_that_is_not_there_raises(tmp_path):
 
 @pytest.mark.parametrize("ignore", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN);"])
 def test_the_deadline_ends_the_whole_group(tmp_path, monkeypatch, ignore):
-    monkeypatch.setattr("katib_callbacks.local.process.TERMINATION_GRACE_S", 0.2)
+    monkeypatch.setattr("katib_callbacks.local.trials.process.TERMINATION_GRACE_S", 0.2)
     then = (
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)" if ignore else "time.sleep(600)"
     )
@@ -138,7 +138,7 @@ def test_one_worker_that_fails_ends_all(tmp_path):
 
 
 def test_the_primary_processs_success_is_the_trials(tmp_path, monkeypatch):
-    monkeypatch.setattr("katib_callbacks.local.process.WORKER_GRACE_S", 0.2)
+    monkeypatch.setattr("katib_callbacks.local.trials.process.WORKER_GRACE_S", 0.2)
     trial = start(tmp_path, "pass", "import time; time.sleep(600)")
     finish(trial)
 

@@ -8,9 +8,9 @@ import yaml
 from homes import experiment
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import models
-from katib_callbacks.local.experiment import read, read_file
-from katib_callbacks.local.feasibility import check
+from katib_callbacks.local.api import models
+from katib_callbacks.local.api.manifest import read, read_file
+from katib_callbacks.local.plan import check
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import search
-from katib_callbacks.local.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
-from katib_callbacks.local.space import read_parameter
+from katib_callbacks.local.algorithms.space import read_parameter
+from katib_callbacks.local.api.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
 
 
 def parameter(spec, name="p"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from katib_callbacks.local.experiment import read_file
-from katib_callbacks.local.template import plan, render
+from katib_callbacks.local.api.manifest import read_file
+from katib_callbacks.local.trials.template import plan, render
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "experiments"
 

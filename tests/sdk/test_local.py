@@ -5,8 +5,9 @@ import inspect
 import pytest
 from kubeflow import katib
 
-from katib_callbacks.local import LocalKatibClient, models
-from katib_callbacks.local.serialization import camel_case, model_fields
+from katib_callbacks.local import LocalKatibClient
+from katib_callbacks.local.api import models
+from katib_callbacks.local.api.serialization import camel_case, model_fields
 
 SAME = [
     "create_experiment", "tune", "get_experiment", "list_experiments", "get_experiment_conditions",

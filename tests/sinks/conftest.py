@@ -6,8 +6,8 @@ import pytest
 from http_partners import HttpPartner
 
 from katib_callbacks import SinkOptions
+from katib_callbacks.net.masking import label_of
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks._names import label_of
 
 IS_REQUIRED = bool(os.environ.get("TEST_PUSHGATEWAY"))
 """Set by nox's ``sinks``: what is missing then is an error."""

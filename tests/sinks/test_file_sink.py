@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, ReporterClosedError, UnavailableError
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import name_problem, parse_timestamp
-from katib_callbacks.sinks.jsonl import JsonLinesSink
+from katib_callbacks.sinks.file import JsonLinesSink
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 NAMES = st.text(min_size=1, max_size=40).filter(lambda name: name_problem(name) is None)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from katib_callbacks import KatibReporter, MetricLog, RejectedError, UnavailableError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.metrics import name_problem
+from katib_callbacks.net import push
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime, namespace
-from katib_callbacks.sinks import _push
 from katib_callbacks.sinks.prometheus import PushgatewaySink, push_request, target_of
 
 if not os.environ.get("TEST_PUSHGATEWAY"):
@@ -299,7 +299,7 @@ def test_a_server_that_recovers_gets_the_push(partner, options):
 
 @pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
 def test_a_server_that_does_not_answer_is_given_up(partner, options, behaviour, monkeypatch):
-    monkeypatch.setattr(_push, "TRY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(push, "TRY_TIMEOUT_S", 0.3)
     partner.behave = behaviour
 
     with pytest.raises(UnavailableError, match=r"no answer within|timed out"):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from katib_callbacks import KatibReporter, RejectedError
 from katib_callbacks.errors import ConfigurationError, DeliveryError
-from katib_callbacks.sinks._names import label_of, scrub
-from katib_callbacks.sinks._registry import GROUP
+from katib_callbacks.net.masking import label_of, scrub
+from katib_callbacks.sinks.registry import GROUP
 
 PLUG_IN = """
 import katib_callbacks

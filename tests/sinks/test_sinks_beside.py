@@ -11,9 +11,9 @@ import pytest
 from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
 
 from katib_callbacks import ConfigurationError, DeliveryError, KatibReporter, SinkOutcome
-from katib_callbacks.distributed import framework_rank
-from katib_callbacks.recorder import MetricRecorder
-from katib_callbacks.sinks import _side
+from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting import background
+from katib_callbacks.reporting.ranks import framework_rank
 
 
 class Store:
@@ -141,7 +141,7 @@ def test_reports_reach_a_slow_sink_in_their_order_and_before_it_is_closed(katib_
 
 
 def test_only_so_many_reports_wait_for_a_sink(katib_db_manager, monkeypatch):
-    monkeypatch.setattr(_side, "MAX_WAITING_REPORTS", 2)
+    monkeypatch.setattr(background, "MAX_WAITING_REPORTS", 2)
     is_released, has_begun = threading.Event(), threading.Event()
 
     def wait():

@@ -10,11 +10,11 @@ import pytest
 from http_partners import wait_until
 
 from katib_callbacks import KatibReporter, SinkOutcome
-from katib_callbacks.distributed import framework_rank
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.recorder import MetricRecorder
+from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
-from katib_callbacks.sinks import _registry
+from katib_callbacks.sinks import registry
 
 TRAINJOB = {"KUBEFLOW_TRAINER_SERVER_URL": "http://127.0.0.1:1/status"}
 
@@ -107,7 +107,7 @@ def train(recorder):
 def named(monkeypatch, sinks):
     """Make sinks of one's own known by names, so that they are closed."""
     makers = {name: (lambda options, sink=sink: sink) for name, sink in sinks.items()}
-    monkeypatch.setattr(_registry, "_MAKERS", {**_registry._MAKERS, **makers})
+    monkeypatch.setattr(registry, "_MAKERS", {**registry._MAKERS, **makers})
 
 
 @pytest.mark.parametrize("kind", [Sink, Shows])
@@ -161,7 +161,7 @@ def test_the_end_of_a_process_does_not_wait_for_it_either(katib_db_manager):
     code = """
 import time
 from katib_callbacks import KatibReporter, SinkOutcome
-from katib_callbacks.sinks import _registry
+from katib_callbacks.sinks import registry
 
 class Hangs:
     def send(self, trial_name, logs, *, deadline_s):
@@ -169,7 +169,7 @@ class Hangs:
     def close(self):
         time.sleep(3_600)
 
-_registry._MAKERS["hangs"] = lambda options: Hangs()
+registry._MAKERS["hangs"] = lambda options: Hangs()
 with KatibReporter(sinks=["katib", "hangs"]) as reporter:
     reporter.report({"loss": 1})
 """

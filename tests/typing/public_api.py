@@ -34,7 +34,7 @@ from katib_callbacks import (
 )
 from katib_callbacks.lightning import KatibReportCallback
 from katib_callbacks.local import LocalKatibClient, TrainerResources, search
-from katib_callbacks.local.models import (
+from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1OptimalTrial,
     V1beta1ParameterAssignment,

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from katib_callbacks._after_import import AfterImport
+from katib_callbacks._autolog.import_hook import AfterImport
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_a_module_in_the_middle_of_its_import_is_waited_for(write, await_imports
 
 THREADS = """
 import importlib.machinery, sys, threading
-from katib_callbacks._after_import import AfterImport
+from katib_callbacks._autolog.import_hook import AfterImport
 
 class Slow:  # knows nothing, and takes its time; the import system has it at index 1
     def find_spec(self, name, path=None, target=None):

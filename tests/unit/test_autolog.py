@@ -16,8 +16,8 @@ import pytest
 import katib_callbacks
 from katib_callbacks import ConfigurationError, MetricValueError, _autolog, settings
 from katib_callbacks._autolog import CallbackArguments, lightning_callbacks
-from katib_callbacks._callback import ReportingCallback
-from katib_callbacks._switch import Switch, is_explicit
+from katib_callbacks._autolog.ownership import Ownership, is_explicit
+from katib_callbacks.recording.callback import ReportingCallback
 
 GROUPS = ["lightning.pytorch.callbacks_factory", "pytorch_lightning.callbacks_factory"]
 
@@ -354,7 +354,7 @@ def test_the_page_shows_a_call_that_works_and_variables_that_exist(autolog):
 def test_a_callback_of_autologs_keeps_its_mark_in_another_process():
     callback = ReportingCallback("loss")
     assert is_explicit(callback)
-    switch = Switch()
+    switch = Ownership()
     switch.mark(callback)
     sent = pickle.loads(pickle.dumps(callback))  # noqa: S301  our own bytes
     switch.turn_off()

@@ -38,13 +38,13 @@ def test_a_test_that_leaks_fails_and_its_neighbours_pass(inner):
         def test_socket(): kept.append(socket.socket())
         def test_socket_closed():
             with socket.socket(): pass
-        def test_error(): logging.getLogger("katib_callbacks.recorder").error("internal")
+        def test_error(): logging.getLogger("katib_callbacks.recording.recorder").error("internal")
         def test_servicer_error(): logging.getLogger("grpc._server").error("Exception calling application")
-        def test_warning(): logging.getLogger("katib_callbacks.recorder").warning("expected")
+        def test_warning(): logging.getLogger("katib_callbacks.recording.recorder").warning("expected")
         @pytest.mark.logs_error("inter.al")
-        def test_expected_error(): logging.getLogger("katib_callbacks.recorder").error("internal")
+        def test_expected_error(): logging.getLogger("katib_callbacks.recording.recorder").error("internal")
         @pytest.mark.logs_error("something else")
-        def test_other_error(): logging.getLogger("katib_callbacks.recorder").error("internal")
+        def test_other_error(): logging.getLogger("katib_callbacks.recording.recorder").error("internal")
         @pytest.mark.logs_error("internal")
         def test_error_that_did_not_come(): pass
         def test_end(): event.set()
@@ -60,9 +60,9 @@ def test_a_test_that_leaks_fails_and_its_neighbours_pass(inner):
         "variable_set": "left the environment changed: KATIB_TRIAL_NAME was None and is 'leaked'",
         "variable_removed": "left the environment changed: PATH was *",
         "socket": "leaked socket:*",
-        "error": "swallowed an error: katib_callbacks.recorder: internal",
+        "error": "swallowed an error: katib_callbacks.recording.recorder: internal",
         "servicer_error": "swallowed an error: grpc._server: Exception calling application",
-        "other_error": "swallowed an error: katib_callbacks.recorder: internal",
+        "other_error": "swallowed an error: katib_callbacks.recording.recorder: internal",
         "error_that_did_not_come": "logged no error that matches 'internal'",
     }.items():
         result.stdout.fnmatch_lines([f"*ERROR at teardown of test_{test} *", complaint], consecutive=True)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from katib_callbacks.distributed import LAUNCHER_VARIABLES, framework_rank, process_rank
+from katib_callbacks.reporting.ranks import LAUNCHER_VARIABLES, framework_rank, process_rank
 
 
 def tf_config(kind, index, *cluster):

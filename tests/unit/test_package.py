@@ -17,31 +17,26 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # From below to above, as CONTRIBUTING.md draws it. A unit (a module or a subpackage) may import those of lower layers;
 # those on one layer know nothing of each other.
 LAYERS = (
-    {"_version", "errors", "_after_import", "_folders", "_progress"},
-    {"metrics", "distributed"},
+    {"_version", "errors", "files", "console"},
+    {"metrics"},
     {"settings"},
-    {"wire"},
+    {"wire", "net"},
     {"sinks", "db_manager"},
-    {"_timestamps", "_spool_format"},
-    {"_spool"},
-    {"_handover"},
-    {"reporter"},
-    {"_rows", "_live"},
-    {"recorder"},
-    {"_callback"},
+    {"reporting"},
+    {"recording"},
     {"local"},
-    {"lightning", "keras", "transformers", "cli", "testing", "_switch"},
-    {"_patches"},
+    {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
 )
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
 
-DB_MANAGER_MAY_IMPORT = {"wire", "metrics", "settings", "errors"}
+DB_MANAGER_MAY_IMPORT = {"net", "wire", "metrics", "settings", "errors"}
 MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
+    "net": {"grpc"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "grpc", "optuna", "yaml"},
@@ -101,7 +96,7 @@ def test_foreign_packages_are_imported_where_they_belong(unit):
 
 def test_the_test_of_imports_sees_imports():
     assert imports_of("wire") == ({"metrics"}, {"google", "grpc"})
-    assert "reporter" in imports_of("recorder")[0], "for types, and in a function"
+    assert "reporting" in imports_of("recording")[0]
 
 
 def foreign_modules_after(code):
@@ -119,7 +114,7 @@ def foreign_modules_after(code):
         "import katib_callbacks as k; [getattr(k, name) for name in k.__all__]",
         "import katib_callbacks as k; k.KatibReporter('localhost:6789', trial_name='t').close()",
         "import katib_callbacks as k; k.autolog(metrics='loss'); k.autolog(disable=True)",
-        "import katib_callbacks.recorder, katib_callbacks.distributed, katib_callbacks.settings",
+        "import katib_callbacks.recording.recorder, katib_callbacks.reporting.ranks, katib_callbacks.settings",
     ],
     ids=["import", "public names", "a reporter that sends nothing", "autolog", "the recorder"],
 )

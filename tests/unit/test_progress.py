@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from katib_callbacks._progress import ALMOST_DONE, Progress, largest, share_of_epochs
+from katib_callbacks.reporting.progress import ALMOST_DONE, Progress, largest, share_of_epochs
 
 
 class Clock:

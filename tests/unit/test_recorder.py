@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from katib_callbacks import ConfigurationError, KatibReporter
-from katib_callbacks.distributed import framework_rank
-from katib_callbacks.recorder import MetricRecorder
+from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
 
 ZERO = framework_rank(is_global_zero=True)

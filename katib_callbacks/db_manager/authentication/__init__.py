@@ -4,7 +4,7 @@
 a file, ``service_accounts`` Kubernetes' projected ones, ``certificates`` the names in a client's certificate.
 """
 
-from katib_callbacks.db_manager.authentication.identity import (
+from katib_callbacks.db_manager.authentication.grant import (
     Grant,
     IssuerUnavailableError,
     RefusedError,

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from threading import Lock
 from typing import Any
 
-from katib_callbacks.db_manager.authentication.identity import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 MAX_REMEMBERED = 1_024

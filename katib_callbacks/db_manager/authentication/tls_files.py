@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.authentication.complaints import Complaints
+from katib_callbacks.db_manager.authentication.reload_log import ReloadLog
 from katib_callbacks.errors import ConfigurationError
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -59,7 +59,7 @@ class TLSFiles:
         self._certificate, self._key = Path(certificate), Path(key)
         self._client_ca = None if client_ca is None else Path(client_ca)
         self._lock = threading.Lock()
-        self._complaints = Complaints(_logger, monotonic)
+        self._complaints = ReloadLog(_logger, monotonic)
         self._content: _Content | None = None
         try:
             self._content = first = self._load()

@@ -23,8 +23,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.db_manager.authentication.complaints import Complaints
-from katib_callbacks.db_manager.authentication.identity import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.reload_log import ReloadLog
 from katib_callbacks.errors import ConfigurationError
 
 MIN_TOKEN_CHARACTERS = 32
@@ -62,7 +62,7 @@ class TokenFile:
         self._is_settled = False
         self._data: bytes | None = None
         self._problem: str | None = None  # of the content that was read last
-        self._complaints = Complaints(_logger, monotonic)
+        self._complaints = ReloadLog(_logger, monotonic)
         self._grants: dict[bytes, Grant] = {}
         try:
             self._look()

@@ -201,9 +201,9 @@ def test_a_sink_that_fails_is_told_nothing_more(curve, module, batches, make_tra
 
     assert next(calls) == 1
     assert curve.sent == [{"val_acc": 0.2}]
-    assert [record.getMessage() for record in caplog.records if record.name == "katib_callbacks._progress"] == [
-        "The sink 'Curve' does not show progress: RuntimeError: cannot"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "katib_callbacks.reporting.progress"
+    ] == ["The sink 'Curve' does not show progress: RuntimeError: cannot"]
 
 
 def test_training_does_not_wait_for_a_server_that_hangs(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from katib_callbacks.distributed import process_rank
+from katib_callbacks.reporting.ranks import process_rank
 
 distributed = pytest.importorskip("torch.distributed")
 

@@ -1,0 +1,109 @@
+"""Who looks on while the server works: nobody, or Prometheus (extra ``prometheus``)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from katib_callbacks.db_manager.listening import check_address, split_address
+from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""From a read through the index to what a client waits for at most."""
+
+
+class ServerMetrics:
+    """Sees every call that is answered, and does nothing about it."""
+
+    def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
+        """Take note of a call.
+
+        Args:
+            method: Its name, without the service's.
+            code: The gRPC status code's name.
+            elapsed_s: From when it was read to when it was answered.
+            rows: How many rows it brought or took along; 0 unless it is OK.
+        """
+
+    def refusal(self, reason: str) -> None:
+        """Take note that the trial listener refused a call.
+
+        Args:
+            reason: One of a few words.
+        """
+
+    def close(self) -> None:
+        """Stop looking. May be called twice."""
+
+
+class PrometheusObserver(ServerMetrics):
+    """Counts calls, rows, refusals (calls by status) and latencies, and serves them to Prometheus over HTTP.
+
+    Args:
+        listen_address: ``host:port``; port 0 takes a free one.
+        is_serving: Asked at each scrape: whether the database can be used.
+
+    Raises:
+        MissingDependencyError: prometheus-client is not installed.
+        ConfigurationError: The address cannot be had.
+    """
+
+    def __init__(self, listen_address: str, is_serving: Callable[[], bool]) -> None:
+        try:
+            import prometheus_client as prometheus  # noqa: PLC0415  an extra of its own
+        except ImportError as error:
+            raise MissingDependencyError(
+                'metrics of the server need prometheus-client: pip install "katib-callbacks[db-manager,prometheus]"'
+            ) from error
+        registry = prometheus.CollectorRegistry()  # not the process's own: two servers may run in one
+        self._calls = prometheus.Counter(
+            "katib_db_manager_calls",
+            "Calls answered, by method and gRPC status.",
+            ("method", "code"),
+            registry=registry,
+        )
+        self._rows = prometheus.Counter(
+            "katib_db_manager_rows", "Rows of calls answered with OK.", ("method",), registry=registry
+        )
+        self._refusals = prometheus.Counter(
+            "katib_db_manager_refusals", "Calls that the trial listener refused.", ("reason",), registry=registry
+        )
+        self._seconds = prometheus.Histogram(
+            "katib_db_manager_call_seconds",
+            "Seconds from reading a call to answering it.",
+            ("method",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        serving = prometheus.Gauge("katib_db_manager_serving", "Whether the database can be used.", registry=registry)
+        serving.set_function(lambda: float(is_serving()))
+        check_address(listen_address)
+        host, _ = split_address(listen_address)
+        try:
+            self._server, self._thread = prometheus.start_http_server(
+                split_address(listen_address)[1], addr=host, registry=registry
+            )
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on {listen_address}: {error.strerror or error}") from error
+        self.address = f"{listen_address.rpartition(':')[0]}:{self._server.server_port}"
+        """Where Prometheus finds them, at ``/metrics``."""
+
+    def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
+        """Count a call."""
+        self._calls.labels(method, code).inc()
+        self._seconds.labels(method).observe(elapsed_s)
+        if rows:
+            self._rows.labels(method).inc(rows)
+
+    def refusal(self, reason: str) -> None:
+        """Count a refusal."""
+        self._refusals.labels(reason).inc()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def make_observer(metrics_address: str | None, is_serving: Callable[[], bool]) -> Any:
+    """Return what looks on: Prometheus' where an address is given."""
+    return ServerMetrics() if metrics_address is None else PrometheusObserver(metrics_address, is_serving)

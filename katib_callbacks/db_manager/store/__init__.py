@@ -1,0 +1,1 @@
+"""The observation log on SQLite, MySQL, MariaDB and PostgreSQL."""

@@ -1,0 +1,162 @@
+"""Group commit: one transaction, and one sync of the disk, for all batches that came while the last one was written.
+
+A single thread writes. Each caller waits until the transaction that holds its batch is committed, so nothing is
+answered before it is on disk; a hundred callers share the sync that one would have waited for.
+"""
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from katib_callbacks.db_manager.store.table import Row, Span
+from katib_callbacks.errors import StoreError
+
+MAX_GROUP_BATCHES = 256
+MAX_GROUP_ROWS = 4_096
+"""When a group takes no further batch. Bounds the statement that asks for stored rows, and how long others wait."""
+
+GATHER_S = 0.003
+"""How long a group is waited for where the last one had several batches: about what a sync of a disk takes. Without it
+many small groups would each cost a sync and many changes of threads. Whoever reports alone never waits."""
+
+
+class Batch:
+    """The rows of one call, all of one trial, its caller's namespace where it has one, and what became of them."""
+
+    __slots__ = ("_pending", "error", "is_contended", "namespace", "rows", "span", "trial_name")
+
+    def __init__(self, trial_name: str, rows: Sequence[Row], namespace: str | None = None) -> None:
+        self.trial_name = trial_name
+        self.namespace = namespace
+        self.rows = rows
+        self.span = Span(trial_name, min(row.time for row in rows), max(row.time for row in rows))
+        self.error: BaseException | None = None
+        self.is_contended = False
+        """Set where another manager was writing the trial: nothing was tried."""
+        self._pending = threading.Lock()  # held until the end is known: half the cost of an Event, ten thousand times
+        self._pending.acquire()
+
+    def finish(self) -> None:
+        """Let :meth:`wait` return."""
+        self._pending.release()
+
+    def wait(self) -> None:
+        """Block until the batch is committed, has failed or is contended.
+
+        Raises:
+            StoreError: The batch was not stored, as far as is known.
+        """
+        with self._pending:
+            if isinstance(self.error, StoreError):
+                raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
+            if self.error is not None:
+                raise self.error
+
+
+class GroupCommit:
+    """A thread that writes batches in groups.
+
+    Args:
+        write: Writes batches in one transaction, and returns when it is committed. Sets ``is_contended`` on those that
+            it left out. It may raise anything: then no batch of the group counts as stored.
+        refusals: What ``write`` raises because of what is in the rows. Then each batch is written by itself, so that
+            one of them does not fail the others.
+    """
+
+    def __init__(self, write: Callable[[Sequence[Batch]], None], *, refusals: tuple[type[BaseException], ...]) -> None:
+        self._write = write
+        self._refusals = refusals
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._is_crowded = False
+        self._thread = threading.Thread(target=self._run, name="katib-callbacks-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch; :meth:`Batch.wait` tells its end.
+
+        Raises:
+            StoreError: The store is closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise StoreError("the store is closed")
+            self._queue.put(batch)
+
+    def close(self) -> None:
+        """Write what is queued, and end the thread. May be called twice."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            self._finish(group)
+            del group  # nothing of a call is kept while waiting for the next one
+
+    def _next_group(self) -> list[Batch]:
+        """Return what is waiting, at least one batch; nothing at the end."""
+        batch = self._queue.get()
+        if self._is_crowded:
+            time.sleep(GATHER_S)
+        group = self._gather(batch)
+        self._is_crowded = len(group) > 1
+        return group
+
+    def _gather(self, batch: Batch | None) -> list[Batch]:
+        group: list[Batch] = []
+        rows = 0
+        while batch is not None:
+            group.append(batch)
+            rows += len(batch.rows)
+            if len(group) >= MAX_GROUP_BATCHES or rows >= MAX_GROUP_ROWS:
+                return group
+            try:
+                batch = self._queue.get_nowait()
+            except queue.Empty:
+                return group
+        if group:
+            self._queue.put(None)  # found behind them: the end comes after this group
+        return group
+
+    def _finish(self, group: Sequence[Batch]) -> None:
+        try:
+            self._write(group)
+        except self._refusals as error:
+            if len(group) == 1:
+                group[0].error = error
+            else:
+                for batch in group:
+                    self._finish([batch])
+                return
+        except BaseException as error:  # noqa: BLE001  it is the callers' to raise, and this thread must live on
+            for batch in group:
+                batch.error = error
+        for batch in group:
+            batch.finish()
+
+
+def missing_rows(batches: Iterable[Batch], stored: Iterable[Row]) -> list[Row]:
+    """Return the rows that must be added for every batch to be there: of equal rows as many as the batch has more.
+
+    What is in a batch twice is stored twice, what comes in a second batch again is not.
+
+    Args:
+        batches: In the order of their arrival.
+        stored: What the table holds within their spans; more does no harm.
+    """
+    present = Counter(stored)
+    missing = []
+    for batch in batches:
+        seen: Counter[Row] = Counter()
+        for row in batch.rows:
+            seen[row] += 1
+            if seen[row] > present[row]:
+                present[row] += 1
+                missing.append(row)
+    return missing

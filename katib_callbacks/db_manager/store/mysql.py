@@ -1,0 +1,164 @@
+"""MySQL and MariaDB, through PyMySQL.
+
+Their comparison of texts ignores case, accents and blanks at the end, so what is found through the index is compared
+again byte by byte. Their locks belong to a session and outlive its transactions, and are given back by name.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import URL, Column, ColumnElement, Connection, LargeBinary, Result, and_, bindparam, literal_column
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from katib_callbacks.db_manager.store.database import (
+    ANSWER_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    DatabaseServer,
+    lock_key,
+)
+from katib_callbacks.db_manager.store.errors import BusyError
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.errors import ConfigurationError
+
+# Katib's statement (pkg/db/v1beta1/mysql/init.go), and behind it what Katib leaves to the server's defaults: an engine
+# with transactions, and a character set that has every character.
+_CREATE_TABLE = """CREATE TABLE IF NOT EXISTS observation_logs
+    (trial_name VARCHAR(255) NOT NULL,
+    id INT AUTO_INCREMENT PRIMARY KEY,
+    time DATETIME(6),
+    metric_name VARCHAR(255) NOT NULL,
+    value TEXT NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"""
+
+_HAS_INDEX = (
+    "SELECT COUNT(*) FROM information_schema.statistics "
+    "WHERE table_schema = DATABASE() AND table_name = 'observation_logs' AND index_name = %s"
+)
+
+# Strict: a text that does not fit is an error and not cut. The timeouts hold for locks of tables, which an
+# administrator may keep for hours, and for a session of ours that stands still.
+_SESSION = (
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    f"lock_wait_timeout = {LOCK_TIMEOUT_S}, innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}, "
+    f"wait_timeout = {IDLE_TIMEOUT_S}"
+)
+
+_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE = 1045, 1044, 1049
+_LOCK_NAME_CHARACTERS = 60  # of at most 64
+
+_LOCKS = "katib_callbacks_locks"  # where a connection carries the names of the locks that it holds
+
+_logger = logging.getLogger(__name__)
+
+
+class MySQLDatabase(DatabaseServer):
+    """A database of a MySQL or MariaDB server.
+
+    Args:
+        url: ``mysql://user:password@host:3306/katib``.
+        max_connections: Altogether.
+    """
+
+    driver = "mysql+pymysql"
+    extra = "mysql"
+    package = "PyMySQL"
+    engine_options = MappingProxyType({"isolation_level": "READ COMMITTED"})
+
+    def __init__(self, url: URL, *, max_connections: int) -> None:
+        if url.drivername not in {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"}:
+            raise ConfigurationError(f"database driver {url.drivername!r} is not known; write mysql://...")
+        super().__init__(
+            url.update_query_dict({"charset": "utf8mb4"}),
+            max_connections=max_connections,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "read_timeout": ANSWER_TIMEOUT_S,
+                "write_timeout": ANSWER_TIMEOUT_S,
+                "init_command": _SESSION,
+            },
+            unlimited_args={"read_timeout": None},
+        )
+
+    def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
+        """Take locks of the session, and note them for :meth:`unlock`."""
+        keys = {self._lock_name(name): name for name in trial_names}
+        ordered = sorted(keys)
+        calls = ", ".join([f"GET_LOCK(%s, {LOCK_TIMEOUT_S if is_patient else 0})"] * len(ordered))
+        answers = dict(zip(ordered, connection.exec_driver_sql(f"SELECT {calls}", tuple(ordered)).one(), strict=True))
+        connection.info.setdefault(_LOCKS, []).extend(key for key in ordered if answers[key] == 1)
+        contended = frozenset(name for key, name in keys.items() if answers[key] != 1)
+        if contended and is_patient:
+            raise BusyError(f"another manager has been writing the trial for {LOCK_TIMEOUT_S} s")
+        return contended
+
+    def unlock(self, connection: Connection) -> None:
+        """Give back what :meth:`lock` noted; where that fails, end the session, and the locks with it."""
+        if connection.invalidated:
+            return
+        keys = connection.info.pop(_LOCKS, [])
+        if keys:
+            try:
+                connection.exec_driver_sql("DO " + ", ".join(["RELEASE_LOCK(%s)"] * len(keys)), tuple(keys))
+            except SQLAlchemyError:
+                with suppress(SQLAlchemyError):
+                    connection.invalidate()
+
+    def create_table(self, connection: Connection) -> None:
+        """Make the table unless it is there."""
+        connection.exec_driver_sql(_CREATE_TABLE)
+
+    def create_index(self, connection: Connection) -> None:
+        """Make the index unless it is there."""
+        if not connection.exec_driver_sql(_HAS_INDEX, (TRIAL_TIME_INDEX,)).scalar():
+            connection.exec_driver_sql(f"CREATE INDEX {TRIAL_TIME_INDEX} ON observation_logs (trial_name, time)")
+
+    def warn_of_lost_writes(self, connection: Connection) -> None:
+        """Warn where a commit does not wait for the disk: the setting is the whole server's."""
+        setting = connection.exec_driver_sql("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit").scalar()
+        if setting != 1:
+            _logger.warning(
+                "innodb_flush_log_at_trx_commit is %s: a crash may lose acknowledged rows; set it to 1", setting
+            )
+
+    def is_refusal(self, error: DBAPIError) -> bool:
+        """Say whether the server knows us and does not let us in."""
+        return _code(error) in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
+
+    def is_worth_another_try(self, error: DBAPIError) -> bool:
+        """Say whether the connection died, or the statement lost against another one."""
+        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+
+    def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
+        """Yield what lies within the spans; trials whose names differ in case come along."""
+        where = " OR ".join(["(trial_name = %s AND time BETWEEN %s AND %s)"] * len(spans))
+        query = f"SELECT trial_name, time, metric_name, value FROM observation_logs WHERE {where}"  # noqa: S608  no text
+        for row in connection.exec_driver_sql(query, tuple(value for span in spans for value in span)):
+            yield Row(*row)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Add rows, several in a statement."""
+        connection.exec_driver_sql(
+            "INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES (%s, %s, %s, %s)",
+            [tuple(row) for row in rows],
+        )
+
+    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002
+        """Leave the connection with it: PyMySQL would read the rest, to throw it away."""
+        connection.invalidate()
+
+    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
+        """Compare through the index, and then the bytes of what was found."""
+        data = bindparam(None, text.encode(), type_=LargeBinary)
+        return and_(column == text, literal_column(f"CAST(CONVERT({column.name} USING utf8mb4) AS BINARY)") == data)
+
+    def _lock_name(self, name: str) -> str:
+        return f"katib-callbacks/{lock_key(self.url.database, name).hex()}"[:_LOCK_NAME_CHARACTERS]
+
+
+def _code(error: DBAPIError) -> Any:
+    arguments = getattr(error.orig, "args", ())
+    return arguments[0] if arguments else None

@@ -1,0 +1,297 @@
+"""The observation log store: Katib's table, written and read through SQLAlchemy Core, the same on every database.
+
+What databases have in common stands here; a database's own ways (locks, connections, durability, comparison of texts)
+stand in a module each, behind :class:`~katib_callbacks.db_manager.store.database.Database`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from os import PathLike, fspath
+from typing import TypeVar
+
+from sqlalchemy import URL, delete, inspect, make_url, select
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from katib_callbacks.db_manager.store.database import Database, told_by
+from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
+from katib_callbacks.db_manager.store.group_commit import Batch, GroupCommit, missing_rows
+from katib_callbacks.db_manager.store.mysql import MySQLDatabase
+from katib_callbacks.db_manager.store.owners import TRIAL_NAMESPACES, admit, check_owner, is_not_foreign, release
+from katib_callbacks.db_manager.store.postgresql import PostgreSQLDatabase
+from katib_callbacks.db_manager.store.sqlite import SQLiteDatabase
+from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, naive_utc, to_rows
+from katib_callbacks.errors import ConfigurationError, StoreError
+from katib_callbacks.metrics import StoredMetricLog
+
+_DATABASES: dict[str, Callable[..., Database]] = {
+    "sqlite": SQLiteDatabase,
+    "mysql": MySQLDatabase,
+    "mariadb": MySQLDatabase,
+    "postgresql": PostgreSQLDatabase,
+    "postgres": PostgreSQLDatabase,
+}
+
+MAX_REPLY_BYTES = 128 * 1024 * 1024
+"""More than a million rows of a number each. Without a limit one reply could fill the memory."""
+
+ROW_BYTES = 48
+"""What a row has in a reply beside its texts: its time, and where fields begin."""
+
+STREAMED_ROWS = 1_000
+"""How many rows are fetched ahead of those that are looked at."""
+
+T = TypeVar("T")
+
+
+class ObservationLogStore:
+    """The rows of all trials in one database. Every method may be called by several threads, and blocks.
+
+    Args:
+        url: A SQLAlchemy URL such as ``sqlite:///katib.db``, ``mysql://user:password@host/katib`` or
+            ``postgresql://user:password@host/katib``; a path is an SQLite file. A file is made if it does not exist, a
+            database is not.
+        max_connections: How many connections to the database there may be.
+        is_initialized: The table is there, and neither it nor the index is to be made.
+        connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
+        keep_duplicates: Store a batch that comes a second time again, as Katib's own manager does.
+        keeps_namespaces: Keep the table of whose trials are, too; ``namespace`` may then be given below.
+
+    Raises:
+        ConfigurationError: The URL is none, or names a database that is not known.
+        MissingDependencyError: The database's driver is not installed.
+        StoreError: The database cannot be opened, or is none.
+    """
+
+    def __init__(
+        self,
+        url: str | PathLike[str] | URL,
+        *,
+        max_connections: int,
+        is_initialized: bool = False,
+        connect_timeout_s: float = 0.0,
+        keep_duplicates: bool = False,
+        keeps_namespaces: bool = False,
+    ) -> None:
+        parsed = _parse_url(url)
+        try:
+            self._database = _DATABASES[parsed.get_backend_name()](parsed, max_connections=max_connections)
+        except KeyError as error:
+            raise ConfigurationError(
+                f"{_printable(parsed)}: the DB manager does not know {parsed.get_backend_name()!r} databases; "
+                f"known: {', '.join(_DATABASES)}"
+            ) from error
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{_printable(parsed)}: {error}") from error
+        self.url = _printable(self._database.url)
+        """The URL with an absolute path and without password or options: for messages."""
+        self._keep_duplicates = keep_duplicates
+        self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
+        self._writer: GroupCommit | None = None
+        try:
+            with self._mapped_errors("open"):
+                self._database.create(
+                    is_initialized=is_initialized,
+                    connect_timeout_s=connect_timeout_s,
+                    extra_tables=self._tables[1:],
+                )
+                self._releases_namespaces = keeps_namespaces or self._has_namespaces()  # of another manager
+            self.check()
+            self._writer = GroupCommit(self._write_group, refusals=(UnstorableError,))
+        except BaseException:
+            self.close()
+            raise
+
+    def insert(self, trial_name: str, logs: Sequence[StoredMetricLog], *, namespace: str | None = None) -> None:
+        """Store the rows, all or none; returns when they are on disk.
+
+        A batch that comes a second time, whole or in part, is stored once: of equal rows as many are added as the batch
+        has more than the table. Two managers on one database keep that up together, but for Katib's own.
+
+        Args:
+            trial_name: Which trial.
+            logs: Its rows.
+            namespace: The caller's; a trial that is nobody's becomes its own. None where any caller may write.
+
+        Raises:
+            BusyError: They were not stored; there was no room or no turn.
+            ForeignTrialError: They were not stored; the trial belongs to another namespace.
+            UnstorableError: They were not stored, and never will be.
+            StoreError: The database did not say that they are stored.
+        """
+        if self._writer is None:
+            raise StoreError(f"{self.url}: the store is not open")
+        batch = Batch(trial_name, to_rows(trial_name, logs), namespace)
+        self._writer.submit(batch)
+        batch.wait()
+        if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
+            with self._mapped_errors("write to"):
+                self._try_twice(lambda: self._write([batch], is_patient=True))
+                if isinstance(batch.error, ForeignTrialError):
+                    raise batch.error
+
+    def select(
+        self,
+        trial_name: str,
+        *,
+        metric_name: str = "",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        namespace: str | None = None,
+    ) -> list[StoredMetricLog]:
+        """Return a trial's rows by time, those of one time in the order of their arrival.
+
+        Args:
+            trial_name: Which trial, by its exact name.
+            metric_name: Only this metric, by its exact name; empty for all.
+            start: Only rows at or after this time.
+            end: Only rows at or before this time.
+            namespace: The caller's; None where any caller may read.
+
+        Raises:
+            BusyError: Too many others are reading.
+            ForeignTrialError: The trial belongs to another namespace.
+            TooLargeError: There are more rows than one reply may have.
+            StoreError: The database did not answer.
+        """
+        column = OBSERVATION_LOGS.c
+        query = (
+            select(column.metric_name, column.value, column.time)
+            .where(
+                self._database.equals(column.trial_name, trial_name),
+                column.time.is_not(None),  # the column allows what no reply can say
+            )
+            .order_by(column.time, column.id)
+            .execution_options(stream_results=True, max_row_buffer=STREAMED_ROWS)
+        )
+        if metric_name:
+            query = query.where(self._database.equals(column.metric_name, metric_name))
+        if start is not None:
+            query = query.where(column.time >= naive_utc(start))
+        if end is not None:
+            query = query.where(column.time <= naive_utc(end))
+        if namespace is not None:  # besides the check below: it may change hands between two statements
+            query = query.where(is_not_foreign(trial_name, namespace))
+
+        def read() -> list[StoredMetricLog]:
+            logs, size = [], 0
+            with self._database.reading() as connection:
+                if namespace is not None:
+                    check_owner(connection, trial_name, namespace)
+                result = connection.execute(query)
+                for name, value, time in result:
+                    logs.append(StoredMetricLog(name, value, time.replace(tzinfo=timezone.utc)))
+                    size += len(name) + len(value) + ROW_BYTES
+                    if size > MAX_REPLY_BYTES:
+                        self._database.abandon(connection, result)
+                        raise TooLargeError(
+                            f"the rows are larger than max ({MAX_REPLY_BYTES} bytes); ask for a metric, or by time"
+                        )
+            return logs
+
+        with self._mapped_errors("read"):
+            return self._try_twice(read)
+
+    def delete(self, trial_name: str) -> None:
+        """Delete all rows of a trial, and forget whose it is.
+
+        Raises:
+            BusyError: Nothing was deleted; there was no room or no turn.
+            StoreError: The database did not say that they are deleted.
+        """
+        query = delete(OBSERVATION_LOGS).where(self._database.equals(OBSERVATION_LOGS.c.trial_name, trial_name))
+
+        def write() -> None:
+            with self._database.writing(is_patient=True) as connection:
+                self._database.lock(connection, [trial_name], is_patient=True)
+                connection.execute(query)
+                if self._releases_namespaces:
+                    release(connection, trial_name)
+
+        with self._mapped_errors("write to"):
+            self._try_twice(write)
+
+    def check(self) -> None:
+        """Read from each table, every column of it. For one caller at a time; waits for none of the others.
+
+        Raises:
+            StoreError: The database did not answer, or its table is another.
+        """
+
+        def read() -> None:
+            with self._database.checking() as connection:
+                for table in self._tables:
+                    connection.execute(select(table).limit(1)).all()
+
+        with self._mapped_errors("read"):
+            self._try_twice(read)
+
+    def close(self) -> None:
+        """Write what is queued and close all connections. May be called twice."""
+        if self._writer is not None:
+            self._writer.close()
+        self._database.close()
+
+    def _write_group(self, batches: Sequence[Batch]) -> None:
+        with self._mapped_errors("write to"):
+            self._try_twice(lambda: self._write(batches, is_patient=False))
+
+    def _write(self, batches: Sequence[Batch], *, is_patient: bool) -> None:
+        """Write batches in one transaction, but for those whose trial another manager is writing."""
+        with self._database.writing(is_patient=is_patient) as connection:
+            contended = self._database.lock(connection, {batch.trial_name for batch in batches}, is_patient=is_patient)
+            free = admit(connection, [batch for batch in batches if batch.trial_name not in contended])
+            if self._keep_duplicates:
+                rows = [row for batch in free for row in batch.rows]
+            else:
+                spans = [batch.span for batch in free]
+                rows = missing_rows(free, self._database.select_spans(connection, spans) if spans else [])
+            if rows:
+                self._database.insert(connection, rows)
+        for batch in batches:
+            batch.is_contended = batch.trial_name in contended
+
+    def _has_namespaces(self) -> bool:
+        with self._database.checking() as connection:
+            return bool(inspect(connection).has_table(TRIAL_NAMESPACES.name))
+
+    def _try_twice(self, action: Callable[[], T]) -> T:
+        """Do something that may be repeated again at once if its connection died: the next one may be good."""
+        try:
+            return action()
+        except DBAPIError as error:
+            if not self._database.is_worth_another_try(error):
+                raise
+        return action()
+
+    @contextmanager
+    def _mapped_errors(self, action: str) -> Iterator[None]:
+        """Turn whatever the database raises into a StoreError that names it: the one place that does so."""
+        try:
+            yield
+        except StoreError as error:
+            raise type(error)(f"{self.url}: {error}") from error
+        except PoolTimeoutError as error:
+            raise BusyError(f"{self.url}: every connection to the database is in use") from error
+        except (SQLAlchemyError, ValueError) as error:  # ValueError: a cell that is no time
+            if isinstance(error, DataError):
+                raise UnstorableError(f"{self.url}: the database refuses what was sent: {told_by(error)}") from error
+            raise StoreError(f"{self.url}: cannot {action} the database: {told_by(error)}") from error
+
+
+def _parse_url(text: str | PathLike[str] | URL) -> URL:
+    if isinstance(text, URL):
+        return text
+    if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves
+        return URL.create("sqlite", database=fspath(text))
+    try:
+        return make_url(text)
+    except (SQLAlchemyError, ValueError):
+        # Not chained: the text is in SQLAlchemy's message, and a password may be in the text.
+        shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
+        raise ConfigurationError(f"{shown!r} is no database URL such as sqlite:///katib.db") from None
+
+
+def _printable(url: URL) -> str:
+    return url.set(query={}).render_as_string(hide_password=True)

@@ -1,0 +1,145 @@
+"""PostgreSQL, through psycopg."""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import URL, Column, ColumnElement, Connection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from katib_callbacks.db_manager.store.database import (
+    ANSWER_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    DatabaseServer,
+    lock_key,
+    told_by,
+)
+from katib_callbacks.db_manager.store.errors import BusyError
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.errors import ConfigurationError
+
+# Katib's statement: pkg/db/v1beta1/postgres/init.go.
+_CREATE_TABLE = """CREATE TABLE IF NOT EXISTS observation_logs
+    (trial_name VARCHAR(255) NOT NULL,
+    id serial PRIMARY KEY,
+    time TIMESTAMP(6),
+    metric_name VARCHAR(255) NOT NULL,
+    value TEXT NOT NULL)"""
+_CREATE_INDEX = f"CREATE INDEX IF NOT EXISTS {TRIAL_TIME_INDEX} ON observation_logs (trial_name, time)"
+
+# OFFSET 0 keeps the planner from joining the whole table: each span is looked up by itself.
+_SELECT_SPANS = """SELECT stored.trial_name, stored.time, stored.metric_name, stored.value
+    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS span (trial_name, first, last)
+    CROSS JOIN LATERAL (SELECT * FROM observation_logs AS log
+        WHERE log.trial_name = span.trial_name AND log.time BETWEEN span.first AND span.last OFFSET 0) AS stored"""
+_INSERT = """INSERT INTO observation_logs (trial_name, time, metric_name, value)
+    SELECT trial_name, time, metric_name, value
+    FROM unnest(%s::text[], %s::timestamp[], %s::text[], %s::text[])
+        WITH ORDINALITY AS batch (trial_name, time, metric_name, value, position)
+    ORDER BY position"""
+
+# In the order of the array, so that two managers that wait never wait for each other.
+_LOCK = "SELECT pg_advisory_xact_lock(key) IS NOT NULL FROM unnest(%s::bigint[]) AS key"
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+_logger = logging.getLogger(__name__)
+
+
+class PostgreSQLDatabase(DatabaseServer):
+    """A database of a PostgreSQL server.
+
+    Args:
+        url: ``postgresql://user:password@host:5432/katib``.
+        max_connections: Altogether.
+    """
+
+    driver = "postgresql+psycopg"
+    extra = "postgres"
+    package = "psycopg"
+
+    def __init__(self, url: URL, *, max_connections: int) -> None:
+        if url.drivername not in {"postgres", "postgresql", "postgresql+psycopg"}:
+            raise ConfigurationError(f"database driver {url.drivername!r} is not known; write postgresql://...")
+        super().__init__(
+            url,
+            max_connections=max_connections,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "tcp_user_timeout": ANSWER_TIMEOUT_S * 1_000,
+                "keepalives_idle": ANSWER_TIMEOUT_S,
+                "keepalives_interval": CONNECT_TIMEOUT_S,
+                "keepalives_count": 3,
+                "client_encoding": "utf8",  # what the database's own cannot hold is its to refuse
+                "application_name": "katib-callbacks",
+            },
+            unlimited_args={},
+        )
+
+    def configure(self, connection: Any, _record: object) -> None:
+        """Bound what a session may wait for, and let a commit wait for the disk."""
+        settings = {
+            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+            "statement_timeout": f"{ANSWER_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S}s",
+            "timezone": "UTC",
+        }
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        # Other values than off wait for more than this disk and are the administrator's.
+        connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        connection.commit()
+
+    def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
+        """Take locks of the transaction."""
+        keys = {int.from_bytes(lock_key(self.url.database, name)[:8], "big", signed=True): name for name in trial_names}
+        ordered = sorted(keys)
+        try:
+            answers = connection.exec_driver_sql(_LOCK if is_patient else _TRY_LOCK, (ordered,)).scalars().all()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            raise BusyError(f"another manager has been writing the trial for {LOCK_TIMEOUT_S} s") from error
+        return frozenset(keys[key] for key, is_taken in zip(ordered, answers, strict=True) if not is_taken)
+
+    def create_table(self, connection: Connection) -> None:
+        """Make the table unless it is there."""
+        connection.exec_driver_sql(_CREATE_TABLE)
+
+    def create_index(self, connection: Connection) -> None:
+        """Make the index unless it is there."""
+        with connection.begin_nested():  # a failure must not undo the table
+            connection.exec_driver_sql(_CREATE_INDEX)
+
+    def warn_of_lost_writes(self, connection: Connection) -> None:
+        """Warn where a commit does not wait for the disk: the setting is the whole server's."""
+        if connection.exec_driver_sql("SHOW fsync").scalar() != "on":
+            _logger.warning("fsync is off: a crash of the database's machine may lose acknowledged rows")
+
+    def is_refusal(self, error: DBAPIError) -> bool:
+        """Say whether the server knows us and does not let us in; psycopg has no code for that."""
+        return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
+
+    def is_worth_another_try(self, error: DBAPIError) -> bool:
+        """Say whether the connection died, or the statement lost against another one."""
+        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+
+    def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
+        """Yield what lies within the spans."""
+        columns = tuple(list(column) for column in zip(*spans, strict=True))
+        for row in connection.exec_driver_sql(_SELECT_SPANS, columns):
+            yield Row(*row)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Add rows in one statement."""
+        connection.exec_driver_sql(_INSERT, tuple(list(column) for column in zip(*rows, strict=True)))
+
+    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
+        """Compare: PostgreSQL's collations tell any two texts apart."""
+        return column == text

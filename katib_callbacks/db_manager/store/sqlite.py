@@ -1,0 +1,210 @@
+"""SQLite as a store that keeps what it acknowledged: WAL, a sync at every commit, one writer at a time."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    QueuePool,
+    Result,
+    Table,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from katib_callbacks.db_manager.store.errors import BusyError
+from katib_callbacks.db_manager.store.table import METADATA, TRIAL_TIME, Row, Span
+from katib_callbacks.errors import ConfigurationError, StoreError
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a call waits for another writer, of this process or another one. Clients retry what fails after it."""
+
+RESERVED_CONNECTIONS = 2
+"""One for whoever has the turn to write, one for health checks: neither ever waits for readers."""
+
+ROWS_PER_STATEMENT = 200
+"""SQLite before 3.32 takes 999 parameters in a statement."""
+
+_OPEN_RETRY_INTERVAL_S = 0.02
+_WRITES = "katib_callbacks_writes"
+
+
+class SQLiteDatabase:
+    """An SQLite file, opened for several threads and beside other processes.
+
+    Args:
+        url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
+        max_connections: How many threads may read at once.
+
+    Raises:
+        ConfigurationError: The URL names no plain file.
+    """
+
+    def __init__(self, url: URL, *, max_connections: int) -> None:
+        if url.drivername not in {"sqlite", "sqlite+pysqlite"}:
+            raise ConfigurationError(f"database driver {url.drivername!r} is not known; write sqlite:///katib.db")
+        if url.database in {None, "", ":memory:"}:
+            raise ConfigurationError(
+                "an in-memory database would lose every row with this process; name a file: sqlite:///katib.db"
+            )
+        if url.host or url.query or str(url.database).startswith("file:"):
+            raise ConfigurationError("an SQLite database is named by a plain path alone: sqlite:///katib.db")
+        self._path = Path(str(url.database)).absolute()  # a later chdir must not lead to another file
+        self._file_id: tuple[int, int] | None = None
+        # SQLite's own waiting polls and is unfair: 50 threads would starve some. This lock queues them; SQLite's
+        # busy timeout is left for other processes.
+        self._turn_to_write = threading.Lock()
+        self._places_to_read = threading.BoundedSemaphore(max_connections)
+        self.url = url.set(database=str(self._path))
+        self.engine: Engine = create_engine(
+            self.url,
+            poolclass=QueuePool,
+            pool_size=max_connections + RESERVED_CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            connect_args={"timeout": BUSY_TIMEOUT_S},
+        )
+        event.listen(self.engine, "connect", _configure)
+        event.listen(self.engine, "begin", self._begin)
+        self._writer = self.engine.execution_options(**{_WRITES: True})
+
+    def create(
+        self,
+        *,
+        is_initialized: bool,
+        connect_timeout_s: float,  # noqa: ARG002  nobody to wait for
+        extra_tables: Sequence[Table] = (),
+    ) -> None:
+        """Make the file, the table and its index.
+
+        While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
+        """
+        if not self._path.parent.is_dir():
+            raise StoreError(f"the folder {str(self._path.parent)!r} does not exist")
+        give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self.engine.connect().close()
+                break
+            except OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_OPEN_RETRY_INTERVAL_S)
+        if not is_initialized:
+            # In the transaction of the one writer: a second process that starts on the same file finds them made.
+            with self.writing() as connection:
+                METADATA.create_all(connection)
+                for table in extra_tables:
+                    table.create(connection, checkfirst=True)
+                TRIAL_TIME.create(connection, checkfirst=True)  # for a table that another program has made
+        self._file_id = self._identify()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction that sees one state of the database and waits for other readers alone."""
+        if not self._places_to_read.acquire(timeout=BUSY_TIMEOUT_S):
+            raise BusyError(f"too many are reading: no place within {BUSY_TIMEOUT_S:g} s")
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        finally:
+            self._places_to_read.release()
+
+    @contextmanager
+    def checking(self) -> Iterator[Connection]:
+        """Open a transaction past everybody who waits."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:  # noqa: ARG002  there is one lock for all
+        """Open a transaction that may write and is committed, and on disk, when the block is left."""
+        if not self._turn_to_write.acquire(timeout=BUSY_TIMEOUT_S):
+            raise StoreError(f"the database is busy: no turn to write within {BUSY_TIMEOUT_S:g} s")
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        finally:
+            self._turn_to_write.release()
+
+    def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:  # noqa: ARG002
+        """Nothing is left to lock: one transaction at a time writes to the file."""
+        return frozenset()
+
+    def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
+        """Yield every stored row within the spans."""
+        values = ", ".join(["(?, ?, ?)"] * len(spans))
+        # A CROSS JOIN is carried out in the order that it is written in: each span is looked up through the index.
+        query = (
+            f"WITH span (trial, first, last) AS (VALUES {values}) "  # noqa: S608  question marks
+            "SELECT trial_name, time, metric_name, value FROM span CROSS JOIN observation_logs "
+            "ON trial_name = trial AND time BETWEEN first AND last"
+        )
+        parameters = tuple(text for span in spans for text in (span.trial_name, _text(span.first), _text(span.last)))
+        for trial_name, time_, metric_name, value in connection.exec_driver_sql(query, parameters):
+            yield Row(trial_name, datetime.fromisoformat(time_), metric_name, value)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Add rows; their ids follow their order."""
+        # Not executemany: it lets other threads run after each row, and waits for its turn again as often.
+        for start in range(0, len(rows), ROWS_PER_STATEMENT):
+            chunk = rows[start : start + ROWS_PER_STATEMENT]
+            values = ", ".join(["(?, ?, ?, ?)"] * len(chunk))
+            connection.exec_driver_sql(
+                f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {values}",  # noqa: S608
+                tuple(text for row in chunk for text in (row.trial_name, _text(row.time), row.metric_name, row.value)),
+            )
+
+    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
+        """Compare: SQLite does so byte by byte."""
+        return column == text
+
+    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002
+        """Leave a result of which there is more to read."""
+        result.close()
+
+    def is_worth_another_try(self, error: DBAPIError) -> bool:  # noqa: ARG002
+        """No: a file does not come back by itself."""
+        return False
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the WAL into the file."""
+        self.engine.dispose()
+
+    def _begin(self, connection: Connection) -> None:
+        # Python's sqlite3 would begin late and as a reader: two readers that both want to write then fail at once,
+        # without waiting.
+        if self._file_id is not None and self._identify() != self._file_id:
+            raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+def _configure(connection: Any, _record: object) -> None:
+    """Set up one new connection of Python's ``sqlite3``."""
+    connection.isolation_level = None  # begin and commit are SQLAlchemy's to send
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"SQLite cannot keep a write-ahead log there (journal mode {mode!r}); use a local disk")
+    connection.execute("PRAGMA synchronous=FULL")  # a commit returns when its rows are on the disk
+
+
+def _text(time_: datetime) -> str:
+    """Return a time as SQLAlchemy's type for SQLite has it in the column."""
+    return time_.isoformat(sep=" ", timespec="microseconds")

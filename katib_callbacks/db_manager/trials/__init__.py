@@ -1,0 +1,1 @@
+"""The listener for trials: TLS, authentication, ownership and its audit log."""

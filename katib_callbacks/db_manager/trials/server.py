@@ -1,0 +1,104 @@
+"""The trial listener's server: beside the plaintext one, on the same store, with threads of its own."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+
+from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.listening import bind, make_server
+from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.trials.audit import Audit
+from katib_callbacks.db_manager.trials.listener import Authenticator
+from katib_callbacks.db_manager.trials.servicer import TrialService
+
+MORE_THREADS = 128
+"""Than calls: for refusals, health checks, and clients that send their request slowly."""
+
+MAX_CONNECTION_AGE_S = 25
+MAX_CONNECTION_GRACE_S = 30
+"""After the age, give or take a tenth, a connection takes no new call; after the grace those in flight are cut off. So
+what an authority that was removed had vouched for works for 28 s, and nothing of it is left after a minute. Clients
+connect anew without noticing."""
+
+HANDSHAKE_TIMEOUT_S = 20
+
+MAX_CONNECTIONS = 4_096
+"""At once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.) One that hangs in
+its handshake is closed after the timeout."""
+
+_GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
+
+
+class TrialServer:
+    """Serves trials while it is entered; a context manager. The store is closed by its owner, after it.
+
+    Args:
+        gate: Whom to let in.
+        servicer: Answers calls.
+        health: Answers health checks.
+        observer: Counts.
+        max_reads: How many trials may read at once.
+
+    Raises:
+        ConfigurationError: The address cannot be had.
+    """
+
+    def __init__(
+        self, gate: Authenticator, servicer: Servicer, health: Health, observer: ServerMetrics, *, max_reads: int
+    ) -> None:
+        self.gate = gate
+        with ExitStack() as undo:
+            workers = ThreadPoolExecutor(
+                max_workers=gate.listener.max_calls + MORE_THREADS,
+                thread_name_prefix="katib-callbacks-db-manager-trials",
+            )
+            undo.callback(workers.shutdown)
+            _GRPC_LOGGER.addFilter(_quotes_no_header)
+            undo.callback(_GRPC_LOGGER.removeFilter, _quotes_no_header)
+            audit = Audit()
+            undo.callback(audit.close)
+            self.server = make_server(
+                workers,
+                ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1_000),
+                ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_S * 1_000),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
+                ("grpc.max_allowed_incoming_connections", _max_connections()),
+            )
+            self.service = TrialService(gate, servicer, health, audit, observer, max_reads=max_reads)
+            self.server.add_generic_rpc_handlers((self.service,))
+            self.address = bind(self.server, gate.listener.listen_address, gate.files.credentials())
+            """Where it listens."""
+            self._close = undo.pop_all().close
+
+    def __enter__(self) -> "TrialServer":  # noqa: PYI034  typing.Self came with Python 3.11
+        self.server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.server.stop(None).wait()
+        self._close()
+
+
+def _max_connections() -> int:
+    """Return how many connections there may be: at most half of the process's files.
+
+    Anybody can open a connection, and one that Katib's own listener has no file left for would be refused there.
+    """
+    try:
+        import resource  # noqa: PLC0415  not on Windows
+    except ImportError:
+        return MAX_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 2))
+
+
+def _quotes_no_header(record: logging.LogRecord) -> bool:
+    """Keep gRPC from writing a header that is no UTF-8 into the log, with a traceback.
+
+    Anybody can send one, as often as they like, and it may be a token. What becomes of the call the audit line says.
+    """
+    return not str(record.msg).startswith("Invalid encoding")

@@ -1,0 +1,233 @@
+"""Katib's service for trials: who calls is found out before the request is read, what it may do before it is done.
+
+Each method takes a stream of requests, though clients send one: so nothing of a request is read, let alone parsed, for
+a caller that is not let in.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from katib_callbacks.db_manager.authentication import Grant, IssuerUnavailableError, RefusedError
+from katib_callbacks.db_manager.authentication.limits import FailureLimit, Shares
+from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
+from katib_callbacks.db_manager.store.errors import ForeignTrialError
+from katib_callbacks.db_manager.trials.audit import Audit, Refusal
+from katib_callbacks.db_manager.trials.listener import Authenticator
+from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire.server import decode
+
+MAX_HEALTH_CHECKS = 16
+"""At once: they need no credential, and each keeps a thread."""
+
+SHARE = 0.5
+"""Of the calls that the listener takes at once, those that one namespace may have (without one: one credential). A call
+keeps a thread while its request arrives and while it waits for its turn to read: nobody is to have them all."""
+
+MAX_TOKEN_CHARACTERS = 16 * 1024
+
+_BEARER = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE | re.ASCII)
+
+# What callers are told. Why, and of whom else a trial is, the audit line alone says.
+_NOT_ACCEPTED = "the credential is not accepted; the DB manager's audit log says why"
+_NOT_ALLOWED = "the credential does not allow this call; the DB manager's audit log says why"
+_NOT_JUDGED = "the credential could not be judged; try again"  # known to sinks/katib/fates.py
+_TOO_MANY = "too many refused calls on this connection; try again later, or on another one"
+_TOO_MANY_CALLS = "too many calls of this namespace or credential are being worked on; try again"
+
+_REQUESTS = {
+    methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogRequest,
+    methods.GET_OBSERVATION_LOG: messages.GetObservationLogRequest,
+}
+
+_logger = logging.getLogger(__name__)
+
+
+class _DeniedError(Exception):
+    """A call is refused.
+
+    Args:
+        code: Its status.
+        kind: The word that it is counted under.
+        details: What the caller is told.
+        reason: What the audit line says.
+    """
+
+    def __init__(self, code: grpc.StatusCode, kind: str, details: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.kind = kind
+        self.details = details
+        self.reason = reason
+
+
+@dataclass
+class _Call:
+    """A call, and what is known of it so far."""
+
+    path: str
+    requests: Iterator[bytes]
+    context: grpc.ServicerContext
+    grant: Grant | None = None
+    trial: str | None = None
+
+
+class TrialService(grpc.GenericRpcHandler):
+    """What ``grpc.Server.add_generic_rpc_handlers`` takes: reports and reads of own trials, health, and nothing else.
+
+    Args:
+        gate: Whom to let in.
+        servicer: Answers those that are.
+        health: Answers anybody, for the server as a whole.
+        audit: Is told of each refusal.
+        observer: Counts them.
+        max_reads: How many trials may read at once, so that connections to the database are left for Katib.
+    """
+
+    def __init__(
+        self,
+        gate: Authenticator,
+        servicer: Servicer,
+        health: Health,
+        audit: Audit,
+        observer: ServerMetrics,
+        *,
+        max_reads: int,
+    ) -> None:
+        self._gate = gate
+        self._servicer = servicer
+        self._health = health
+        self._audit = audit
+        self._observer = observer
+        self.limit = FailureLimit()
+        self._shares = Shares(max(1, int(gate.listener.max_calls * SHARE)))
+        self._reads = threading.BoundedSemaphore(max_reads)
+        self._health_checks = threading.BoundedSemaphore(MAX_HEALTH_CHECKS)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers a call of a method."""
+        path = handler_call_details.method
+        if path == methods.HEALTH_CHECK:
+            return _handler(self._check_health)
+        return _handler(lambda requests, context: self._answer(_Call(path, requests, context)))
+
+    def _answer(self, call: _Call) -> Any:
+        start_s = time.monotonic()
+        try:
+            return self._admit_and_serve(call)
+        except _DeniedError as denied:
+            self._refuse(call, denied, time.monotonic() - start_s)
+            return call.context.abort(denied.code, denied.details)  # raises
+
+    def _admit_and_serve(self, call: _Call) -> Any:
+        if self.limit.is_over(call.context.peer()):
+            raise _DeniedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit", _TOO_MANY, "others failed before it")
+        call.grant = self._authenticate(call.context)
+        if call.path not in _REQUESTS:
+            is_known = call.path == methods.DELETE_OBSERVATION_LOG
+            code = grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNIMPLEMENTED
+            raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
+        with self._shares.enter(call.grant.namespace or f"caller {call.grant.caller}") as has_a_place:
+            if not has_a_place:
+                return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY_CALLS)
+            return self._read_and_serve(call, call.grant)
+
+    def _read_and_serve(self, call: _Call, grant: Grant) -> Any:
+        data = next(call.requests, None)
+        if data is None:
+            return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
+        request = decode(_REQUESTS[call.path], data, call.context)
+        call.trial = request.trial_name
+        problem = self._gate.authorize(grant, request.trial_name)
+        if problem is not None:
+            raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "trial", _NOT_ALLOWED, problem)
+        if call.path != methods.GET_OBSERVATION_LOG:
+            return self._serve(call, request, grant.namespace)
+        if not self._reads.acquire(timeout=POOL_TIMEOUT_S):
+            return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many trials are reading; try again")
+        try:
+            return self._serve(call, request, grant.namespace)
+        finally:
+            self._reads.release()
+
+    def _serve(self, call: _Call, request: Any, namespace: str | None) -> Any:
+        try:
+            return self._servicer.answer(_name(call.path), request, call.context, namespace=namespace)
+        except ForeignTrialError as error:
+            reason = f"the trial belongs to another namespace than {namespace}"
+            raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "namespace", _NOT_ALLOWED, reason) from error
+
+    def _authenticate(self, context: grpc.ServicerContext) -> Grant:
+        try:
+            grant = self._gate.authenticate(_token(context), _certificate(context))
+        except IssuerUnavailableError as error:
+            raise _DeniedError(grpc.StatusCode.UNAVAILABLE, "issuer", _NOT_JUDGED, str(error)) from error
+        except RefusedError as error:
+            raise _DeniedError(grpc.StatusCode.UNAUTHENTICATED, "credential", _NOT_ACCEPTED, str(error)) from error
+        except Exception as error:  # gRPC would tell the caller its text
+            _logger.exception("a credential could not be judged in a way that was not foreseen")
+            reason = f"{type(error).__name__}; the DB manager's log says more"
+            raise _DeniedError(grpc.StatusCode.INTERNAL, "internal", reason, reason) from error
+        if grant is None:
+            details = f"there is no credential; the trial listener wants {self._gate.wants}"
+            raise _DeniedError(grpc.StatusCode.UNAUTHENTICATED, "no credential", details, "there is no credential")
+        return grant
+
+    def _refuse(self, call: _Call, denied: _DeniedError, elapsed_s: float) -> None:
+        peer = call.context.peer()
+        if denied.kind not in {"limit", "issuer", "internal"}:  # those are not the caller's fault, or not judged
+            self.limit.add(peer)
+        caller = None if call.grant is None else call.grant.caller
+        self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
+        self._observer.refusal(denied.kind)
+        is_known = call.path in _REQUESTS or call.path == methods.DELETE_OBSERVATION_LOG
+        self._observer.call(_name(call.path) if is_known else "other", denied.code.name, elapsed_s, 0)
+
+    def _check_health(self, _requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        """Answer for the server as a whole, whatever service is asked for: its name is not waited for."""
+        if not self._health_checks.acquire(blocking=False):
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many health checks; try again")
+        try:
+            return self._health.Check(messages.HealthCheckRequest(), context)
+        finally:
+            self._health_checks.release()
+
+
+def _handler(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
+    handler: Any = grpc.stream_unary_rpc_method_handler(
+        answer, request_deserializer=None, response_serializer=lambda reply: reply.SerializeToString()
+    )
+    return handler
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _token(context: grpc.ServicerContext) -> str | None:
+    """Return a caller's bearer token.
+
+    Raises:
+        RefusedError: There is more than one header, or it is no bearer token.
+    """
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    if not values:
+        return None
+    match = _BEARER.fullmatch(str(values[0])) if len(values) == 1 else None
+    if match is None or len(match[1]) > MAX_TOKEN_CHARACTERS:
+        raise RefusedError("the authorization header is not one bearer token")
+    return match[1]
+
+
+def _certificate(context: grpc.ServicerContext) -> bytes | None:
+    certificates: Any = context.auth_context().get("x509_pem_cert")
+    return certificates[0] if certificates else None

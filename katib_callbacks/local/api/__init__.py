@@ -1,0 +1,1 @@
+"""Katib's objects: models, their JSON, and the checks of Katib's webhook."""

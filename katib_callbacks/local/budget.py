@@ -1,0 +1,55 @@
+"""Changing an experiment's budget, with the conditions of Katib's webhook."""
+
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.local import states
+from katib_callbacks.local.api.manifest import read
+from katib_callbacks.local.api.serialization import camel_case
+from katib_callbacks.local.states import with_condition
+from katib_callbacks.local.store import ExperimentStore
+
+
+def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool:
+    """Change ``max_trial_count``, ``parallel_trial_count`` or ``max_failed_trial_count`` of an experiment.
+
+    A runner that is at work, in whichever process, notices within a second.
+
+    Returns:
+        Whether the experiment was over and is to be started again.
+
+    Raises:
+        ConfigurationError: Nothing is to be changed.
+        ExperimentError: Katib's webhook would refuse it: the counts do not fit, or an experiment that is over cannot be
+            restarted.
+    """
+    given = {camel_case(key): count for key, count in counts.items() if count is not None}
+    if not given:
+        raise ConfigurationError("edit_experiment_budget: one of the counts must be given")
+    row = store.experiment(name)
+    changed: dict[str, Any] = {**row.experiment, "spec": {**row.experiment["spec"], **given}}
+    try:
+        experiment = read(changed).serialize()
+    except ConfigurationError as error:
+        raise ExperimentError(f"the budget of experiment {name!r} cannot be changed: {error}") from error
+    trials = len(store.trials(name))
+    new = given.get("maxTrialCount")
+    if new is not None and new != row.experiment["spec"].get("maxTrialCount") and new <= trials:
+        raise ExperimentError(
+            f"the budget of experiment {name!r} cannot be changed: maxTrialCount {new} must be above the "
+            f"{trials} trials that there are"
+        )
+    columns: dict[str, Any] = {"experiment": experiment}
+    is_over = row.state in states.FINAL_EXPERIMENT_STATES
+    if is_over:
+        policy = row.experiment["spec"].get("resumePolicy")
+        if row.conditions[-1]["reason"] != "ExperimentMaxTrialsReached" or policy == "Never":
+            raise ExperimentError(
+                f"experiment {name!r} is over: only one that has succeeded by reaching maxTrialCount, with "
+                "resumePolicy LongRunning or FromVolume, can be restarted"
+            )
+        message = "Experiment is restarted"
+        columns["conditions"] = with_condition(row.conditions, states.RESTARTING, "ExperimentRestarting", message)
+        columns["completed_s"] = None
+    store.update_experiment(name, **columns)
+    return is_over

@@ -1,0 +1,282 @@
+"""The state of all experiments and trials, in the SQLite file that also holds the observation log.
+
+Each change is one transaction, committed before its consequences are acted upon: whoever reads after a crash finds what
+was decided, and no more. A commit outlives the process that made it; syncing the disk each time, against a power cut,
+is left to the observation log.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from katib_callbacks.errors import ExperimentError, StoreError
+from katib_callbacks.local.states import CREATED, condition
+
+BUSY_TIMEOUT_S = 30.0
+"""How long to wait for another writer: the DB manager's writes sync the disk."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS local_experiments (
+    name TEXT PRIMARY KEY,
+    experiment TEXT NOT NULL,       -- Katib's object, as JSON, without its status
+    seed INTEGER NOT NULL,          -- drawn once, for algorithms without random_state
+    folder TEXT NOT NULL,           -- where trials of a template work
+    in_trial_folder INTEGER NOT NULL,
+    conditions TEXT NOT NULL,       -- as JSON, the current one last
+    created_s REAL NOT NULL,
+    started_s REAL,
+    completed_s REAL,
+    is_deleted INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS local_trials (
+    name TEXT PRIMARY KEY,
+    experiment TEXT NOT NULL REFERENCES local_experiments (name) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    assignments TEXT NOT NULL,      -- {parameter: string}
+    point TEXT NOT NULL,            -- {parameter: the algorithm's coordinate}
+    asked INTEGER NOT NULL,         -- the question to the algorithm, and ...
+    told INTEGER,                   -- ... the answer, on one count of events, for replay
+    value REAL,                     -- what was told; NULL for a trial without an objective
+    state TEXT NOT NULL,
+    attempts TEXT NOT NULL,         -- marks of the attempts, the last one last
+    observation TEXT,
+    conditions TEXT NOT NULL,
+    created_s REAL NOT NULL,
+    started_s REAL,
+    completed_s REAL,
+    UNIQUE (experiment, number)
+);
+"""
+
+
+@dataclass(frozen=True)
+class ExperimentRow:
+    """An experiment as it is stored; the columns are explained in the schema."""
+
+    name: str
+    experiment: dict[str, Any]
+    seed: int
+    folder: Path
+    in_trial_folder: bool
+    conditions: list[dict[str, Any]]
+    created_s: float
+    started_s: float | None
+    completed_s: float | None
+    is_deleted: bool
+
+    @property
+    def state(self) -> str:
+        """The type of the condition that holds now."""
+        return str(self.conditions[-1]["type"])
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as it is stored; the columns are explained in the schema."""
+
+    name: str
+    experiment: str
+    number: int
+    assignments: dict[str, str]
+    point: dict[str, Any]
+    asked: int
+    told: int | None
+    value: float | None
+    state: str
+    attempts: list[str]
+    observation: list[dict[str, str]] | None
+    conditions: list[dict[str, Any]]
+    created_s: float
+    started_s: float | None
+    completed_s: float | None
+
+
+_EXPERIMENT_JSON = ("experiment", "conditions")
+_TRIAL_JSON = ("assignments", "point", "attempts", "observation", "conditions")
+
+
+class ExperimentStore:
+    """The tables ``local_experiments`` and ``local_trials`` of one file. For one thread at a time.
+
+    Args:
+        path: The SQLite file; made if it does not exist, and so is its folder.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._mapped_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._connection.close()
+
+    def __enter__(self) -> "ExperimentStore":  # noqa: PYI034  typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def version(self) -> int:
+        """Return a number that changes when another connection has written; costs no look into a table."""
+        with self._mapped_errors():
+            number: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            return number
+
+    def add_experiment(
+        self, name: str, experiment: Mapping[str, Any], *, seed: int, folder: Path, in_trial_folder: bool
+    ) -> None:
+        """Store a new experiment, Created.
+
+        Raises:
+            ExperimentError: There is one of this name.
+        """
+        now_s = time.time()
+        row = {
+            "name": name,
+            "experiment": json.dumps(experiment),
+            "seed": seed,
+            "folder": str(folder),
+            "in_trial_folder": in_trial_folder,
+            "conditions": json.dumps([condition(CREATED, "ExperimentCreated", "Experiment is created", now_s)]),
+            "created_s": now_s,
+        }
+        with self._writing() as connection:
+            if connection.execute("SELECT 1 FROM local_experiments WHERE name = ?", (name,)).fetchone():
+                raise ExperimentError(f"an experiment {name!r} already exists; resume or delete it")
+            _insert(connection, "local_experiments", row)
+
+    def experiment(self, name: str) -> ExperimentRow:
+        """Return one experiment.
+
+        Raises:
+            ExperimentError: There is none of this name; the message names those that there are.
+        """
+        rows = self.experiments(name)
+        if not rows:
+            known = ", ".join(row.name for row in self.experiments()) or "none"
+            raise ExperimentError(f"there is no experiment {name!r}; there are: {known}")
+        return rows[0]
+
+    def experiments(self, name: str | None = None) -> list[ExperimentRow]:
+        """Return all experiments, the oldest first, or the one of a name."""
+        query = "SELECT * FROM local_experiments WHERE ? IS NULL OR name = ? ORDER BY created_s, name"
+        with self._mapped_errors():
+            rows = self._connection.execute(query, (name, name)).fetchall()
+        return [ExperimentRow(**_decoded(row, _EXPERIMENT_JSON)) for row in rows]
+
+    def trials(self, experiment: str | None = None) -> list[TrialRow]:
+        """Return the trials of an experiment, or of all, in the order in which they were made."""
+        query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
+        with self._mapped_errors():
+            rows = self._connection.execute(query, (experiment, experiment)).fetchall()
+        return [TrialRow(**_decoded(row, _TRIAL_JSON)) for row in rows]
+
+    def trial(self, name: str) -> TrialRow:
+        """Return one trial.
+
+        Raises:
+            ExperimentError: There is none of this name.
+        """
+        with self._mapped_errors():
+            row = self._connection.execute("SELECT * FROM local_trials WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise ExperimentError(f"there is no trial {name!r}")
+        return TrialRow(**_decoded(row, _TRIAL_JSON))
+
+    def add_trial(self, trial: TrialRow) -> None:
+        """Store a new trial."""
+        with self._writing() as connection:
+            _insert(connection, "local_trials", _encoded(trial.__dict__, _TRIAL_JSON))
+
+    def update_trial(self, name: str, **columns: Any) -> None:
+        """Change columns of a trial."""
+        with self._writing() as connection:
+            _update(connection, "local_trials", name, _encoded(columns, _TRIAL_JSON))
+
+    def update_experiment(self, name: str, **columns: Any) -> None:
+        """Change columns of an experiment."""
+        with self._writing() as connection:
+            _update(connection, "local_experiments", name, _encoded(columns, _EXPERIMENT_JSON))
+
+    def delete_experiment(self, name: str) -> None:
+        """Delete an experiment and its trials."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM local_experiments WHERE name = ?", (name,))
+
+    def _prepare(self) -> None:
+        (mode,) = self._connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"{self.path}: SQLite cannot keep a write-ahead log there; use a local disk")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA foreign_keys=ON")
+        has_tables = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'local_trials'").fetchone()
+        if not has_tables:
+            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._mapped_errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        """Turn what SQLite and the file system raise into a StoreError that names the file: the one place for it."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path}: {error}") from error
+
+
+def _decoded(row: sqlite3.Row, json_columns: tuple[str, ...]) -> dict[str, Any]:
+    values = dict(row)
+    for column in json_columns:
+        if values[column] is not None:
+            values[column] = json.loads(values[column])
+    for column in ("in_trial_folder", "is_deleted"):
+        if column in values:
+            values[column] = bool(values[column])
+    if "folder" in values:
+        values["folder"] = Path(values["folder"])
+    return values
+
+
+def _encoded(values: Mapping[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        column: json.dumps(value) if column in json_columns and value is not None else value
+        for column, value in values.items()
+    }
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    places = ", ".join("?" * len(row))
+    # Table and columns are names of this module, never input.
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
+
+
+def _update(connection: sqlite3.Connection, table: str, name: str, columns: Mapping[str, Any]) -> None:
+    changes = ", ".join(f"{column} = ?" for column in columns)
+    connection.execute(f"UPDATE {table} SET {changes} WHERE name = ?", (*columns.values(), name))  # noqa: S608  as above

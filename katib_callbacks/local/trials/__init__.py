@@ -1,0 +1,1 @@
+"""A trial's processes: from its template to their end."""

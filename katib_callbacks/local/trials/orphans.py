@@ -1,0 +1,62 @@
+"""Processes of trials whose runner was killed: found by the mark in their environment, and ended.
+
+Linux alone shows other processes' environments. Elsewhere they are left to themselves, and it is said.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE
+
+_PROC = Path("/proc")
+_ROUNDS = 200
+_INTERVAL_S = 0.02
+
+_logger = logging.getLogger(__name__)
+
+
+def end_orphans(attempts: Collection[str]) -> int:
+    """Kill every process that belongs to one of these attempts, and wait until none is left.
+
+    Args:
+        attempts: Values of the mark.
+
+    Returns:
+        How many were found.
+    """
+    if not attempts:
+        return 0
+    if not (_PROC / "self" / "environ").exists():
+        _logger.warning("this system does not show which processes a killed runner left behind; they go on")
+        return 0
+    found: set[int] = set()
+    for _ in range(_ROUNDS):
+        left = _processes_of(attempts)
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not left and found:
+            break
+        found |= left
+        # Once more even if there was none: a process that its runner was just starting has no mark yet.
+        time.sleep(_INTERVAL_S)
+        if not left and not found and not _processes_of(attempts):
+            break
+    return len(found)
+
+
+def _processes_of(attempts: Collection[str]) -> set[int]:
+    marks = {f"{ATTEMPT_VARIABLE}={attempt}".encode() for attempt in attempts}
+    found = set()
+    for folder in _PROC.iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            with suppress(OSError):  # another user's, or gone
+                environ = (folder / "environ").read_bytes()  # empty for a zombie, which holds nothing any more
+                if marks.intersection(environ.split(b"\0")):
+                    found.add(int(folder.name))
+    return found

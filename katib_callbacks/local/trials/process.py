@@ -1,0 +1,251 @@
+"""A trial's processes: each in a session of its own, so that what it starts ends with it.
+
+Nothing here waits: each process has a file descriptor that becomes readable when it ends (a pidfd on Linux, elsewhere
+a pipe that a thread writes to), and whoever runs trials waits for all of them at once.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from katib_callbacks.local.trials.template import TrialPlan
+
+ATTEMPT_VARIABLE = "KATIB_CALLBACKS_LOCAL_ATTEMPT"
+"""Set in every process of a trial, to a value of each attempt's own: by it the processes are found again after their
+runner was killed. For this module alone, and read by nobody in the trial."""
+
+TERMINATION_GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL. Kubernetes' default is 30 s; here a person waits."""
+
+WORKER_GRACE_S = 30.0
+"""How long the other processes may go on after the primary one has succeeded; the operators let them go on for ever."""
+
+# What a launcher around the runner would have set: a trial is no rank of the runner's job.
+_LAUNCHER_VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR",
+    "MASTER_PORT", "TF_CONFIG", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK",
+)  # fmt: skip
+_LAUNCHER_PREFIXES = ("PET_", "TORCHELASTIC_", "JAX_PROCESS_", "KERAS_DISTRIBUTION_")
+
+_TAIL_BYTES = 4096
+_MAX_MESSAGE_CHARACTERS = 200
+
+
+def trial_environment(own: Mapping[str, str], plan_environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a trial's process.
+
+    Args:
+        own: What the runner sets; it wins.
+        plan_environ: What the container's template sets; it wins over this process's environment.
+    """
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _LAUNCHER_VARIABLES and not name.startswith(_LAUNCHER_PREFIXES)
+    }
+    # `python` and `torchrun` in a command are this environment's, whether it is activated or not.
+    environ["PATH"] = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH"))))
+    return {**environ, **plan_environ, **own}
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class _Process:
+    def __init__(self, command: Sequence[str], *, environ: Mapping[str, str], folder: Path, log: Path) -> None:
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(  # noqa: S603  what the experiment says
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=environ,
+                start_new_session=True,
+            )
+        self.pid = self._popen.pid
+        self.status: int | None = None
+        self.descriptor = _exit_descriptor(self._popen)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and all that it started, unless they left its group."""
+        with suppress(ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies
+            os.killpg(self.pid, number)
+
+    def reap(self) -> None:
+        """Take the exit status of a process that has ended, and end what it left running.
+
+        In this order: until it is waited for, its number cannot be given to a stranger.
+        """
+        self.signal(signal.SIGKILL)
+        self.status = self._popen.wait()
+        os.close(self.descriptor)
+
+
+def _exit_descriptor(popen: "subprocess.Popen[bytes]") -> int:
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):  # an old kernel
+            return os.pidfd_open(popen.pid)
+    reader, writer = os.pipe()
+
+    def wait() -> None:
+        popen.wait()
+        os.close(writer)
+
+    threading.Thread(target=wait, name="katib-callbacks-wait", daemon=True).start()
+    return reader
+
+
+class RunningTrial:
+    """The processes of a trial that was started.
+
+    Args:
+        name: The trial's name.
+        plan: What to run.
+        own: Variables that the runner sets in all of its processes.
+        folder: Where they work, unless the container says otherwise.
+        log: Where the primary process's output goes; the others' goes to files beside it.
+
+    Raises:
+        OSError: A process could not be started; none of them runs then.
+    """
+
+    def __init__(self, name: str, plan: TrialPlan, *, own: Mapping[str, str], folder: Path, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.started_s = time.monotonic()
+        self._deadline_s = None if plan.deadline_s is None else self.started_s + plan.deadline_s
+        self._kill_at_s: float | None = None
+        self._ending: str | None = None
+        self._failed: _Process | None = None
+        self._has_succeeded = False
+        self._processes: list[_Process] = []
+        try:
+            for number, process in enumerate(plan.processes):
+                self._processes.append(
+                    _Process(
+                        process.command,
+                        environ=trial_environment(own, process.environ),
+                        folder=Path(process.working_dir) if process.working_dir else folder,
+                        log=log if number == 0 else worker_log(log, number),
+                    )
+                )
+        except OSError:
+            for started in self._processes:
+                started.signal(signal.SIGKILL)
+                started.reap()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' numbers; each leads a session."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Descriptors of those that still run; each becomes readable when its process ends."""
+        return [process.descriptor for process in self._processes if process.status is None]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all processes have ended."""
+        return not self.descriptors
+
+    @property
+    def wake_at_s(self) -> float | None:
+        """When :meth:`tick` has something to do, on the monotonic clock."""
+        times = [at for at in (self._deadline_s if self._ending is None else None, self._kill_at_s) if at is not None]
+        return min(times, default=None)
+
+    def ended(self, descriptor: int) -> None:
+        """Take note that the process of a descriptor has ended."""
+        process = next(one for one in self._processes if one.status is None and one.descriptor == descriptor)
+        process.reap()
+        if self._has_succeeded or self._failed is not None:
+            return
+        if process.status != 0:
+            self._failed = process
+            self.end("a process failed")
+        elif process is self._processes[0] and self._ending is None:
+            self._has_succeeded = True  # as for the operators: what the others do then changes nothing
+            self._kill_at_s = time.monotonic() + WORKER_GRACE_S
+
+    def end(self, reason: str) -> None:
+        """Ask all processes to end, and make them a little later. The first reason counts."""
+        if self._ending is None and not self.is_over:
+            self._ending = reason
+            self._kill_at_s = time.monotonic() + TERMINATION_GRACE_S
+            self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End all processes now, and wait for them."""
+        self._signal(signal.SIGKILL)
+        for process in self._processes:
+            if process.status is None:
+                process.reap()
+
+    def tick(self) -> None:
+        """Do what is due: end a trial that is past its deadline, kill what did not end when asked."""
+        now_s = time.monotonic()
+        if self._ending is None and self._deadline_s is not None and now_s >= self._deadline_s:
+            self.end(DEADLINE)
+        if self._kill_at_s is not None and now_s >= self._kill_at_s:
+            self._kill_at_s = None
+            self._signal(signal.SIGKILL)
+
+    def failure(self) -> tuple[str, str] | None:
+        """Return why a trial that is over failed, as Kubernetes' reason and a message; None if it succeeded."""
+        if self._has_succeeded:
+            return None
+        if self._ending == DEADLINE:
+            return "DeadlineExceeded", "Job was active longer than specified deadline"
+        culprit = self._failed or self._processes[0]
+        number = self._processes.index(culprit)
+        log = worker_log(self.log, number) if number else self.log
+        words = [_status_text(culprit.status or 0), f"last output: {last}" if (last := last_line(log)) else ""]
+        return "BackoffLimitExceeded", "; ".join(filter(None, words))
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes:
+            if process.status is None:
+                process.signal(number)
+
+
+DEADLINE = "the deadline has passed"
+
+
+def worker_log(log: Path, number: int) -> Path:
+    """Return where the output of another process than the primary one lies."""
+    return log.with_suffix(f".{number}.log")
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that is not blank, shortened; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = deque((line for line in file.read().decode(errors="replace").splitlines() if line.strip()), 1)
+    except OSError:
+        return ""
+    return lines[0].strip()[:_MAX_MESSAGE_CHARACTERS] if lines else ""
+
+
+def _status_text(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"killed by signal {-status}"

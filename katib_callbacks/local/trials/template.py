@@ -1,0 +1,280 @@
+"""From a trial template to the processes of one trial: parameters put in, the primary container found, ranks given.
+
+A container's command runs as a process of this machine, in this Python's environment; images, volumes, init containers,
+sidecars and resource limits do not exist here, and :func:`notes` says which of them an experiment asks for.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.local.api.manifest import META_REFERENCE, TRIAL_PARAMETER
+from katib_callbacks.local.api.models import V1beta1TrialTemplate
+
+KINDS = ("Job", "PyTorchJob", "TrainJob")
+"""Which trialSpec.kind can run here."""
+
+TRAINJOB_CONTAINER = "node"
+"""The container that a TrainJob's ``spec.trainer`` overrides (Kubeflow Trainer, pkg/constants/constants.go)."""
+
+PATH = "spec.trialTemplate.trialSpec"
+
+_TORCHRUN = re.compile(r"\b(torchrun|torch\.distributed\.(run|launch))\b")
+_REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
+
+_FIELD_REFERENCES = {"metadata.name", "metadata.namespace"}
+
+
+@dataclass(frozen=True)
+class ProcessPlan:
+    """One process of a trial.
+
+    Args:
+        command: The program and its arguments.
+        environ: What it has in its environment beside this process's own.
+        working_dir: The container's ``workingDir``, if it has one.
+    """
+
+    command: tuple[str, ...]
+    environ: Mapping[str, str]
+    working_dir: str | None
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What a trial runs.
+
+    Args:
+        processes: The primary one first: its end is the trial's, and its output is what StdOut collects.
+        deadline_s: Seconds after which the trial is ended and counts as failed.
+    """
+
+    processes: tuple[ProcessPlan, ...]
+    deadline_s: float | None
+
+
+def render(
+    template: V1beta1TrialTemplate, *, trial_name: str, namespace: str, assignments: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the trial's own ``trialSpec``, with its name and all ``${trialParameters...}`` replaced."""
+    spec: dict[str, Any] = template.trial_spec
+    metadata = spec.get("metadata") or {}
+    own = {"Name": trial_name, "Namespace": namespace, "Kind": spec.get("kind"), "APIVersion": spec.get("apiVersion")}
+    values: dict[str, str] = {}
+    for entry in template.trial_parameters or ():
+        match = META_REFERENCE.fullmatch(str(entry.reference))
+        if match is None:
+            values[str(entry.name)] = assignments.get(str(entry.reference), "")
+        elif match[2] is None:
+            values[str(entry.name)] = str(own[match[1]])
+        else:
+            values[str(entry.name)] = str((metadata.get(match[1].partition("[")[0].lower()) or {}).get(match[2], ""))
+    rendered: dict[str, Any] = _replaced(spec, values)
+    rendered["metadata"] = {**(rendered.get("metadata") or {}), "name": trial_name, "namespace": namespace}
+    return rendered
+
+
+def plan(run_spec: Mapping[str, Any], *, primary_container_name: str, port: int) -> TrialPlan:
+    """Find out what to run for a rendered ``trialSpec``.
+
+    Args:
+        run_spec: What :func:`render` returned.
+        primary_container_name: Which container counts.
+        port: A free port, for the processes of one trial to meet at.
+
+    Raises:
+        ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
+    """
+    kind = run_spec.get("kind")
+    spec = _mapping(run_spec, "spec", PATH)
+    if kind == "Job":
+        pod = _mapping(_mapping(spec, "template", f"{PATH}.spec"), "spec", f"{PATH}.spec.template")
+        container = _container(pod, primary_container_name, f"{PATH}.spec.template.spec")
+        nodes, processes_per_node = [container], 1
+        deadlines = [spec.get("activeDeadlineSeconds"), pod.get("activeDeadlineSeconds")]
+    elif kind == "PyTorchJob":
+        nodes = list(_replicas(spec, primary_container_name))
+        processes_per_node = _count(spec.get("nprocPerNode"))
+        deadlines = [(spec.get("runPolicy") or {}).get("activeDeadlineSeconds")]
+    elif kind == "TrainJob":
+        trainer = _mapping(spec, "trainer", f"{PATH}.spec")
+        if primary_container_name != TRAINJOB_CONTAINER:
+            raise ConfigurationError(
+                f"spec.trialTemplate.primaryContainerName: of a TrainJob {TRAINJOB_CONTAINER!r} runs here, "
+                f"not {primary_container_name!r}"
+            )
+        nodes = [_checked(trainer, f"{PATH}.spec.trainer")] * _count(trainer.get("numNodes"))
+        processes_per_node = _count(trainer.get("numProcPerNode"))
+        deadlines = [spec.get("activeDeadlineSeconds")]
+    else:
+        raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
+    own = _own_values(run_spec)
+    processes = tuple(_processes(nodes, processes_per_node, own, port, is_single=kind == "Job"))
+    limits = [float(seconds) for seconds in deadlines if seconds]
+    return TrialPlan(processes, min(limits, default=None))
+
+
+def notes(trial_spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of a ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
+    seen: set[str] = set()
+    for key, value in _items(trial_spec):
+        if key in _IGNORED and value:
+            seen.add(_IGNORED[key])
+        if key == "containers" and isinstance(value, list) and len(value) > 1:
+            seen.add("containers beside the primary one")
+        if key == "valueFrom" and _field_reference(value) is None:
+            seen.add("variables from the cluster (valueFrom)")
+    yield from sorted(seen)
+
+
+_IGNORED = {
+    "image": "the image (this Python's environment is used)",
+    "resources": "resources",
+    "resourcesPerNode": "resources",
+    "volumes": "volumes",
+    "volumeMounts": "volumes",
+    "initContainers": "init containers",
+    "envFrom": "variables from the cluster (envFrom)",
+    "backoffLimit": "retries of a failed job (backoffLimit)",
+    "runtimeRef": "the training runtime (runtimeRef)",
+}
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key), item
+            yield from _items(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _items(item)
+
+
+def _replaced(value: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return TRIAL_PARAMETER.sub(lambda match: values.get(match[1], match[0]), value)
+    if isinstance(value, Mapping):
+        return {_replaced(key, values): _replaced(item, values) for key, item in value.items()}
+    return [_replaced(item, values) for item in value] if isinstance(value, list) else value
+
+
+def _mapping(parent: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
+    value = parent.get(name)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{path}.{name}: must be a mapping")
+    return value
+
+
+def _container(pod: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
+    containers = pod.get("containers") or []
+    for number, container in enumerate(containers):
+        if container.get("name") == name:
+            return _checked(container, f"{path}.containers[{number}]")
+    known = ", ".join(str(container.get("name")) for container in containers) or "none"
+    raise ConfigurationError(f"{path}.containers: none is the primary container {name!r}; there are: {known}")
+
+
+def _checked(container: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    for field in ("command", "args"):
+        words = container.get(field)
+        if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise ConfigurationError(f"{path}.{field}: must be a list of strings")
+    if not container.get("command"):
+        raise ConfigurationError(f"{path}.command: must be specified; the image's own command is not known here")
+    return container
+
+
+def _replicas(spec: Mapping[str, Any], primary: str) -> Iterator[Mapping[str, Any]]:
+    path = f"{PATH}.spec.pytorchReplicaSpecs"
+    replicas = _mapping(spec, "pytorchReplicaSpecs", f"{PATH}.spec")
+    for role in ("Master", "Worker"):
+        if role in replicas:
+            place = f"{path}.{role}"
+            replica = _mapping(replicas, role, path)
+            pod = _mapping(_mapping(replica, "template", place), "spec", f"{place}.template")
+            container = _container(pod, primary, f"{place}.template.spec")
+            yield from [container] * _count(replica.get("replicas"))
+    if not {"Master", "Worker"} & set(replicas):
+        raise ConfigurationError(f"{path}: must have a Master or a Worker")
+
+
+def _count(number: Any) -> int:
+    """Return a number of nodes or processes; words as ``auto`` and ``gpu`` count as one."""
+    try:
+        return max(1, int(number))
+    except (TypeError, ValueError):
+        return 1
+
+
+def _own_values(run_spec: Mapping[str, Any]) -> dict[str, str]:
+    metadata = run_spec["metadata"]
+    return {"metadata.name": metadata["name"], "metadata.namespace": metadata["namespace"]}
+
+
+def _processes(
+    nodes: Sequence[Mapping[str, Any]], per_node: int, own: Mapping[str, str], port: int, *, is_single: bool
+) -> Iterator[ProcessPlan]:
+    for node, container in enumerate(nodes):
+        words = [*container["command"], *(container.get("args") or ())]
+        # torchrun makes the processes of its node itself, and gives them their ranks.
+        is_torchrun = _TORCHRUN.search(" ".join(words)) is not None
+        count = 1 if is_torchrun else per_node
+        for local in range(count):
+            ranks = {}
+            if not is_single:
+                ranks = _node_variables(node, len(nodes), per_node, port)
+                if not is_torchrun:
+                    ranks |= _rank_variables(node, local, len(nodes), per_node, port)
+            environ = _environment(container, ranks, own)
+            command = tuple(_expanded(word, environ) for word in words)
+            yield ProcessPlan(command, environ, container.get("workingDir"))
+
+
+def _node_variables(node: int, nodes: int, per_node: int, port: int) -> dict[str, str]:
+    """Return what both of Kubeflow's operators set for torchrun."""
+    return {
+        "PET_NNODES": str(nodes),
+        "PET_NPROC_PER_NODE": str(per_node),
+        "PET_NODE_RANK": str(node),
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+    }
+
+
+def _rank_variables(node: int, local: int, nodes: int, per_node: int, port: int) -> dict[str, str]:
+    """Return what torchrun sets in each process."""
+    return {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "RANK": str(node * per_node + local),
+        "WORLD_SIZE": str(nodes * per_node),
+        "LOCAL_RANK": str(local),
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "GROUP_RANK": str(node),
+        "GROUP_WORLD_SIZE": str(nodes),
+    }
+
+
+def _environment(container: Mapping[str, Any], ranks: dict[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    environ = dict(ranks)
+    for entry in container.get("env") or ():
+        name = str(entry.get("name"))
+        if "valueFrom" in entry:
+            reference = _field_reference(entry["valueFrom"])
+            if reference is not None:
+                environ[name] = own[reference]
+        else:
+            environ[name] = _expanded(str(entry.get("value") or ""), environ)
+    return environ
+
+
+def _field_reference(value: Any) -> str | None:
+    path = ((value or {}).get("fieldRef") or {}).get("fieldPath") if isinstance(value, Mapping) else None
+    return path if path in _FIELD_REFERENCES else None
+
+
+def _expanded(text: str, environ: Mapping[str, str]) -> str:
+    """Expand ``$(NAME)`` as Kubernetes does: unknown names stay, ``$$`` is a dollar sign."""
+    return _REFERENCE.sub(lambda match: "$" if match[1] == "$" else environ.get(match[2], match[0]), text)

@@ -1,0 +1,1 @@
+"""From an objective function in Python to an Experiment."""

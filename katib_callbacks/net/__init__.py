@@ -1,0 +1,1 @@
+"""What every client needs: HTTP with one deadline, TLS, tokens, addresses."""

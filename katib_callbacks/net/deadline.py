@@ -1,0 +1,86 @@
+"""Deadline: one deadline over everything that a delivery does, and the pauses in it."""
+
+import threading
+
+from katib_callbacks.errors import ReporterClosedError, UnavailableError
+from katib_callbacks.settings import Runtime
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+"""So that a server that is back is noticed within about this time."""
+
+LONGEST_CALL_S = 30.0
+"""One call must not eat the budget when a server hangs; Katib's DB manager answers in milliseconds to seconds."""
+
+SHORTEST_CALL_S = 0.5
+CALL_SHARE = 0.25
+
+SHORTEST_PATIENCE_S = 2.0
+LONGEST_PATIENCE_S = 10.0
+
+
+def patience_s(call_took_s: float) -> float:
+    """Return how long after a call failed its effect may still show: as long again as it took, within bounds."""
+    return min(max(call_took_s, SHORTEST_PATIENCE_S), LONGEST_PATIENCE_S)
+
+
+class Deadline:
+    """Measures one delivery with a monotonic clock.
+
+    Args:
+        total_s: Seconds from now.
+        closing: Ends every pause when it is set.
+        runtime: Clock, sleep and randomness.
+    """
+
+    def __init__(self, total_s: float, closing: threading.Event, runtime: Runtime) -> None:
+        self.total_s = total_s
+        self._closing = closing
+        self._runtime = runtime
+        self._start_s = runtime.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._runtime.monotonic() - self._start_s
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.total_s - self.elapsed_s)
+
+    def call_s(self) -> float:
+        """Return how long the next call may take: a part of what is left, so that time remains to ask what it did.
+
+        Raises:
+            ReporterClosedError: It was closed.
+            UnavailableError: Nothing is left.
+        """
+        self.check()
+        return min(self.remaining_s, LONGEST_CALL_S, max(self.remaining_s * CALL_SHARE, SHORTEST_CALL_S))
+
+    def pause(self, failures: int) -> None:
+        """Sleep a random while (full jitter), longer after more failures in a row; never beyond the budget.
+
+        Args:
+            failures: How many came in a row, from 1.
+
+        Raises:
+            ReporterClosedError: It was closed, before or in the meantime.
+            UnavailableError: Nothing is left.
+        """
+        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
+        self.sleep(self._runtime.uniform(0.0, longest_s))
+
+    def sleep(self, duration_s: float) -> None:
+        """Sleep; raises as :meth:`pause` does."""
+        self.check()
+        self._runtime.wait(self._closing, min(duration_s, self.remaining_s))
+        self.check()
+
+    def check(self) -> None:
+        """Raise as :meth:`pause` does if there is nothing left, or it was closed."""
+        if self._closing.is_set():
+            raise ReporterClosedError("the reporter was closed while it delivered")
+        if self.remaining_s <= 0:
+            raise UnavailableError(f"the budget of {self.total_s:.4g} s is spent")

@@ -1,0 +1,1 @@
+"""One training run, from its first epoch to its rows: what the adapters of all frameworks share."""

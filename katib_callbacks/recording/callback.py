@@ -1,0 +1,116 @@
+"""ReportingCallback: the arguments and attributes that the three frameworks' callbacks have in common."""
+
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks import settings
+from katib_callbacks.recording.recorder import MetricRecorder
+
+if TYPE_CHECKING:
+    from katib_callbacks.reporting.reporter import KatibReporter, ReportReceipt
+
+
+class ReportingCallback:
+    """A mixin before a framework's own callback class.
+
+    Every option is None by default and resolved once, when the callback is made: the argument, then its environment
+    variable (``KATIB_CALLBACKS_REPORT`` and so on), then the default named here. Outside a trial the callback does
+    nothing.
+
+    Args:
+        metrics: What to report: one name, several, or ``{name in Katib: name in the framework}``. Default: every
+            scalar that the framework shows, its bookkeeping aside. Better name them: Katib's UI shows metrics that
+            the experiment does not declare in the objective's column.
+        report: ``"final"`` (default): the last value of each metric. ``"best"``: the values of all metrics at the
+            epoch where ``monitor`` was best. ``"history"``: every epoch's values, with that epoch's time. Katib takes
+            the minimum of a minimised objective and the maximum of a maximised one by default, so ``history``
+            optimises the best epoch and ``final`` the last one; ``best`` keeps the metrics of one epoch together. The
+            medianstop algorithm averages each trial's first rows: it needs ``history``.
+        monitor: For ``report="best"``: the framework's name of the metric that decides.
+        mode: For ``report="best"``: ``"min"`` or ``"max"``. transformers' ``greater_is_better`` may say it instead.
+        after_training: What an evaluation after training adds, in frameworks that show it to callbacks. ``"missing"``
+            (default): the metrics that training itself never produced. ``"update"``: all of them again, of which
+            Katib then takes the better. ``"ignore"``: nothing.
+        on_missing: If a named metric never appeared: ``"warn"`` (default), ``"raise"`` or ``"ignore"``.
+        on_nan: NaN and infinite values: ``"skip"`` (default) leaves them out with a warning, ``"raise"``, or
+            ``"send"``. Katib takes a NaN that comes first for both minimum and maximum.
+        on_error: If the delivery failed for good: ``"warn"`` (default) or ``"raise"``. What is made to raise does so
+            after training, on rank zero alone.
+        reporter: Used instead of one made from the environment, and left open.
+
+    Attributes:
+        receipt: What the last delivery answered; None before it, after one that failed, and off rank zero.
+
+    Raises:
+        ConfigurationError: An argument or environment variable that cannot be right.
+        MetricValueError: A name that Katib cannot store.
+    """
+
+    _is_mode_deferred = False
+    _lent: frozenset[str] = frozenset()  # attributes that hold what the framework lends to every callback it calls
+    _autolog: Any = None  # katib_callbacks._autolog.ownership.Ownership, in a callback that autolog made
+
+    def __init__(
+        self,
+        metrics: str | Sequence[str] | Mapping[str, str] | None = None,
+        *,
+        report: settings.Report | None = None,
+        monitor: str | None = None,
+        mode: settings.Mode | None = None,
+        after_training: settings.AfterTraining | None = None,
+        on_missing: settings.OnMissing | None = None,
+        on_nan: settings.OnNan | None = None,
+        on_error: settings.OnError | None = None,
+        reporter: "KatibReporter | None" = None,
+    ) -> None:
+        super().__init__()
+        self._recorder = MetricRecorder(
+            metrics,
+            report=report,
+            monitor=monitor,
+            mode=mode,
+            after_training=after_training,
+            on_missing=on_missing,
+            on_nan=on_nan,
+            on_error=on_error,
+            reporter=reporter,
+            is_bookkeeping=self._is_bookkeeping,
+            is_mode_deferred=self._is_mode_deferred,
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Do what depends on the options, before the framework looks at the callback."""
+
+    @property
+    def receipt(self) -> "ReportReceipt | None":
+        """What the last delivery answered; None before it, after one that failed, and off rank zero."""
+        return self._recorder.receipt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind in copies and pickles what was lent: the model, and with it the trainer."""
+        return {name: value for name, value in self.__dict__.items() if name not in self._lent}
+
+    def _is_superfluous(self, callbacks: Iterable[object] = ()) -> bool:
+        """Say whether autolog made this callback, and the run that begins is not to be reported by it.
+
+        Args:
+            callbacks: Those of the run, as far as the framework shows them.
+        """
+        return self._autolog is not None and not self._autolog.wants(callbacks)
+
+    @staticmethod
+    def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
+        """Say whether the framework shows this name, among others, for its own purposes."""
+        del name, names
+        return False
+
+
+def callers() -> Iterator[FrameType]:
+    """Yield the frames of this thread, the inmost first."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  what inspect and logging use
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

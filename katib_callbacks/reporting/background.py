@@ -1,0 +1,227 @@
+"""BackgroundSender: deliveries to a sink after the first one, which never fail a report, nor delay it."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from katib_callbacks.errors import DeliveryError, KatibCallbacksError
+from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome, close_quietly
+
+if TYPE_CHECKING:
+    from katib_callbacks.metrics import MetricLog
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+"""How long who asks for an outcome waits for it, and how long the end of the process waits: no longer in all."""
+
+MAX_WAITING_REPORTS = 1_000
+"""How many reports wait for a sink that is slower than they come; their rows lie in memory."""
+
+_WATCH_INTERVAL_S = 0.1
+
+
+class SideDelivery:
+    """One report on its way to one sink."""
+
+    def __init__(self) -> None:
+        self._outcome: SinkOutcome | None = None
+        self._is_done = threading.Event()
+        self._patience_ends_s = time.monotonic() + GRACE_S
+
+    def settle(self, outcome: SinkOutcome) -> None:
+        """Note what became of it."""
+        self._outcome = outcome
+        self._is_done.set()
+
+    def outcome(self) -> SinkOutcome:
+        """Return what became of it; waits for that until ``GRACE_S`` have passed since the report."""
+        self._is_done.wait(max(0.0, self._patience_ends_s - time.monotonic()))
+        return self._outcome or SinkOutcome(delivered=0, attempts=0, error="still sending when it was asked for")
+
+
+class Outcomes(Mapping[str, SinkOutcome]):
+    """The outcomes of all sinks by name: the first one's, which is known, and others that are known when they are read.
+
+    So a report need not wait for them, and a receipt tells all that there is to tell. Pickles to a dict.
+
+    Args:
+        first: Name and outcome of the first sink.
+        beside: The deliveries to the others.
+    """
+
+    def __init__(self, first: tuple[str, SinkOutcome], beside: Mapping[str, SideDelivery]) -> None:
+        self._first = dict([first])
+        self._beside = beside
+
+    def __getitem__(self, name: str) -> SinkOutcome:
+        return self._first[name] if name in self._first else self._beside[name].outcome()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._first
+        yield from self._beside
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._beside)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (dict, (dict(self),))
+
+
+class _Job(NamedTuple):
+    trial_name: str
+    logs: "Sequence[MetricLog]"
+    ends_s: float
+    delivery: SideDelivery
+
+
+class BackgroundSender:
+    """Takes reports to one sink, one after the other, in a thread that lives while there are any.
+
+    It is a daemon, because a sink that hangs must not keep the process alive; a watcher beside it, which is none, holds
+    the end of the process back for a moment, so that a sink that works loses nothing.
+
+    Args:
+        name: The sink's, for log lines.
+        sink: The sink.
+        is_own: Whether :meth:`close` closes it.
+    """
+
+    def __init__(self, name: str, sink: MetricSink, *, is_own: bool = True) -> None:
+        self.name = name
+        self.sink = sink
+        self._is_own = is_own
+        self._lock = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._is_running = False
+        self._is_closed = False
+        self._is_troubled = False
+        self._busy_since_s = 0.0
+
+    def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> SideDelivery:
+        """Let a report be delivered, without waiting.
+
+        Args:
+            trial_name: The trial.
+            logs: The rows.
+            deadline_s: Seconds from now that the sink is given.
+        """
+        job = _Job(trial_name, logs, time.monotonic() + deadline_s, SideDelivery())
+        with self._lock:
+            if len(self._waiting) >= MAX_WAITING_REPORTS:
+                return self._refuse(job, f"{MAX_WAITING_REPORTS:,} earlier reports still wait for it")
+            self._waiting.append(job)
+            if not self._is_running:
+                reason = self._start()
+                if reason is not None:
+                    self._waiting.remove(job)
+                    return self._refuse(job, reason)
+        return job.delivery
+
+    def close(self) -> None:
+        """Close the sink, if it is one's own, once it has what was sent; waits for neither."""
+        with self._lock:
+            is_to_close = self._is_own and not self._is_running and not self._is_closed
+            self._is_closed = True
+            reason = self._start() if is_to_close else None
+        if reason is not None:
+            close_quietly(self.name, self.sink)
+
+    def _start(self) -> str | None:
+        """Let the thread run; return why that is impossible."""
+        self._busy_since_s = time.monotonic()
+        sender = threading.Thread(target=self._run, name=f"katib-callbacks-{self.name}", daemon=True)
+        watcher = threading.Thread(
+            target=self._watch, args=(sender,), name=f"katib-callbacks-{self.name}-watcher", daemon=False
+        )
+        try:
+            sender.start()
+        except RuntimeError as error:  # the interpreter is ending, or there are too many threads
+            return f"no thread can be started: {error}"
+        self._is_running = True
+        try:
+            watcher.start()
+        except RuntimeError as error:
+            logger.debug("The end of the process will not wait for the sink %r: %s", self.name, error)
+        return None
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._is_running = False
+                    is_to_close = self._is_own and self._is_closed
+                    break
+                job = self._waiting.popleft()
+            self._busy_since_s = time.monotonic()
+            outcome = self._deliver(job)
+            job.delivery.settle(outcome)
+        if is_to_close:
+            close_quietly(self.name, self.sink)
+
+    def _deliver(self, job: _Job) -> SinkOutcome:
+        left_s = job.ends_s - time.monotonic()
+        try:
+            if left_s <= 0:
+                raise TimeoutError("earlier reports took all of the time")  # noqa: TRY301  as any other failure
+            outcome = checked_outcome(self.sink.send(job.trial_name, job.logs, deadline_s=left_s))
+        except BaseException as error:  # noqa: BLE001  sys.exit() included: the thread is ours, and has more to send
+            said = f"{type(error).__name__}: {error}"
+            self._complain("failed", str(error) if isinstance(error, KatibCallbacksError) else said)
+            if isinstance(error, DeliveryError):  # another's attributes of these names may be anything
+                return SinkOutcome(len(job.logs) - error.pending, error.attempts, error=said)
+            return SinkOutcome(delivered=0, attempts=0, error=said)
+        if outcome.error is not None:
+            self._complain("failed", f"it delivered {outcome.delivered} of {len(job.logs)} rows: {outcome.error}")
+        else:
+            self._is_troubled = False
+        return outcome
+
+    def _watch(self, sender: threading.Thread) -> None:
+        main = threading.main_thread()
+        end_s = float("inf")
+        while sender.is_alive() and time.monotonic() < end_s:
+            sender.join(_WATCH_INTERVAL_S)
+            if sender.is_alive() and time.monotonic() > self._busy_since_s + GRACE_S:
+                self._complain(
+                    "is late", f"it has not answered for {GRACE_S:g} s, and the end of the process will not wait"
+                )
+                if not main.is_alive():
+                    return
+            if not main.is_alive():
+                end_s = min(end_s, time.monotonic() + GRACE_S)
+
+    def _refuse(self, job: _Job, reason: str) -> SideDelivery:
+        self._complain("failed", reason)
+        job.delivery.settle(SinkOutcome(delivered=0, attempts=0, error=reason))
+        return job.delivery
+
+    def _complain(self, what: str, reason: str) -> None:
+        """Log one line, and then no other before the sink has worked again."""
+        level = logging.DEBUG if self._is_troubled else logging.WARNING
+        self._is_troubled = True
+        logger.log(level, "The sink %r %s; the report does not depend on it: %s", self.name, what, reason)
+
+
+class Unmade:
+    """Stands for a sink that could be made when the reporter was, and cannot any more in another process.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> NoReturn:  # noqa: ARG002
+        """Raise why it cannot be made."""
+        raise self._error
+
+    def close(self) -> None:
+        """Do nothing."""

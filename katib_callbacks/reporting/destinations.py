@@ -1,0 +1,198 @@
+"""Destinations: the sinks of one reporter, made when they are needed, and closed when they are its own."""
+
+import contextlib
+import itertools
+import os
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks import settings
+from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
+from katib_callbacks.net.masking import label_of
+from katib_callbacks.sinks import MetricSink, close_quietly
+from katib_callbacks.sinks.registry import KATIB, SinkFactory
+
+if TYPE_CHECKING:
+    from katib_callbacks.reporting.background import BackgroundSender
+
+NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
+"""Why most sinks get nothing outside a trial."""
+
+NOBODY: Mapping[str, str] = MappingProxyType({})
+
+_lock = threading.Lock()
+"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
+
+
+class Destinations:
+    """The sinks of one reporter. Pickles without anything live; in a forked process all is made anew.
+
+    Sinks with a name are made at once, because one that cannot be right has to show before the training, not after it;
+    but for ``katib``, which has nothing more in its name, and loads gRPC, which a process that sends nothing does not
+    need.
+
+    Some have nothing to do here: a sink may say so (``idle_reason``), and all but those that say otherwise
+    (``needs_trial = False``) need a trial. For one training, others may stand aside. The first one that is left is the
+    first.
+
+    Args:
+        sinks: Names and objects, the one that counts first.
+        factory: Makes those that have a name.
+
+    Raises:
+        ConfigurationError: A name that cannot be right, or a plug-in that cannot be made.
+        MissingDependencyError: A package is missing.
+    """
+
+    def __init__(self, sinks: Sequence[MetricSink | str], factory: SinkFactory) -> None:
+        self._sinks = sinks
+        self._factory = factory
+        self._is_closed = False
+        self._pid = os.getpid()
+        self._made = {name: factory.make(name) for name in sinks if isinstance(name, str) and name != KATIB}
+        self._beside: dict[str, BackgroundSender] = {}
+        self._idle = tuple(map(self._why_idle, sinks))
+        made = (self._made.get(sink) if isinstance(sink, str) else sink for sink in sinks)
+        listening = [why is None and _has_progress(sink) for sink, why in zip(made, self._idle, strict=True)]
+        self._has_listener = any(listening)  # known to a copy as well, which has made none yet
+
+    @property
+    def idle_reasons(self) -> list[str]:
+        """Why nothing can be sent anywhere, each reason once; empty if it can."""
+        return [] if None in self._idle else list(dict.fromkeys(filter(None, self._idle)))
+
+    @property
+    def take_progress(self) -> bool:
+        """Whether a sink shows how far a training is."""
+        return self._has_listener and not self._is_closed
+
+    def idle(self, aside: Mapping[str, str] = NOBODY) -> dict[str, str]:
+        """Return the sinks that get nothing, by the names that a receipt calls them, and why.
+
+        Args:
+            aside: Those that stand aside, by their whole names, and why.
+        """
+        reasons = ((label, why or (aside.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
+        return {label: why for label, why in reasons if why is not None}
+
+    def open(self, aside: Mapping[str, str] = NOBODY) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
+        """Return the first sink, with the name that a receipt calls it, and those who take rows to the others.
+
+        Args:
+            aside: As :meth:`idle`.
+
+        Returns:
+            None if there is no sink that has something to do.
+
+        Raises:
+            ReporterClosedError: Closed.
+        """
+        with _lock:
+            self._check()
+            idle = self.idle(aside)
+            active = [(label, sink) for label, sink, _ in self if label not in idle]
+            if not active:
+                return None
+            (label, first), *others = active
+            beside = [self._courier(*other) for other in others]
+            return (label, self._sink(first)), beside
+
+    def listeners(self, aside: Mapping[str, str] = NOBODY) -> list[tuple[str, Any]]:
+        """Return the sinks that show how far a training is, with their names.
+
+        Raises:
+            ReporterClosedError: Closed.
+        """
+        with _lock:
+            self._check()
+            idle = self.idle(aside)
+            named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
+            found: list[tuple[str, Any]] = []
+            for label, sink in named:
+                with contextlib.suppress(KatibCallbacksError):  # who delivers says why it cannot be made any more
+                    found.append((label, self._sink(sink)))
+            return [(label, sink) for label, sink in found if _has_progress(sink)]
+
+    def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
+        """Yield each sink: its name in receipts, the sink, why it has nothing to do."""
+        labels: list[str] = []
+        for sink, why in zip(self._sinks, self._idle, strict=True):
+            labels.append(_unused(label_of(sink) if isinstance(sink, str) else type(sink).__name__, labels))
+            yield labels[-1], sink, why
+
+    def close(self) -> None:
+        """Close the sinks that have a name: the first at once, the others when they have what is on its way to them."""
+        with _lock:
+            self._is_closed = True
+            is_ours = self._pid == os.getpid()
+            active = [label for label, _, why in self if why is None]
+            at_once: list[tuple[str, MetricSink]] = []
+            for label, sink, _ in self if is_ours else ():
+                if not isinstance(sink, str) or sink not in self._made or label in self._beside:
+                    continue
+                if label in active[1:] or (active and label not in active):
+                    self._courier(label, sink)  # which need not return from close()
+                else:
+                    at_once.append((label, self._made[sink]))
+            couriers = list(self._beside.values()) if is_ours else []
+            self._made, self._beside = {}, {}
+        for label, made in at_once:
+            close_quietly(label, made)
+        for courier in couriers:
+            courier.close()
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise ReporterClosedError("the reporter is closed")
+        if self._pid != os.getpid():  # after a fork
+            self._pid, self._made, self._beside = os.getpid(), {}, {}
+
+    def _why_idle(self, sink: MetricSink | str) -> str | None:
+        made = self._made.get(sink) if isinstance(sink, str) else sink
+        if self._factory.trial_name is None and getattr(made, "needs_trial", True):
+            return NO_TRIAL
+        reason: str | None = getattr(made, "idle_reason", None)
+        return reason
+
+    def _sink(self, sink: MetricSink | str) -> MetricSink:
+        if not isinstance(sink, str):
+            return sink
+        if sink not in self._made:
+            self._made[sink] = self._factory.make(sink)
+        return self._made[sink]
+
+    def _courier(self, label: str, sink: MetricSink | str) -> "BackgroundSender":
+        if label in self._beside:
+            return self._beside[label]
+        from katib_callbacks.reporting.background import BackgroundSender, Unmade  # noqa: PLC0415  only where there are several sinks
+
+        try:
+            courier = BackgroundSender(label, self._sink(sink), is_own=isinstance(sink, str))
+        except KatibCallbacksError as error:  # in a process that the reporter was sent to, or that was forked
+            courier = BackgroundSender(label, Unmade(error))
+        self._beside[label] = courier
+        return courier
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}, "_beside": {}}
+
+
+def _has_progress(sink: object) -> bool:
+    return callable(getattr(sink, "progress", None))
+
+
+def _unused(label: str, used: Container[str]) -> str:
+    """Return the label, with a number where another sink has it: two of a class, or URLs that differ in a secret."""
+    numbered = (label if number == 1 else f"{label} {number}" for number in itertools.count(1))
+    return next(each for each in numbered if each not in used)
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)

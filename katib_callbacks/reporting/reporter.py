@@ -1,0 +1,395 @@
+"""KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
+
+import contextlib
+import copy
+import logging
+import math
+import os
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType, TracebackType
+from typing import Any, SupportsFloat, cast
+
+from katib_callbacks import settings
+from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
+from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
+from katib_callbacks.reporting.delivery import hand_over
+from katib_callbacks.reporting.destinations import NO_TRIAL, NOBODY, Destinations
+from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
+from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
+from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
+from katib_callbacks.sinks.katib.previous_attempt import has_begun, mark_begun
+from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
+
+PathLike = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportReceipt:
+    """What became of one report.
+
+    Args:
+        trial_name: The trial; None outside one.
+        delivered: Rows that the first sink is known to have stored.
+        spooled: Rows that still lie in the spool, for ``katib-callbacks replay``.
+        dropped: Rows that are neither.
+        attempts: Requests sent to the first sink, the ones that read back included.
+        verified: Whether every row was read back from the first sink.
+        elapsed_s: Seconds that the report took.
+        skipped: Why nothing was sent, if so: the rank of this process and where that was read, that no rows came, or
+            what each sink lacks.
+        sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
+            name is its class. To read the outcome of a sink after the first waits until it is known, or until two
+            seconds have passed since the report.
+    """
+
+    trial_name: str | None
+    delivered: int
+    spooled: int
+    dropped: int
+    attempts: int
+    verified: bool
+    elapsed_s: float
+    skipped: str | None
+    sinks: Mapping[str, SinkOutcome]
+
+
+class KatibReporter:
+    """Reports metrics of this trial, synchronously, from global rank zero alone.
+
+    Making one opens nothing. Each report opens a channel, delivers, and closes it again, so that a reporter may be used
+    by several threads and pickled to another process. After a fork it may be used as well: where gRPC had been loaded
+    before, a fresh interpreter delivers, since gRPC does not survive a fork. Every option is None by default and
+    resolved once: the argument, then its environment variable (``KATIB_CALLBACKS_TIMEOUT_S`` and so on), then the
+    default.
+
+    Args:
+        db_manager_address: ``host:port``. Variable ``KATIB_DB_MANAGER_ADDRESS``; default Katib's own,
+            ``katib-db-manager.kubeflow:6789``.
+        trial_name: Default ``KATIB_TRIAL_NAME``, which Katib injects.
+        timeout_s: Seconds for one whole report, all retries included. Default 480, below NCCL's 600: other ranks may
+            wait for this one.
+        tls_ca: PEM file with the authorities that the server's certificate is checked against; turns TLS on.
+        tls_cert: PEM file with this client's certificate chain, for mTLS.
+        tls_key: PEM file with its private key, unencrypted.
+        token_path: File with a bearer token, read again for every call.
+        allow_insecure_token: Let the token travel without TLS. Default False.
+        spool_dir: Directory where rows lie from before the first attempt until they are known to be stored.
+        previous_attempt: What to do about rows that the trial already has before this process's first write, usually
+            those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
+        verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
+        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
+            decides what became of a report. Those after it run beside it, and nothing waits for them but the end of
+            the process, for two seconds. Objects are not closed.
+
+    Raises:
+        ConfigurationError: An option that cannot be right; the message names the argument or variable.
+    """
+
+    def __init__(
+        self,
+        db_manager_address: str | None = None,
+        *,
+        trial_name: str | None = None,
+        timeout_s: float | None = None,
+        tls_ca: PathLike | None = None,
+        tls_cert: PathLike | None = None,
+        tls_key: PathLike | None = None,
+        token_path: PathLike | None = None,
+        allow_insecure_token: bool | None = None,
+        spool_dir: PathLike | None = None,
+        previous_attempt: PreviousAttempt | None = None,
+        verify: Verify | None = None,
+        sinks: Sequence[MetricSink | str] | None = None,
+        _runtime: Runtime = DEFAULT_RUNTIME,
+    ) -> None:
+        self._runtime = _runtime
+        self._trial_name = settings.trial_name(trial_name, _runtime)
+        self._timeout_s = settings.seconds(
+            "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
+        )
+        self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        self._factory = SinkFactory(
+            endpoint=resolve_endpoint(
+                db_manager_address,
+                tls_ca=tls_ca,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                token_path=token_path,
+                allow_insecure_token=allow_insecure_token,
+                runtime=_runtime,
+            ),
+            verify=settings.choice(Verify, "verify", verify, settings.VERIFY, "ambiguous", _runtime),
+            previous_attempt=settings.choice(
+                PreviousAttempt,
+                "previous_attempt",
+                previous_attempt,
+                settings.PREVIOUS_ATTEMPT,
+                "ignore",
+                _runtime,
+            ),
+            trial_name=self._trial_name,
+            runtime=_runtime,
+        )
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        if self._trial_name is None and chosen[0] == TRAINJOB:
+            self._spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
+        elif self._spool_dir is not None and chosen[0] != KATIB:
+            raise ConfigurationError(
+                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
+                f"has to be the first of sinks ({settings.SINKS})"
+            )
+        self._destinations = Destinations(chosen, self._factory)
+        self._is_closed = False
+        self._silenced_by: ProcessRank | None = None
+        self._said_idle: set[str] = set()  # one for all copies
+        self._loop: tuple[int, Progress] | None = None  # of this process
+
+    @classmethod
+    def from_env(cls) -> "KatibReporter":
+        """Make a reporter from environment variables and defaults alone."""
+        return cls()
+
+    @property
+    def trial_name(self) -> str | None:
+        """The trial that this reporter reports for; None outside one."""
+        return self._trial_name
+
+    @property
+    def inert_reason(self) -> str | None:
+        """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
+        return "; ".join(self._destinations.idle_reasons) or None
+
+    @property
+    def takes_progress(self) -> bool:
+        """Whether a sink shows how far a training is: see :meth:`report_progress`."""
+        return self._destinations.take_progress
+
+    def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
+        """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
+
+        Off rank zero it does nothing.
+
+        Args:
+            metrics: Names and numbers: ints, floats, one-element arrays. All are checked before anything is sent.
+            timestamp: Timezone-aware; default now. Kept if it is later than every row that this process has reported
+                for the trial; the second metric's row and so on follow at steps of 1 us.
+
+        Raises:
+            ConfigurationError: There is no trial name.
+            MetricValueError: No metrics, or a name or value that cannot be sent, or one that is not finite.
+            DeliveryError: Not all rows are known to be stored; the message says where they are.
+            ReporterClosedError: The reporter was closed, before or in the meantime.
+        """
+        skipped = self._check(None)
+        if skipped is not None:
+            return skipped
+        if not isinstance(metrics, Mapping):
+            raise MetricValueError(f"metrics must map names to numbers; a {type(metrics).__name__} does not")
+        if not metrics:
+            raise MetricValueError("there are no metrics to report")
+        wanted = self._runtime.now() if timestamp is None else timestamp
+        return self._deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
+
+    def report_progress(self, fraction: float, metrics: Mapping[str, SupportsFloat] | None = None) -> None:
+        """Show how far a training is, in the sinks that show it, such as ``trainjob``; returns at once.
+
+        Cheap enough for each step: most calls return before they look at anything. The sinks are told once a second at
+        most, but for the first call and for the end. The time that remains is estimated from the calls. A fraction
+        that is lower than the last begins another training. Off rank zero, and without such a sink, it does nothing.
+        Not for several threads at once.
+
+        Args:
+            fraction: The share that is done, from 0 to 1. Only 1 itself says that the training has ended.
+            metrics: Latest values by their names; those of other names stay. What is no finite number is left out. An
+                array on an accelerator is waited for, when the sinks are told.
+
+        Raises:
+            MetricValueError: The fraction is not from 0 to 1.
+            ReporterClosedError: The reporter is closed.
+        """
+        if not 0 <= fraction <= 1:
+            raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
+        pid, progress = self._loop or (None, None)
+        progress = progress if pid == os.getpid() else None
+        if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._is_closed:
+            return
+        if self._check(None) is not None:
+            return
+        latest = _finite_numbers(metrics or {})
+        if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
+            progress = self.open_progress() or Progress((), self._runtime.monotonic)
+            self._loop = os.getpid(), progress
+            progress.begin(fraction, latest)
+        else:
+            progress.show(fraction, latest)
+        if fraction == 1:
+            progress.finish()
+
+    def open_progress(self, *, aside: Mapping[str, str] = NOBODY) -> Progress | None:
+        """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.
+
+        Args:
+            aside: Names of sinks that are to be told nothing, and why.
+        """
+        sinks = self._destinations.listeners(aside)
+        return Progress(sinks, self._runtime.monotonic) if sinks else None
+
+    def report_logs(
+        self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None, _aside: Mapping[str, str] = NOBODY
+    ) -> ReportReceipt:
+        """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
+
+        As :meth:`report` otherwise. Rows go out in order of time, in batches of 1,000, each batch all or nothing.
+
+        Args:
+            logs: The rows; all are collected before anything is sent.
+
+        Raises:
+            ConfigurationError: There is no trial name.
+            MetricValueError: Something that is no MetricLog.
+            DeliveryError: Not all rows are known to be stored; the message says where they are.
+            ReporterClosedError: The reporter was closed, before or in the meantime.
+        """
+        skipped = self._check(_rank)
+        if skipped is not None:
+            return skipped
+        rows = list(logs)
+        for row in rows:
+            if not isinstance(row, MetricLog):
+                raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
+        return self._deliver(rows, _aside) if rows else self._skip("no rows to report")
+
+    def close(self) -> None:
+        """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
+
+        What is on its way to sinks after the first is delivered nevertheless.
+        """
+        self._is_closed = True
+        self._destinations.close()
+
+    def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._is_closed else ""
+        return f"<KatibReporter of trial {self._trial_name!r} to {self._factory.endpoint.address}{state}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        begun = self._trial_name is not None and has_begun(self._trial_name)
+        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
+            mark_begun(state["_trial_name"])
+        self.__dict__.update(state)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _check(self, rank: ProcessRank | None) -> ReportReceipt | None:
+        """Return a receipt if this process has nothing to report."""
+        if self._is_closed:
+            raise ReporterClosedError("the reporter is closed")
+        rank = process_rank(self._runtime.environ()) if rank is None else rank
+        if rank.is_global_zero:
+            return None
+        if rank != self._silenced_by:  # once, not for every report of a loop
+            self._silenced_by = rank
+            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+        return self._skip(str(rank))
+
+    def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
+        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks)
+
+    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = NOBODY) -> ReportReceipt:
+        start_s = self._runtime.monotonic()
+        opened, idle = self._destinations.open(aside), self._idle(aside)
+        if opened is None:
+            if NO_TRIAL in self._destinations.idle_reasons:
+                raise ConfigurationError(
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                )
+            return self._skip("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
+        outcome = hand_over(
+            self._trial_name or "",
+            logs,
+            *opened,
+            address=self._factory.endpoint.address,
+            timeout_s=self._timeout_s,
+            spool_dir=self._spool_dir,
+            is_clearing=self._factory.previous_attempt == "clear",
+            runtime=self._runtime,
+        )
+        return ReportReceipt(
+            self._trial_name,
+            delivered=outcome.first.delivered,
+            spooled=outcome.spooled,
+            dropped=0,
+            attempts=outcome.first.attempts,
+            verified=outcome.first.verified,
+            elapsed_s=self._runtime.monotonic() - start_s,
+            skipped=outcome.first.skipped,
+            sinks=_together(outcome.sinks, idle) if idle else outcome.sinks,
+        )
+
+    def _idle(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
+        """Return what the receipt says of the sinks that get nothing, and log it once."""
+        idle = self._destinations.idle(aside)
+        for name in idle.keys() - self._said_idle:
+            self._said_idle.add(name)
+            logger.info("The sink %r gets nothing: %s.", name, idle[name])
+        return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
+
+
+def report_metrics(
+    metrics: Mapping[str, SupportsFloat], db_manager_address: str | None = None, timeout: float = 120
+) -> ReportReceipt:
+    """Report metrics of this trial once; takes the place of ``kubeflow.katib.report_metrics``.
+
+    Args:
+        metrics: Names and numbers.
+        db_manager_address: ``host:port``. Default ``KATIB_DB_MANAGER_ADDRESS``, then upstream's own default,
+            ``katib-db-manager.kubeflow:6789``.
+        timeout: Seconds for the whole report, all retries included.
+
+    Raises:
+        ConfigurationError: A ValueError: no trial name, or an option that cannot be right.
+        MetricValueError: A ValueError: no metrics, or a name or value that cannot be sent.
+        DeliveryError: A RuntimeError: not all rows are known to be stored.
+    """
+    with KatibReporter(db_manager_address, timeout_s=timeout) as reporter:
+        return reporter.report(metrics)
+
+
+def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricLog:
+    number = to_number(check_name(name), value)
+    if not math.isfinite(number):
+        raise MetricValueError(
+            f"metric {name!r} is {format_value(number)}, which Katib cannot compare; if it is meant, send it with "
+            "report_logs([MetricLog(...)])"
+        )
+    return MetricLog(name, number, timestamp)
+
+
+def _finite_numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    numbers = {}
+    for name, value in metrics.items():
+        with contextlib.suppress(MetricValueError):
+            numbers[name] = to_number(name, value)
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def _together(sent: Mapping[str, SinkOutcome], idle: dict[str, SinkOutcome]) -> Mapping[str, SinkOutcome]:
+    """Add those that get nothing, without a look at the others, which would be to wait for them."""
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), idle)

@@ -1,0 +1,205 @@
+"""JsonLinesSink: the destination ``file:///path.jsonl``, one JSON object a row."""
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+
+from katib_callbacks.errors import ConfigurationError, DeliveryError, UnavailableError
+from katib_callbacks.files import sync_folder
+from katib_callbacks.metrics import MetricLog, format_timestamp
+from katib_callbacks.sinks import SinkOptions, SinkOutcome
+
+try:
+    import fcntl
+except ImportError:  # Windows, where one process at a time may write
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+NONFINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""JSON has no such numbers. These strings are protobuf's JSON mapping, and ``float()`` reads them."""
+
+_START = b'{"trial": '
+"""What each of our lines begins with."""
+
+_MAX_ROW_BYTES = 8_192
+"""Longer than any row: two names of 255 characters, each at most two escapes of six bytes."""
+
+_LOCK_INTERVAL_S = 0.01
+_FILE_MODE = 0o666
+
+
+class JsonLinesSink:
+    """Appends ``{"trial": "t-1", "name": "loss", "value": 0.5, "time": "2026-01-31T12:00:00.123456Z"}`` for each row.
+
+    Each report is appended whole, under a lock on the file, so that processes may share it, and is on the disk before
+    it counts as delivered. What a killed process left of a row is removed by the next one.
+
+    Args:
+        options: With a name such as ``file:///var/log/rows.jsonl``. Folders that are missing are made.
+
+    Raises:
+        ConfigurationError: No absolute path.
+    """
+
+    def __init__(self, options: SinkOptions) -> None:
+        self._path = _path_of(options)
+        self._runtime = options.runtime
+        self._closing = threading.Event()
+
+    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
+        """Append the rows; see :class:`katib_callbacks.MetricSink`. A disk that hangs is waited for.
+
+        Raises:
+            UnavailableError: Another process holds the file's lock.
+            DeliveryError: The file cannot be written; nothing of the rows stays in it.
+        """
+        end_s = self._runtime.monotonic() + deadline_s
+        content = "".join(_line(trial_name, log) for log in logs).encode()
+        try:
+            with self._opened() as descriptor:
+                is_locked = self._lock(descriptor, end_s)
+                try:
+                    _append(descriptor, content, self._path, is_alone=is_locked)
+                finally:
+                    # By name: a process that was forked meanwhile has the descriptor, and would hold the lock.
+                    _unlock(descriptor)
+        except DeliveryError as error:
+            raise type(error)(str(error), attempts=1, pending=len(logs)) from None
+        except OSError as error:
+            raise DeliveryError(
+                f"{self._path} cannot be written: {error.strerror or error}", attempts=1, pending=len(logs)
+            ) from error
+        return SinkOutcome(delivered=len(logs), attempts=1)
+
+    def close(self) -> None:
+        """End a ``send`` that waits for the lock."""
+        self._closing.set()
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        folder = os.path.dirname(self._path)  # noqa: PTH120  as bytes that are no UTF-8 allow
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103  as above
+        # Without waiting for the other end of a FIFO.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        is_new = not os.path.exists(self._path)  # noqa: PTH110  as above
+        descriptor = os.open(self._path, flags, _FILE_MODE)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise DeliveryError(f"{self._path} is no regular file")
+            if is_new:
+                sync_folder(folder)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int, end_s: float) -> bool:
+        """Return whether the file is locked; on file systems without locks a write in append mode has to do."""
+        while True:
+            state = _try_lock(descriptor)
+            if state is not None:
+                return state
+            left_s = end_s - self._runtime.monotonic()
+            if left_s <= 0 or self._runtime.wait(self._closing, min(_LOCK_INTERVAL_S, left_s)):
+                raise UnavailableError(f"{self._path} is locked by another process")
+
+
+def _try_lock(descriptor: int) -> bool | None:
+    """Return whether the file could be locked; None if somebody else has locked it."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        return False
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _line(trial_name: str, log: MetricLog) -> str:
+    value = log.value if math.isfinite(log.value) else NONFINITE[str(log.value)]
+    row = {"trial": trial_name, "name": log.name, "value": value, "time": format_timestamp(log.timestamp)}
+    return json.dumps(row, allow_nan=False) + "\n"  # in ASCII: no character of a name can end a line
+
+
+def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> None:
+    """Write all or nothing, and bring it to the disk. Who is not alone with the file cuts nothing off."""
+    size = os.fstat(descriptor).st_size
+    start = _after_cut_row(descriptor, size, path) if is_alone else size
+    if start != size:
+        os.ftruncate(descriptor, start)
+    elif size and _read(descriptor, size - 1, 1) != b"\n":
+        content = b"\n" + content  # somebody else's last line
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        if is_alone:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, start)
+        raise
+
+
+def _after_cut_row(descriptor: int, size: int, path: str) -> int:
+    """Return where a row of ours begins that was never finished; the file's size if there is none.
+
+    Who wrote it was killed or had no room; it never counted as delivered. It cannot be anybody's who writes just now,
+    for the file is locked.
+    """
+    tail = _read(descriptor, max(0, size - _MAX_ROW_BYTES), _MAX_ROW_BYTES)
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last or not (last.startswith(_START) or _START.startswith(last)):
+        return size
+    try:
+        json.loads(last)
+    except ValueError:
+        logger.warning("The last row of %s was cut off while it was written, and is removed: %r", path, last[:100])
+        return size - len(last)
+    return size
+
+
+def _read(descriptor: int, start: int, size: int) -> bytes:
+    os.lseek(descriptor, start, os.SEEK_SET)  # an append goes to the end nevertheless
+    return os.read(descriptor, size)
+
+
+def _path_of(options: SinkOptions) -> str:
+    """Return the path of a URL as RFC 8089 writes it; what is not ASCII may stand for itself."""
+    from urllib.parse import unquote_to_bytes  # noqa: PLC0415  for this alone
+
+    after = options.name.removeprefix("file:")
+    if after.startswith("//"):
+        host, slash, path = after[2:].partition("/")
+        after = slash + path if host in {"", "localhost"} else ""
+    problem = None
+    if "?" in after or "#" in after:
+        problem = "? and # are to be written %3F and %23"
+    path = os.fsdecode(unquote_to_bytes(after))
+    if os.name == "nt":
+        path = path.removeprefix("/")
+    if not os.path.isabs(path):  # noqa: PTH117  a str
+        problem = "it needs an absolute path, as in file:///var/log/rows.jsonl"
+    elif path.endswith(("/", os.sep)) or os.path.isdir(path):  # noqa: PTH112  as above
+        problem = "that is a folder"
+    elif "\0" in path:
+        problem = "a path has no NUL character"
+    if problem:
+        raise ConfigurationError(f"the sink {options.label!r}: {problem}")
+    return path

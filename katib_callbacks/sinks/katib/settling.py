@@ -1,0 +1,202 @@
+"""Settlement: one report's rows on their way to a DB manager, until each is stored once or the budget is spent.
+
+A call whose outcome is unclear is settled by reading back. A batch is one atomic INSERT, so one row proves it. A row
+that is found is proof; one that is not may still be on its way, so absence is asked again, for as long as the call had
+waited and at least some seconds, before the same rows with the same timestamps are sent again.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
+from katib_callbacks.metrics import MetricLog, format_value
+from katib_callbacks.net.deadline import LONGEST_PATIENCE_S, SHORTEST_PATIENCE_S, patience_s
+from katib_callbacks.settings import PreviousAttempt, Runtime
+from katib_callbacks.sinks import SinkOutcome
+from katib_callbacks.sinks.katib.calls import Courier
+from katib_callbacks.sinks.katib.connection import FailedCallError
+from katib_callbacks.sinks.katib.fates import Fate
+from katib_callbacks.sinks.katib.previous_attempt import first_delivery, handle_previous_attempt
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH_ROWS = 1_000
+"""Katib takes 16,383 rows a request at most, and its cost grows with their square."""
+
+MAX_UNCLEAR_SENDS = 5
+"""A request after which this many connections broke may be what breaks them."""
+
+ABSENCE_S = 1.0
+"""How far apart the answers are that say that rows are absent."""
+
+MAX_QUESTION_BACKOFF = 4
+"""Questions come at most 0.8 s apart: often enough to see a late commit, seldom enough for a table without an index."""
+
+PROGRESS_INTERVAL_S = 5.0
+
+
+class Settlement:
+    """One report's rows and one destination.
+
+    Args:
+        courier: Makes the calls.
+        trial_name: The trial.
+        logs: Rows with strictly increasing timestamps.
+        previous_attempt: What to do about rows that were there before.
+        is_always_verified: Whether successes are read back too.
+        runtime: Clock.
+    """
+
+    def __init__(
+        self,
+        courier: Courier,
+        trial_name: str,
+        logs: Sequence[MetricLog],
+        *,
+        previous_attempt: PreviousAttempt,
+        is_always_verified: bool,
+        runtime: Runtime,
+    ) -> None:
+        self._courier = courier
+        self._trial_name = trial_name
+        self._logs = logs
+        self._previous_attempt = previous_attempt
+        self._is_always_verified = is_always_verified
+        self._runtime = runtime
+        self._delivered = 0
+        self._read_back = 0
+        self._is_unclear = False
+        self._told_at_s = self._runtime.monotonic()
+
+    def run(self, *, abandoned_s: float | None = None, on_progress: Callable[[int], None] | None = None) -> SinkOutcome:
+        """Deliver all rows, batch by batch, in order.
+
+        Args:
+            abandoned_s: Given where an earlier process may have sent these rows, in this order: ask before sending. For
+                how long nobody has been sending them any more while the DB manager answered.
+            on_progress: Called with the number of rows delivered, after each batch.
+
+        Raises:
+            RejectedError: The DB manager refused a batch for good, or breaks whenever it gets it.
+            UnavailableError: The budget was spent.
+            ReporterClosedError: Closed by another thread.
+        """
+        batches = [self._logs[at : at + MAX_BATCH_ROWS] for at in range(0, len(self._logs), MAX_BATCH_ROWS)]
+        try:
+            with first_delivery(self._trial_name, self._courier.budget) as is_first:
+                if is_first and self._previous_attempt != "ignore":
+                    handle_previous_attempt(self._courier, self._trial_name, self._previous_attempt, self._runtime)
+            first = 0 if abandoned_s is None else self._count_stored(batches)
+            self._delivered = self._read_back = sum(map(len, batches[:first]))
+            for batch in batches[first:]:
+                abandoned_s = self._deliver(batch, abandoned_s)
+                self._delivered += len(batch)
+                self._tell_progress()
+                if on_progress is not None:
+                    on_progress(self._delivered)
+        except DeliveryError as error:
+            raise type(error)(
+                self._describe(error), attempts=self._courier.calls, pending=len(self._logs) - self._delivered
+            ) from (error.__cause__ or self._courier.last_failure)
+        except ReporterClosedError as error:
+            raise ReporterClosedError(self._describe(error)) from error
+        return SinkOutcome(self._delivered, self._courier.calls, verified=self._read_back == self._delivered)
+
+    def _count_stored(self, batches: Sequence[Sequence[MetricLog]]) -> int:
+        """Return how many batches are surely stored. They went out in order, so each one proves those before it."""
+        low, high = 0, len(batches)
+        while low < high:
+            middle = (low + high) // 2
+            if self._ask(batches[middle][0]):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _deliver(self, batch: Sequence[MetricLog], abandoned_s: float | None) -> float | None:
+        """Deliver one batch; return ``abandoned_s`` for the next one: None if none after this was ever sent."""
+        self._is_unclear = abandoned_s is not None
+        patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S - (abandoned_s or 0.0)
+        has_sent, unclear_sends, why = False, 0, "nothing of it can be read back"
+        while True:
+            # A server that just woke up answers questions before it commits what it was sent: ask twice, apart.
+            apart_s = 0.0 if not has_sent and (abandoned_s or 0.0) >= SHORTEST_PATIENCE_S else ABSENCE_S
+            if self._is_unclear and self._is_stored(batch, patient_until_s, apart_s):
+                self._is_unclear = False
+                self._read_back += len(batch)
+                return None if has_sent else abandoned_s
+            if unclear_sends >= MAX_UNCLEAR_SENDS:
+                self._is_unclear = False
+                raise RejectedError(
+                    f"they were sent {unclear_sends} times and never stored; they are not sent again, because they may "
+                    f"be what breaks the DB manager ({why})"
+                ) from self._courier.last_failure
+            sent_at_s = self._runtime.monotonic()
+            try:
+                has_sent = True
+                self._courier.call("report", self._trial_name, batch)
+            except FailedCallError as failure:
+                if failure.fate is Fate.REFUSED:
+                    self._is_unclear = False
+                    raise RejectedError(f"refused for good ({failure})") from failure
+                if failure.fate is Fate.UNCLEAR:
+                    unclear_sends, why = unclear_sends + 1, str(failure)
+                    self._is_unclear = True
+                    now_s = self._runtime.monotonic()
+                    # A call that a fork or a mesh cancelled does not tell how long the server still takes.
+                    is_cut_short = failure.status == "CANCELLED"
+                    patient_until_s = now_s + (LONGEST_PATIENCE_S if is_cut_short else patience_s(now_s - sent_at_s))
+                self._courier.retry(failure)
+                continue
+            if not self._is_always_verified:
+                self._is_unclear = False
+                return None
+            unclear_sends += 1
+            self._is_unclear = True
+            patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S
+
+    def _is_stored(self, batch: Sequence[MetricLog], patient_until_s: float, apart_s: float) -> bool:
+        """Ask until a row of the batch is found, or none has been found for long enough."""
+        first_absent_at_s: float | None = None
+        absences = 0
+        while not self._ask(batch[-1] if absences % 2 else batch[0]):
+            now_s = self._runtime.monotonic()
+            if first_absent_at_s is None:
+                first_absent_at_s = now_s
+            elif now_s - first_absent_at_s >= apart_s and now_s >= patient_until_s:
+                return False
+            absences += 1
+            self._courier.budget.pause(min(absences, MAX_QUESTION_BACKOFF))
+        return True
+
+    def _ask(self, row: MetricLog) -> bool:
+        """Ask whether one row is stored, until there is an answer."""
+        while True:
+            try:
+                stored: list[Any] = self._courier.call(
+                    "get", self._trial_name, metric_name=row.name, start=row.timestamp, end=row.timestamp
+                )
+            except FailedCallError as failure:
+                if failure.fate is Fate.REFUSED:
+                    raise UnavailableError(f"they cannot be read back ({failure})") from failure
+                self._courier.retry(failure)
+                continue
+            value = format_value(row.value)
+            return any(log.timestamp == row.timestamp and log.name == row.name and log.value == value for log in stored)
+
+    def _tell_progress(self) -> None:
+        now_s = self._runtime.monotonic()
+        if now_s - self._told_at_s >= PROGRESS_INTERVAL_S and self._delivered < len(self._logs):
+            self._told_at_s = now_s
+            logger.info("Delivered %d of %d rows to %s.", self._delivered, len(self._logs), self._courier.address)
+
+    def _describe(self, error: Exception) -> str:
+        pending = len(self._logs) - self._delivered
+        did = "may not have reached" if self._is_unclear else "did not reach"
+        text = (
+            f"{pending:,} of {len(self._logs):,} rows of trial {self._trial_name!r} {did} the DB manager at "
+            f"{self._courier.address}: {error}, after {self._courier.calls} calls"
+        )
+        last = self._courier.last_failure
+        return text if last is None or str(last) in text else f"{text}, of which the last to fail got {last}"

@@ -1,0 +1,227 @@
+"""The spool: rows on disk from before the first attempt until they are known to be stored.
+
+One file per delivery, written under a temporary name, synced, renamed, and the directory synced: it is there whole or
+not at all, whenever the process is killed. Who delivers it holds a lock on it, which ends with the process: a replay
+takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
+"""
+
+import os
+import re
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from io import FileIO
+from pathlib import Path
+from types import ModuleType
+
+from katib_callbacks.errors import SpoolError
+from katib_callbacks.files import sync_folder
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.sinks.katib.spool_format import Header, SpooledRows, chunks, has_footer, parse, parse_header
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there, and a replay must wait until the trials have ended
+    fcntl = None
+
+SUFFIX = ".rows.jsonl"
+TEMPORARY_SUFFIX = SUFFIX + ".tmp"
+
+_MAX_HEADER_BYTES = 1 << 12  # a trial's name has 255 characters, of up to 12 bytes each in JSON
+_MAX_SHOWN_NAME = 100
+_END_OF_TIME = datetime.max.replace(tzinfo=timezone.utc)
+
+_held: "weakref.WeakSet[SpoolFile]" = weakref.WeakSet()
+
+
+class SpoolFile:
+    """A file of the spool while this process holds its lock.
+
+    Args:
+        path: Where it lies.
+        file: Open and locked.
+    """
+
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self.path = path
+        self._file = file
+        _held.add(self)
+
+    def read(self) -> SpooledRows:
+        """Read and check all of it.
+
+        Raises:
+            SpoolError: It is incomplete, damaged, or of another version; the message names it.
+        """
+        try:
+            self._file.seek(0)
+            data = self._file.readall()
+        except OSError as error:
+            raise SpoolError(f"{self.path} cannot be read: {error.strerror}") from error
+        if self.path.name.endswith(TEMPORARY_SUFFIX) and not has_footer(data):
+            raise SpoolError(
+                f"{self.path} is incomplete: its process ended while it wrote it, and had sent nothing of it"
+            )
+        try:
+            return parse(data)
+        except SpoolError as error:
+            raise SpoolError(f"{self.path} {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SpoolError(f"{self.path} is damaged: {type(error).__name__}: {error}") from error
+
+    def remove(self) -> None:
+        """Delete it and let go of it.
+
+        Raises:
+            SpoolError: It cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{self.path} cannot be deleted: {error.strerror}") from error
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of it and leave it where it is. May be called twice."""
+        _held.discard(self)
+        self._file.close()
+
+
+def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolFile:
+    """Write rows and sync them to disk; the caller holds the file until they are delivered.
+
+    Args:
+        directory: Made if it does not exist.
+        trial_name: The trial.
+        logs: Its rows, in order of time.
+
+    Raises:
+        SpoolError: The disk is full or read-only, or the like.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path, file = _create(directory, _name_prefix(trial_name))
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            for chunk in chunks(trial_name, logs):
+                _write_all(file, chunk)
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            temporary.rename(path)
+            sync_folder(directory)
+        except BaseException:
+            file.close()
+            for name in (temporary, path):
+                with suppress(OSError):
+                    name.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SpoolError(f"rows cannot be spooled to {directory}: {error.strerror or error}") from error
+    return SpoolFile(path, file)
+
+
+def hold(path: Path) -> SpoolFile | None:
+    """Take a file that was left behind; None if a process still delivers it, or it is gone.
+
+    Raises:
+        SpoolError: It cannot be opened or locked.
+    """
+    try:
+        file = FileIO(path, "rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SpoolError(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its process may have deleted or renamed it between our opening and our lock.
+        if fcntl is None or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return SpoolFile(path, file)
+    except (FileNotFoundError, BlockingIOError):
+        pass
+    except OSError as error:
+        file.close()
+        raise SpoolError(f"{path} cannot be locked: {error.strerror}") from error
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def list_files(directory: Path) -> list[Path]:
+    """Return the files of the spool in the order in which their rows were reported, unreadable ones last.
+
+    Raises:
+        SpoolError: The directory cannot be read.
+    """
+    try:
+        names = sorted(path for path in directory.iterdir() if path.name.endswith((SUFFIX, TEMPORARY_SUFFIX)))
+        paths = [path for path in names if path.is_file()]  # to open a FIFO would wait for its writer
+    except OSError as error:
+        raise SpoolError(f"{directory} cannot be read: {error.strerror}") from error
+    headers = {path: _read_header(path) for path in paths}
+    return sorted(paths, key=lambda path: header.first if (header := headers[path]) else _END_OF_TIME)
+
+
+def left_behind(directory: Path, trial_name: str) -> tuple[int, datetime | None]:
+    """Return how many of a trial's deliveries lie in the spool, and the time of their latest row."""
+    try:
+        names = [path for path in directory.iterdir() if path.name.startswith(_name_prefix(trial_name))]
+        paths = [path for path in names if path.is_file()]  # as above
+    except OSError:
+        return 0, None  # writing will say why
+    headers = [_read_header(path) for path in paths if path.name.endswith(SUFFIX)]
+    times = [header.last for header in headers if header is not None and header.trial_name == trial_name]
+    return len(times), max(times, default=None)
+
+
+def _name_prefix(trial_name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", trial_name)[:_MAX_SHOWN_NAME]
+
+
+def _create(directory: Path, prefix: str) -> tuple[Path, FileIO]:
+    """Create and lock the temporary file of a new path."""
+    while True:
+        path = directory / f"{prefix}-{os.urandom(8).hex()}{SUFFIX}"
+        temporary = path.with_name(path.name + ".tmp")
+        file = FileIO(temporary, "xb+")  # unbuffered: a fork in between must not write a buffer twice
+        try:
+            if fcntl is not None:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a replay opened it at this very moment
+            file.close()
+            temporary.unlink(missing_ok=True)
+            continue
+        except OSError:  # a file system without locks, where replay refuses the file
+            pass
+        return path, file
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _read_header(path: Path) -> Header | None:
+    try:
+        with path.open("rb") as file:
+            return parse_header(file.readline(_MAX_HEADER_BYTES))
+    except (OSError, SpoolError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _release_all() -> None:
+    """A forked child delivers nothing of its parent's, and must not keep the parent's locks alive."""
+    for file in list(_held):
+        file.release()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_release_all)

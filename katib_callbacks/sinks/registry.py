@@ -1,0 +1,214 @@
+"""The sinks that have a name, and how each is made. None is imported before it is asked for.
+
+A name looks like a URL; what stands before its first colon chooses the sink: one of ours, or else what an installed
+package offers under that name in the entry-point group ``katib_callbacks.sinks``. Packages are looked through for a
+name that is none of ours alone, since that takes milliseconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks import settings
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
+from katib_callbacks.sinks import MetricSink, SinkOptions
+from katib_callbacks.sinks.katib.endpoint import Endpoint
+from katib_callbacks.sinks.masking import discreet
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+KATIB = "katib"
+STDOUT = "stdout"
+TRAINJOB = "trainjob"
+
+AUTO = "auto"
+"""Stands for the sinks that this process has a destination for: see :func:`resolve_sinks`."""
+
+GROUP = "katib_callbacks.sinks"
+"""The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
+
+
+@dataclass(frozen=True)
+class SinkFactory:
+    """Makes the sinks that have a name.
+
+    Args:
+        endpoint: The DB manager's.
+        verify: See ``KatibReporter``.
+        previous_attempt: See ``KatibReporter``.
+        trial_name: The trial; None outside one.
+        runtime: Clock and the like.
+    """
+
+    endpoint: Endpoint
+    verify: Verify
+    previous_attempt: PreviousAttempt
+    trial_name: str | None
+    runtime: Runtime
+
+    def make(self, name: str) -> MetricSink:
+        """Make the sink of a name that :func:`resolve_sinks` has let pass. The caller closes it.
+
+        Raises:
+            ConfigurationError: The rest of the name cannot be right, or a plug-in fails; the message names its package.
+            MissingDependencyError: The sink needs a package that is not there.
+        """
+        if name == KATIB:
+            return self._make_katib()
+        options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
+        maker = _MAKERS.get(scheme_of(name))
+        return maker(options) if maker else discreet(_make_plug_in(options), name)
+
+    def _make_katib(self) -> MetricSink:
+        from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  not where all sinks are others
+
+        return DBManagerSink(
+            self.endpoint, verify=self.verify, previous_attempt=self.previous_attempt, runtime=self.runtime
+        )
+
+
+def resolve_sinks(
+    sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, has_trial: bool
+) -> tuple[MetricSink | str, ...]:
+    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``katib``.
+
+    ``auto`` is ``katib`` in a Katib trial and ``trainjob`` where Kubeflow Trainer shows the status of its jobs, in this
+    order where both are true; elsewhere it is ``katib``, which does nothing outside a trial.
+
+    Args:
+        sinks: The argument.
+        runtime: Where the variables come from.
+        has_trial: Whether the trial's name is known.
+
+    Raises:
+        ConfigurationError: No sink, one twice, an unknown name (the message lists the known ones), or no sink at all.
+    """
+    source: str = "sinks"
+    given: Sequence[MetricSink | str] | None = sinks
+    if given is None:
+        source, given = settings.SINKS, settings.sink_names(runtime) or [KATIB]
+    elif isinstance(given, str) or not isinstance(given, Sequence):
+        shown = label_of(given) if isinstance(given, str) else given
+        raise ConfigurationError(f"sinks must be several sinks or their names, such as [{KATIB!r}], not {shown!r}")
+    if not given:
+        raise ConfigurationError(f"{source} names no sink")
+    chosen: list[MetricSink | str] = []
+    for sink in _without_auto(given, runtime, has_trial=has_trial):
+        _check_sink(source, sink)
+        if any(sink is other or (isinstance(sink, str) and sink == other) for other in chosen):
+            raise ConfigurationError(f"{source} has {label_of(sink) if isinstance(sink, str) else sink!r} twice")
+        chosen.append(sink)
+    return tuple(chosen)
+
+
+def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_trial: bool) -> list[MetricSink | str]:
+    """Put what ``auto`` stands for in its place, but for what is named anyhow."""
+    sinks: list[MetricSink | str] = []
+    for sink in given:
+        if not (isinstance(sink, str) and sink == AUTO):
+            sinks.append(sink)
+            continue
+        found = [KATIB] if has_trial else []
+        if runtime.variable(settings.TRAINER_SERVER_URL) is not None:
+            found.append(TRAINJOB)
+        sinks += [name for name in found or [KATIB] if name not in [*given, *sinks]]
+    return sinks
+
+
+def _check_sink(source: str, sink: object) -> None:
+    if isinstance(sink, str):
+        scheme, label = scheme_of(sink), label_of(sink)
+        if scheme in _BARE and sink != scheme:
+            raise ConfigurationError(f"{source}: nothing may follow the name {scheme!r}, as in {label!r}")
+        if scheme not in _BARE and scheme not in _MAKERS and not _plug_ins(scheme):
+            known = ", ".join(map(repr, [*_BARE, *(each for each in _MAKERS if each not in _BARE), *_plug_in_names()]))
+            raise ConfigurationError(
+                f"{source}: there is no sink {label!r}; known are {known}, and no installed package has another of "
+                f"that name (entry-point group {GROUP})"
+            )
+    elif isinstance(sink, type) or not isinstance(sink, MetricSink):
+        raise ConfigurationError(f"{source}: {sink!r} is neither a sink's name nor an object with send() and close()")
+
+
+# -- plug-ins ------------------------------------------------------------------------------------------------------
+
+
+def _plug_ins(scheme: str) -> "list[EntryPoint]":
+    """Return the entry points of a name; those that lead to the same place count once."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  for plug-ins alone
+
+    found = entry_points(group=GROUP, name=scheme)
+    return list({entry.value: entry for entry in found}.values())
+
+
+def _plug_in_names() -> list[str]:
+    from importlib.metadata import entry_points  # noqa: PLC0415  as above
+
+    return sorted({entry.name for entry in entry_points(group=GROUP)} - {*_BARE, *_MAKERS})
+
+
+def _make_plug_in(options: SinkOptions) -> MetricSink:
+    entry, *others = _plug_ins(scheme_of(options.name))
+    if others:
+        packages = " and ".join(map(_package_of, [entry, *others]))
+        raise ConfigurationError(f"the sink {options.label!r} is offered by {packages}: uninstall all but one")
+    where = f"the sink {options.label!r}, of {_package_of(entry)}"
+    maker: Any = _attempt(entry.load, options.name, f"{where}, cannot be imported")
+    sink: object = _attempt(lambda: maker(options), options.name, f"{where}, cannot be made")
+    if isinstance(sink, type) or not isinstance(sink, MetricSink):
+        raise ConfigurationError(f"{where}, cannot be made: {entry.value} gave no object with send() and close()")
+    return sink
+
+
+def _attempt(step: Callable[[], Any], name: str, what: str) -> Any:
+    try:
+        return step()
+    except Exception as error:  # noqa: BLE001  whatever a plug-in raises
+        text = describe(error, name)
+        cause = error if text == f"{type(error).__name__}: {error}" else None  # a traceback would show the secret
+        raise ConfigurationError(f"{what}: {text}") from cause
+
+
+def _package_of(entry: "EntryPoint") -> str:
+    package = f"package {entry.dist.name} {entry.dist.version}" if entry.dist else "a package without a name"
+    return f"{package} ({entry.value})"
+
+
+def _make_trainjob(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.trainjob.sink import make_trainjob  # noqa: PLC0415  where it is asked for
+
+    return make_trainjob(options)
+
+
+def _make_stdout(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
+
+    return StdoutSink(options)
+
+
+def _make_file(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.file import JsonLinesSink  # noqa: PLC0415  as above
+
+    return JsonLinesSink(options)
+
+
+def _make_prometheus(options: SinkOptions) -> MetricSink:
+    from katib_callbacks.sinks.prometheus import PushgatewaySink  # noqa: PLC0415  as above
+
+    return PushgatewaySink(options)
+
+
+_MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
+    STDOUT: _make_stdout,
+    TRAINJOB: _make_trainjob,
+    "prometheus+http": _make_prometheus,
+    "prometheus+https": _make_prometheus,
+    "file": _make_file,
+}
+"""Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
+
+_BARE = (KATIB, STDOUT, TRAINJOB, AUTO)
+"""Those whose names are complete."""

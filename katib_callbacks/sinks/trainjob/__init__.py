@@ -1,0 +1,1 @@
+"""The destination ``trainjob``: the status of the Kubeflow TrainJob that this pod is part of."""

@@ -1,0 +1,276 @@
+"""StatusBoard: one process's view of one job's status, and the one thread that sends it.
+
+Whoever trains only leaves its latest state here. A daemon thread sends it, at most every ``INTERVAL_S`` seconds, and
+ends when there is nothing more to send; the next state starts another. What is to arrive for certain waits here for
+its request, which the same thread makes, so that nothing older can overtake it on its way out. The state is that of
+the process, not of a callback: a request replaces the whole status, so several callbacks, or an evaluation after
+training, must not wipe out what the others showed.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
+from katib_callbacks.net.deadline import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from katib_callbacks.sinks.trainjob.request import OK, Answer, StatusRequest
+from katib_callbacks.sinks.trainjob.status import Status
+
+if TYPE_CHECKING:
+    from katib_callbacks.settings import Runtime
+    from katib_callbacks.sinks.trainjob.server import StatusServer
+
+INTERVAL_S = 5.0
+"""Between two requests, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
+
+REQUEST_S = 5.0
+"""What one request may take, all in all: the server answers in milliseconds, or after what the cluster's API takes."""
+
+PATIENCE_S = 1.0
+"""How long a report waits for a request that is under way with older news before it cuts it off."""
+
+FLUSH_S = 2.0
+"""How long closing waits for the end of a training to be shown."""
+
+_OVERDUE_S = 1.0
+
+_ADVICE = {
+    401: "it takes no such token",
+    403: "the token is not one of a pod of this TrainJob, or has expired",
+    404: "there is no such TrainJob, or no such path",
+    413: "the status is too large",
+    422: "it does not take the status as it is",
+}
+_MAY_PASS = frozenset({408, 425, 429})
+_REDIRECTS = range(300, 400)
+_SERVER_ERRORS = 500
+
+logger = logging.getLogger(__name__)
+
+
+class PendingUpdate:
+    """A status that somebody waits for.
+
+    Args:
+        user: Who.
+        end_s: When the wait is over, by the runtime's clock.
+    """
+
+    def __init__(self, user: object, end_s: float) -> None:
+        self.user = user
+        self.end_s = end_s
+        self.attempts = 0
+        self.answer: Answer | None = None
+        self.done = threading.Event()
+
+    def finish(self) -> None:
+        """Let go who waits."""
+        self.done.set()
+
+
+class StatusBoard:
+    """See the module.
+
+    Args:
+        server: Where it is sent.
+        runtime: Clocks.
+    """
+
+    def __init__(self, server: "StatusServer", runtime: "Runtime") -> None:
+        self._server = server
+        self._runtime = runtime
+        self._turn = threading.Condition()
+        self._stir = threading.Event()  # ends a pause
+        self._status = Status()
+        self._is_new = False
+        self._reports: list[PendingUpdate] = []
+        self._is_sending = False
+        self._news: StatusRequest | None = None  # the request under way, if nobody waits for it
+        self._thread: threading.Thread | None = None
+        self._users: set[int] = set()
+        self._said: set[object] = set()
+
+    # -- for those who train ---------------------------------------------------------------------------------------
+
+    def show(
+        self, user: object, fraction: float | None, remaining_s: float | None, latest: Mapping[str, float]
+    ) -> None:
+        """Leave the latest state; takes microseconds."""
+        with self._turn:
+            self._users.add(id(user))
+            self._status.fraction, self._status.remaining_s = fraction, remaining_s
+            self._status.update(latest)
+            self._is_new = True
+            self._ensure_thread()
+
+    def deliver(
+        self, user: object, metrics: Mapping[str, float], deadline_s: float, closing: threading.Event
+    ) -> PendingUpdate:
+        """Have these metrics shown, and wait until they are.
+
+        Args:
+            user: Who asks.
+            metrics: The values.
+            deadline_s: Seconds that it may take.
+            closing: Whether it is set says why the wait ended, when :meth:`close` ends it.
+
+        Raises:
+            RejectedError: The server refuses the status for good.
+            UnavailableError: It did not take it in time.
+            ReporterClosedError: ``closing`` was set.
+        """
+        end_s = time.monotonic() + deadline_s + _OVERDUE_S
+        with self._turn:
+            self._users.add(id(user))
+            self._status.update(metrics)
+            report = PendingUpdate(user, self._runtime.monotonic() + deadline_s)
+            self._reports.append(report)
+            older = self._news
+            self._ensure_thread()
+            self._stir.set()
+        if older is not None and not report.done.wait(min(PATIENCE_S, deadline_s)) and not report.attempts:
+            older.abort()
+        # The thread says when time is up, unless it hangs in the look-up of a name.
+        if not report.done.wait(max(0.0, end_s - time.monotonic())):
+            report.finish()
+        if report.answer is not None and report.answer.status == OK:
+            return report
+        if closing.is_set():
+            raise ReporterClosedError("the reporter was closed while it delivered")
+        raise self._failure(report, len(metrics), deadline_s)
+
+    def close(self, user: object) -> None:
+        """End the waits of this user, and let the end of a training be shown, for a moment."""
+        with self._turn:
+            self._users.discard(id(user))
+            for report in self._reports:
+                if report.user is user:
+                    report.finish()
+            self._stir.set()
+            if self._status.fraction == 1.0:
+                self._turn.wait_for(lambda: not (self._is_new or self._is_sending), FLUSH_S)
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="katib-callbacks-trainjob", daemon=True)
+            thread.start()
+            self._thread = thread  # it waits for this very turn before it can end
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            with self._turn:
+                self._stir.clear()
+                reports = self._waiting()
+                if not (self._is_new or reports):
+                    self._thread = None
+                    return
+                request = self._next_request(reports)
+            answer = self._attempt(request)
+            with self._turn:
+                is_final = answer.status is not None and not _may_pass(answer.status)
+                failures = 0 if is_final else failures + 1
+                self._finish(reports, answer, is_final=is_final)
+                is_waited_for = bool(self._waiting())
+                if not (is_waited_for or self._is_new or self._users):
+                    self._thread = None
+                    return
+            longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+            self._runtime.wait(self._stir, self._runtime.uniform(0.0, longest_s) if is_waited_for else INTERVAL_S)
+
+    def _next_request(self, reports: Sequence[PendingUpdate]) -> StatusRequest:
+        left_s = [report.end_s - self._runtime.monotonic() for report in reports]
+        request = StatusRequest(self._server, self._status.body(self._runtime.now()), min([REQUEST_S, *left_s]))
+        self._news = None if reports else request
+        self._is_sending, self._is_new = True, False
+        for report in reports:
+            report.attempts += 1
+        return request
+
+    def _finish(self, reports: Sequence[PendingUpdate], answer: Answer, *, is_final: bool) -> None:
+        self._news, self._is_sending = None, False
+        for report in reports:
+            report.answer = answer
+            if is_final:
+                report.finish()
+        self._turn.notify_all()
+
+    def _waiting(self) -> list[PendingUpdate]:
+        """Let go those whose time is up, and return the others."""
+        now_s = self._runtime.monotonic()
+        for report in self._reports:
+            if now_s >= report.end_s:
+                report.finish()
+        self._reports = [report for report in self._reports if not report.done.is_set()]
+        return list(self._reports)
+
+    def _attempt(self, request: StatusRequest) -> Answer:
+        try:
+            answer = request.run()
+        except Exception as error:
+            logger.exception("Internal error while showing the TrainJob's status; training goes on.")
+            answer = Answer(None, f"{type(error).__name__}: {error}")
+        if answer.status == OK:
+            if self._said:
+                logger.info("The status server takes the TrainJob's status again.")
+                self._said.clear()
+        elif answer.status not in self._said:
+            self._said.add(answer.status)
+            logger.warning("The TrainJob's status was not shown: %s", self._explain(answer))
+        return answer
+
+    # -- what is said ----------------------------------------------------------------------------------------------
+
+    def _explain(self, answer: Answer) -> str:
+        if answer.status is None:
+            return f"{self._server.url}: {answer.reason}"
+        advice = _ADVICE.get(answer.status)
+        if answer.status in _REDIRECTS:
+            advice = "a redirect, which is not followed: the token would go with it"
+        details = ": ".join(filter(None, [advice, answer.reason]))
+        return f"{self._server.url} answered {answer.status} ({details})"
+
+    def _failure(self, report: PendingUpdate, rows: int, deadline_s: float) -> DeliveryError:
+        if report.answer is None:
+            why = f"{self._server.url}: no answer within {deadline_s:.4g} s"
+        else:
+            why = self._explain(report.answer)
+        status = None if report.answer is None else report.answer.status
+        kind = UnavailableError if status is None or _may_pass(status) else RejectedError
+        return kind(f"the TrainJob's status was not shown: {why}", attempts=report.attempts, pending=rows)
+
+
+def _may_pass(status: int) -> bool:
+    """Say whether the same request may be taken later."""
+    return status >= _SERVER_ERRORS or status in _MAY_PASS
+
+
+# -- one board for a process -----------------------------------------------------------------------------------------
+
+_boards: "dict[tuple[StatusServer, Runtime], StatusBoard]" = {}
+_lock = threading.Lock()
+
+
+def board_of(server: "StatusServer", runtime: "Runtime") -> StatusBoard:
+    """Return this process's board for a server."""
+    with _lock:
+        board = _boards.get((server, runtime))
+        if board is None:
+            board = _boards[server, runtime] = StatusBoard(server, runtime)
+        return board
+
+
+def _after_fork_in_child() -> None:
+    """Forget all: the thread has stayed behind, the locks may be held for ever, and the status is the parent's."""
+    global _lock  # noqa: PLW0603  as above
+    _lock = threading.Lock()
+    _boards.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

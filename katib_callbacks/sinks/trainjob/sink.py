@@ -1,0 +1,108 @@
+"""TrainJobSink: the destination ``trainjob``, the status of the Kubeflow TrainJob that this pod is part of.
+
+What Kubeflow Trainer injects says where (``KUBEFLOW_TRAINER_SERVER_URL``), with which token and which authorities.
+The status has the share of the training that is done, the seconds that it will take yet, and the latest value of each
+metric; each request replaces it. The standard library alone is used.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks import settings
+from katib_callbacks.errors import ReporterClosedError
+from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
+from katib_callbacks.sinks import SinkOptions, SinkOutcome
+from katib_callbacks.sinks.trainjob.board import StatusBoard, board_of
+from katib_callbacks.sinks.trainjob.server import StatusServer, resolve_status_server
+
+if TYPE_CHECKING:
+    from katib_callbacks.metrics import MetricLog
+
+
+class TrainJobSink:
+    """Shows progress and metrics of this process in the status of its TrainJob. Thread-safe; pickles.
+
+    Making one opens nothing and reads no file.
+
+    Args:
+        server: Where; None where this is no TrainJob whose status can be shown, and then nothing is sent.
+        runtime: For tests.
+
+    Attributes:
+        needs_trial: False: a TrainJob that is no Katib trial has a status, too.
+        idle_reason: Why nothing will be sent; None if it will.
+    """
+
+    needs_trial = False
+
+    def __init__(self, server: StatusServer | None, *, runtime: Runtime = DEFAULT_RUNTIME) -> None:
+        self._server = server
+        self._runtime = runtime
+        self._closing = threading.Event()
+        self._pid = os.getpid()
+        self._board: StatusBoard | None = None
+        self.idle_reason = None if server is not None else f"{settings.TRAINER_SERVER_URL} is not set"
+
+    def progress(self, fraction: float | None, remaining_s: float | None, latest: Mapping[str, float]) -> None:
+        """Leave the latest state for the thread that sends it, at most every 5 s; takes microseconds.
+
+        Args:
+            fraction: How much of the training is done, 0 to 1; None if that is not known.
+            remaining_s: Seconds that it will take yet; None if that is not known.
+            latest: The latest value of each metric.
+        """
+        if self._server is not None and not self._closing.is_set():
+            self._its_board(self._server).show(self, fraction, remaining_s, latest)
+
+    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
+        """Have the latest value of each metric shown, blocking; see :class:`katib_callbacks.MetricSink`.
+
+        Of several rows of one metric the status has the last.
+
+        Raises:
+            RejectedError: The server refuses the status for good.
+            UnavailableError: It did not take it in time.
+            ReporterClosedError: Closed, before or in the meantime.
+        """
+        del trial_name  # the server knows the job by its address and by the token
+        if self._server is None:
+            return SinkOutcome(delivered=0, attempts=0, skipped=self.idle_reason)
+        if self._closing.is_set():
+            raise ReporterClosedError("the sink is closed")
+        latest = {log.name: log.value for log in logs}
+        report = self._its_board(self._server).deliver(self, latest, deadline_s, self._closing)
+        return SinkOutcome(delivered=len(logs), attempts=report.attempts)
+
+    def close(self) -> None:
+        """End what waits with ReporterClosedError; let the end of a training be shown, for two seconds at most."""
+        is_first = not self._closing.is_set()
+        self._closing.set()
+        if is_first and self._board is not None and self._pid == os.getpid():
+            self._board.close(self)
+
+    def _its_board(self, server: StatusServer) -> StatusBoard:
+        if self._board is None or self._pid != os.getpid():  # after a fork
+            self._pid, self._board = os.getpid(), board_of(server, self._runtime)
+        return self._board
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in {"_closing", "_board"}}
+        return {**state, "is_closed": self._closing.is_set()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        is_closed = state.pop("is_closed")
+        self.__dict__.update(state)
+        self._closing, self._board = threading.Event(), None
+        if is_closed:
+            self._closing.set()
+
+
+def make_trainjob(options: SinkOptions) -> TrainJobSink:
+    """Make the sink from what Kubeflow Trainer has injected.
+
+    Raises:
+        ConfigurationError: The URL cannot be right, or the token would travel without TLS.
+    """
+    return TrainJobSink(resolve_status_server(options.runtime), runtime=options.runtime)

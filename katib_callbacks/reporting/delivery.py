@@ -1,8 +1,10 @@
 """One report on its way: into order of time, into the spool, to the sinks, and out of the spool again."""
 
 import logging
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from katib_callbacks import settings
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, SpoolError
@@ -12,7 +14,7 @@ from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.background import BackgroundSender, SideDelivery
+    from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
     from katib_callbacks.sinks.katib.spool import SpoolFile
 
 MAX_ROWS_SHOWN = 5
@@ -24,8 +26,29 @@ _known_spools: set[tuple[str, str, str]] = set()
 """Directories, trials and addresses for which this process knows what an earlier one left behind."""
 
 
-class Outcome(NamedTuple):
-    """What became of one report.
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """The options of one reporter that its deliveries need.
+
+    Args:
+        trial_name: The trial; None outside one, where only sinks come that need none.
+        address: The DB manager's, beside which rows are kept in order of time.
+        timeout_s: Seconds for one whole delivery.
+        spool_dir: Where rows lie until the first sink has them; None for nowhere.
+        is_clearing: Whether the first sink deletes rows of an earlier attempt.
+        runtime: Clock and the like.
+    """
+
+    trial_name: str | None
+    address: str
+    timeout_s: float
+    spool_dir: str | None
+    is_clearing: bool
+    runtime: Runtime
+
+
+class Result(NamedTuple):
+    """The outcomes of one delivery.
 
     Args:
         first: The outcome of the sink that counts.
@@ -38,44 +61,37 @@ class Outcome(NamedTuple):
     spooled: int
 
 
-def hand_over(
-    trial_name: str,
+def deliver(
+    options: DeliveryOptions,
     logs: Sequence[MetricLog],
     first: tuple[str, MetricSink],
-    beside: "Sequence[BackgroundSender]",
-    *,
-    address: str,
-    timeout_s: float,
-    spool_dir: str | None,
-    is_clearing: bool,
-    runtime: Runtime,
-) -> Outcome:
+    secondary: "Sequence[BackgroundSender]",
+    idle: Mapping[str, SinkOutcome],
+) -> Result:
     """Deliver one report's rows.
 
     Args:
-        trial_name: The trial; empty outside one, where only sinks come that need none.
+        options: See there.
         logs: At least one row, in any order.
         first: Name and sink that count.
-        beside: Those who take the rows to the other sinks.
-        address: The DB manager's, beside which rows are kept in order of time.
-        timeout_s: The budget.
-        spool_dir: Where rows lie until the first sink has them; None for nowhere.
-        is_clearing: Whether the first sink deletes rows of an earlier attempt.
-        runtime: Clock.
+        secondary: Those who take the rows to the other sinks.
+        idle: The outcomes of the sinks that get nothing.
 
     Raises:
         DeliveryError: The first sink does not have all rows; the message says where they are.
         ReporterClosedError: Closed in the meantime; likewise.
     """
+    runtime, trial_name = options.runtime, options.trial_name or ""
+    address, spool_dir = options.address, options.spool_dir
     start_s = runtime.monotonic()
     if spool_dir is not None:
-        _continue_after(spool_dir, trial_name, address, is_clearing=is_clearing)
+        _continue_after(spool_dir, trial_name, address, is_clearing=options.is_clearing)
     rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
     spooled = None if spool_dir is None else _spool(spool_dir, trial_name, rows)
     try:
         name, sink = first
-        deliveries = {courier.name: courier.send(trial_name, rows, timeout_s) for courier in beside}
-        left_s = max(timeout_s - (runtime.monotonic() - start_s), 0.0)
+        deliveries = {sender.name: sender.send(trial_name, rows, options.timeout_s) for sender in secondary}
+        left_s = max(options.timeout_s - (runtime.monotonic() - start_s), 0.0)
         try:
             outcome = _send(name, sink, trial_name, rows, left_s)
         except DeliveryError as error:
@@ -91,7 +107,7 @@ def hand_over(
         except ReporterClosedError as error:
             raise ReporterClosedError(f"{error}. {_say_where(spooled, rows)}") from error
         remaining = 0 if spooled is None else _remove(spooled, len(rows))
-        return Outcome(outcome, _outcomes(name, outcome, deliveries), remaining)
+        return Result(outcome, _outcomes(name, outcome, deliveries, idle), remaining)
     finally:
         if spooled is not None:
             spooled.release()
@@ -115,12 +131,16 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
     return outcome
 
 
-def _outcomes(name: str, outcome: SinkOutcome, beside: "Mapping[str, SideDelivery]") -> Mapping[str, SinkOutcome]:
-    if not beside:
-        return {name: outcome}
-    from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
+def _outcomes(
+    name: str, outcome: SinkOutcome, secondary: "Mapping[str, PendingOutcome]", idle: Mapping[str, SinkOutcome]
+) -> Mapping[str, SinkOutcome]:
+    sent: Mapping[str, SinkOutcome] = {name: outcome}
+    if secondary:
+        from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
 
-    return Outcomes((name, outcome), beside)
+        sent = Outcomes((name, outcome), secondary)
+    # A look at the secondary ones would wait for them.
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), cast("dict[str, SinkOutcome]", idle)) if idle else sent
 
 
 # -- the spool -----------------------------------------------------------------------------------------------------

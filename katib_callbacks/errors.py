@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
 KatibCallbacksError
 ├── ConfigurationError (ValueError)          an argument, environment variable or file that cannot be right

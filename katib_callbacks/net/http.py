@@ -218,7 +218,7 @@ class HTTPRequest:
             )
         if isinstance(error, TimeoutError):
             return ExchangeError(f"no answer within {self._timeout_s:.3g} s")
-        return ExchangeError((isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__)
+        return ExchangeError(f"{type(error).__name__}: {error}")
 
 
 class _TimedSocket:

@@ -18,6 +18,21 @@ Foreign errors (grpc, SQL) are mapped in one place each and always chained with 
 
 from typing import Any
 
+__all__ = [
+    "ConfigurationError",
+    "DeliveryError",
+    "ExperimentError",
+    "KatibCallbacksError",
+    "MetricValueError",
+    "MissingDependencyError",
+    "RejectedError",
+    "ReporterClosedError",
+    "SpoolError",
+    "StoreError",
+    "UnavailableError",
+    "WaitTimeoutError",
+]
+
 
 class KatibCallbacksError(Exception):
     """The base of every error that this package raises."""

@@ -248,7 +248,7 @@ def test_the_default_runtime_is_this_process(monkeypatch):
 def test_the_default_runtime_travels_to_other_processes():
     restored = pickle.loads(pickle.dumps(DEFAULT_RUNTIME))  # noqa: S301  our own bytes
 
-    assert restored.environ is settings.process_environment
+    assert restored.environ is settings.runtime.process_environment
     assert {field.name: getattr(restored, field.name) for field in dataclasses.fields(Runtime)}.keys() == {
         "environ",
         "monotonic",

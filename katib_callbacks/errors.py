@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
 KatibCallbacksError
 ├── ConfigurationError (ValueError)          an argument, environment variable or file that cannot be right
@@ -17,6 +17,21 @@ Foreign errors (grpc, SQL) are mapped in one place each and always chained with 
 """
 
 from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "DeliveryError",
+    "ExperimentError",
+    "KatibCallbacksError",
+    "MetricValueError",
+    "MissingDependencyError",
+    "RejectedError",
+    "ReporterClosedError",
+    "SpoolError",
+    "StoreError",
+    "UnavailableError",
+    "WaitTimeoutError",
+]
 
 
 class KatibCallbacksError(Exception):

@@ -28,6 +28,8 @@ import pytest
 if TYPE_CHECKING:
     from katib_callbacks.metrics import StoredMetricLog
 
+__all__ = ["TrialDBManager", "katib_db_manager"]
+
 DEFAULT_TRIAL_NAME = "test-trial"
 
 _READ_TIMEOUT_S = 30.0

@@ -86,8 +86,8 @@ def _shortest(number: float, dtype: str) -> float:
     round_trip = _round_trip(dtype)
     if round_trip is None or not math.isfinite(number):
         return number
-    # What a person chose has few digits, what was computed in float32 has 7 to 9, and 9 tell any two of them apart. If
-    # some digits read back, so do more: two tries tell where to search.
+    # A number that a person chose has few digits, one computed in float32 has 7 to 9, and 9 tell any two apart. If some
+    # digits read back, so do more: two tries tell where to search.
     if round_trip(float(f"{number:.6g}")) == number:
         first, last = 1, 6
     elif round_trip(float(f"{number:.8g}")) == number:

@@ -18,7 +18,7 @@ from katib_callbacks.metrics import MetricLog, check_name, format_value, to_numb
 from katib_callbacks.reporting.delivery import hand_over
 from katib_callbacks.reporting.destinations import NO_TRIAL, NOBODY, Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
@@ -111,6 +111,7 @@ class KatibReporter:
     ) -> None:
         self._runtime = _runtime
         self._trial_name = settings.trial_name(trial_name, _runtime)
+        settings.check_rank(_runtime)
         self._timeout_s = settings.seconds(
             "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
         )
@@ -306,7 +307,7 @@ class KatibReporter:
             return None
         if rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+            announce_silence(rank, is_in_trial=self.inert_reason is None)
         return self._skip(str(rank))
 
     def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:

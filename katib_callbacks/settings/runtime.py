@@ -32,7 +32,7 @@ def random_between(low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a process has around it. Tests hand in their own; everybody else uses ``DEFAULT_RUNTIME``.
+    """The surroundings of a process. Tests hand in their own; everything else uses ``DEFAULT_RUNTIME``.
 
     Args:
         environ: Returns the environment.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.settings import Runtime
 
+__all__ = ["MetricSink", "SinkOptions", "SinkOutcome"]
+
 logger = logging.getLogger(__name__)
 
 

@@ -17,6 +17,9 @@ from katib_callbacks.recording.callback import ReportingCallback
 from katib_callbacks.recording.shares import share_of_epochs
 from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
+__all__ = ["KatibReportCallback"]
+
+
 try:
     from keras import backend
     from keras.callbacks import Callback

@@ -23,6 +23,8 @@ from katib_callbacks.recording.callback import ReportingCallback
 from katib_callbacks.recording.shares import largest, share_of_epochs, share_of_steps, share_of_time
 from katib_callbacks.reporting.ranks import framework_rank
 
+__all__ = ["KatibReportCallback"]
+
 
 def _callback_classes() -> tuple[type, ...]:
     packages = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}

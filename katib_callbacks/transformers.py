@@ -21,6 +21,9 @@ from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
 from katib_callbacks.sinks.registry import TRAINJOB
 
+__all__ = ["KatibReportCallback"]
+
+
 try:
     from transformers import TrainerCallback
 except ImportError as error:

@@ -18,7 +18,7 @@ from katib_callbacks.metrics import MetricLog, format_value, to_number
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import RowBuffer
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class MetricRecorder:
                 logger.log(level, "Not in %s (%s): nothing will be reported.", where, idle_reason)
             return False
         if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+            announce_silence(rank, is_in_trial=True)
         self._rank = rank
         return rank.is_global_zero
 

@@ -13,16 +13,16 @@ from typing import Any, SupportsFloat
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
+from katib_callbacks.process_state import trial_state
 from katib_callbacks.reporting.delivery import DeliveryOptions
 from katib_callbacks.reporting.destinations import NOTHING, Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.katib.previous_attempt import has_begun, mark_begun
 from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
@@ -81,8 +81,17 @@ class KatibReporter:
     ) -> None:
         self._runtime = _runtime
         self._trial_name = settings.trial_name(trial_name, _runtime)
+        settings.check_rank(_runtime)
         timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-        spool = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        if self._trial_name is None and chosen[0] == TRAINJOB:
+            spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
+        elif spool_dir is not None and chosen[0] != KATIB:
+            raise ConfigurationError(
+                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
+                f"has to be the first of sinks ({settings.SINKS})"
+            )
         factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
@@ -102,26 +111,12 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
+            spool_dir=spool_dir,
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._trial_name is None and chosen[0] == TRAINJOB:
-            spool = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
-        elif spool is not None and chosen[0] != KATIB:
-            raise ConfigurationError(
-                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
-                f"has to be the first of sinks ({settings.SINKS})"
-            )
         self._destinations = Destinations(chosen, factory)
-        self._options = DeliveryOptions(
-            self._trial_name,
-            factory.endpoint.address,
-            timeout,
-            spool,
-            is_clearing=factory.previous_attempt == "clear",
-            runtime=_runtime,
-        )
+        self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
         self._loop: tuple[int, Progress] | None = None  # of this process
 
@@ -269,12 +264,12 @@ class KatibReporter:
         return f"<KatibReporter of trial {self._trial_name!r} to {self._options.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        begun = self._trial_name is not None and has_begun(self._trial_name)
+        begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
         return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
-            mark_begun(state["_trial_name"])
+            trial_state(state["_trial_name"]).has_begun = True
         self.__dict__.update(state)
 
     def _run_of_report(self) -> ReporterRun:
@@ -283,7 +278,7 @@ class KatibReporter:
         rank = process_rank(self._runtime.environ())
         if not rank.is_global_zero and rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+            announce_silence(rank, is_in_trial=self.idle_reason is None)
         return self.open_run(rank=rank)
 
 

@@ -97,17 +97,17 @@ class ReporterRun:
                 )
             return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
         first, secondary = opened
-        result = deliver(options, rows, first, secondary, idle)
+        outcome, outcomes = deliver(options, rows, first, secondary, idle)
         return ReportReceipt(
             options.trial_name,
-            delivered=result.first.delivered,
-            spooled=result.spooled,
+            delivered=outcome.delivered,
+            spooled=outcome.spooled,
             dropped=0,
-            attempts=result.first.attempts,
-            verified=result.first.verified,
+            attempts=outcome.attempts,
+            verified=outcome.verified,
             elapsed_s=options.runtime.monotonic() - start_s,
-            skipped=result.first.skipped,
-            sinks=result.sinks,
+            skipped=outcome.skipped,
+            sinks=outcomes,
         )
 
     def close(self) -> None:

@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     from katib_callbacks.metrics import StoredMetricLog
     from katib_callbacks.testing.fake_reporter import FakeReporter, RecordingSink
 
-__all__ = ["DEFAULT_TRIAL_NAME", "FakeReporter", "RecordingSink", "TrialDBManager", "katib_db_manager"]
+__all__ = ["FakeReporter", "RecordingSink", "TrialDBManager", "katib_db_manager"]
+
+__all__ = ["TrialDBManager", "katib_db_manager"]
 
 DEFAULT_TRIAL_NAME = "test-trial"
 
 _SHELL = dict(os.environ)
 """The environment when pytest began: what a test or a fixture sets is not in it."""
+
+_HEARD_PREFIXES = ("KATIB_CALLBACKS_", "KUBEFLOW_TRAINER_", "PET_", "JOB_COMPLETION_INDEX")
 
 _READ_TIMEOUT_S = 30.0
 """For a server in this very process; a loaded machine may need a while."""
@@ -104,10 +108,9 @@ def katib_db_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def _forget_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take out of the environment what changes whether, where and how a training reports."""
     from katib_callbacks.reporting.ranks import LAUNCHER_VARIABLES  # noqa: PLC0415  as above
-    from katib_callbacks.settings import PREFIX  # noqa: PLC0415  as above
 
     for name, value in _SHELL.items():
-        is_heard = name in LAUNCHER_VARIABLES or name.startswith((PREFIX, "KUBEFLOW_TRAINER_", "PET_"))
+        is_heard = name in LAUNCHER_VARIABLES or name.startswith(_HEARD_PREFIXES)
         if is_heard and os.environ.get(name) == value:
             monkeypatch.delenv(name)
 

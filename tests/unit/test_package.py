@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # those on one layer know nothing of each other.
 LAYERS = (
     {"_version", "errors", "files", "console"},
-    {"metrics"},
+    {"metrics", "process_state"},
     {"settings"},
     {"wire", "net"},
     {"sinks", "db_manager"},
@@ -29,6 +30,8 @@ LAYERS = (
     {"_autolog"},
 )
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
+
+MODULES_IN_A_FOLDER = 15  # about a dozen, its __init__ among them
 
 DB_MANAGER_MAY_IMPORT = {"net", "wire", "metrics", "settings", "errors"}
 MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
@@ -231,6 +234,48 @@ def test_public_names_come_from_where_type_checkers_find_them():
 
 def test_no_public_name_equals_a_submodules_name():
     assert UNITS.isdisjoint(katib_callbacks.__all__)
+
+
+def documented_names():
+    """Return the names that docs/api.md gives each module."""
+    page = (PACKAGE.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = {}
+    for modules, names in re.findall(r"^\| (`katib_callbacks.*?) \| (.*) \|$", page, re.MULTILINE):
+        for module in re.findall("`(.*?)`", modules):
+            documented[module] = set(re.findall("`(.*?)`", names))
+    return documented
+
+
+def declared_names(path):
+    """Return what a file puts into ``__all__``, None if it has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+NOT_FOR_USERS = {"katib_callbacks._autolog", "katib_callbacks.db_manager.authentication"}
+
+
+def test_public_names_are_those_that_the_docs_name():
+    declared = {name_of(path): declared_names(path) for path in PACKAGE.rglob("*.py")}
+    documented = documented_names()
+    errors = documented["katib_callbacks.errors"]
+    documented["katib_callbacks"] = documented["katib_callbacks"] - {"katib_callbacks.errors"} | errors
+
+    assert {m: names for m, names in declared.items() if names and m not in NOT_FOR_USERS} == documented
+
+
+def test_a_folder_can_be_looked_through_at_a_glance():
+    folders = [folder for folder in [PACKAGE, *PACKAGE.rglob("*")] if folder.is_dir() and folder.name != "__pycache__"]
+
+    assert {str(f): n for f in folders if (n := len([*f.glob("*.py")])) > MODULES_IN_A_FOLDER} == {}
+
+
+def test_underscores_stand_at_the_top_level_only():
+    hidden = {name for name in map(name_of, PACKAGE.rglob("*.py")) if "._" in name.removesuffix(".__main__")}
+
+    assert {name for name in hidden if not name.startswith("katib_callbacks._")} == set()
 
 
 def test_an_unknown_name_is_an_attribute_error():

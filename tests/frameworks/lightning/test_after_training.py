@@ -1,7 +1,12 @@
 """Evaluation after training counts, as ``after_training`` says."""
 
+import subprocess
+import sys
+from logging import INFO
+
 import pytest
 
+from katib_callbacks import ConfigurationError
 from katib_callbacks.lightning import KatibReportCallback
 
 
@@ -52,9 +57,44 @@ def test_without_names_only_validation_counts(katib_db_manager, make_trainer, mo
 
 
 @pytest.mark.parametrize("on_missing", ["warn", "ignore"])
-def test_a_metric_that_only_the_evaluation_shows_is_missed_as_on_missing_says(
+def test_a_metric_that_only_the_evaluation_shows_is_not_missed(
     katib_db_manager, make_trainer, module, loader, caplog, on_missing
 ):
-    trainer = make_trainer(KatibReportCallback(["train_loss", "val_acc"], on_missing=on_missing))
-    names_after(katib_db_manager, trainer, module, loader)
-    assert ("never appeared" in caplog.text) == (on_missing == "warn")
+    trainer = make_trainer(KatibReportCallback(["train_loss", "val_acc", "test_acc"], on_missing=on_missing))
+    trainer.fit(module, loader)
+    trainer.validate(module, loader, verbose=False)
+    trainer.test(module, loader, verbose=False)
+    assert [row.name for row in katib_db_manager.metrics()] == ["train_loss", "val_acc", "test_acc"]
+    assert not [record for record in caplog.records if record.name.startswith("katib") and record.levelno > INFO]
+
+
+def test_what_there_is_has_been_delivered_when_a_metric_of_the_evaluation_is_missed(
+    katib_db_manager, make_trainer, module, loader
+):
+    with pytest.raises(ConfigurationError, match="'test_acc' never appeared"):
+        make_trainer(KatibReportCallback(["val_acc", "test_acc"], on_missing="raise")).fit(module, loader, loader)
+    assert katib_db_manager.latest() == {"val_acc": pytest.approx(0.2)}
+
+
+NEVER_EVALUATED = """
+import logging, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, "tests/frameworks/lightning")
+from conftest import DATA, DataLoader, TinyModule, Trainer
+from katib_callbacks.lightning import KatibReportCallback
+loader = DataLoader(DATA, batch_size=4)
+callback = KatibReportCallback(["val_acc", "test_acc"])
+options = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], **options).fit(TinyModule(), loader, loader)
+print("trained", file=sys.stderr, flush=True)
+"""
+
+
+def test_a_metric_that_no_evaluation_brought_is_said_when_the_process_ends(katib_db_manager):
+    run = subprocess.run(
+        [sys.executable, "-c", NEVER_EVALUATED], capture_output=True, text=True, timeout=240, check=True
+    )
+    during, after = run.stderr.split("trained")
+    assert "never appeared" not in during
+    assert "Metric 'test_acc' never appeared. Seen: train_loss, val_acc." in after
+    assert katib_db_manager.latest() == {"val_acc": pytest.approx(0.1)}

@@ -85,7 +85,7 @@ def test_a_training_that_stops_early_is_done(curve, make_trainer, tmp_path):
     make_trainer(callback, stopping, scores=[0.3, 0.2, 0.1], **OPTIONS, **best).train()
 
     assert curve.fractions == rounded(fractions(2 * STEPS))
-    assert curve.sent == [{"eval_accuracy": 0.2}]
+    assert curve.sent == [{"eval_accuracy": 0.3}], "of the model that was loaded"
 
 
 def test_the_row_of_the_loaded_model_is_sent_when_the_end_is_shown(curve, make_trainer):

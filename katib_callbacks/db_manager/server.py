@@ -13,13 +13,14 @@ import grpc
 from sqlalchemy import URL
 
 from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
-from katib_callbacks.db_manager.prometheus import ServerMetrics, make_observer
+from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.db_manager.trials.listener import Authenticator, TrialListener
+from katib_callbacks.db_manager.trials.authenticator import Authenticator
+from katib_callbacks.db_manager.trials.listener import TrialListener
 from katib_callbacks.db_manager.trials.server import TrialServer
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.wire import reflection
@@ -114,7 +115,7 @@ class DBManager:
     @property
     def metrics_address(self) -> str | None:
         """Where Prometheus finds the running server's metrics; None for nowhere."""
-        return getattr(self._started().observer, "address", None)
+        return self._started().metrics.address
 
     def start(self) -> "DBManager":
         """Open the database and serve it; does nothing if it runs.
@@ -170,22 +171,22 @@ class DBManager:
         check_address(self._listen_address)  # before the store is opened: an address in use leaves no new file behind
         keep_core_up()
         with ExitStack() as undo:
-            gate = None if self._trial_listener is None else Authenticator(self._trial_listener)
-            if gate is not None:
-                undo.callback(gate.close)
+            authenticator = None if self._trial_listener is None else Authenticator(self._trial_listener)
+            if authenticator is not None:
+                undo.callback(authenticator.close)
             store = self._open_store()
             undo.callback(store.close)
             monitor = HealthMonitor(store.check)
             undo.callback(monitor.close)
-            observer: ServerMetrics = make_observer(self._metrics_address, monitor.is_serving)
-            undo.callback(observer.close)
+            metrics = open_metrics(self._metrics_address, monitor.is_serving)
+            undo.callback(metrics.close)
             workers = ThreadPoolExecutor(
                 max_workers=self._max_calls + MAX_THREADS - MAX_CALLS, thread_name_prefix="katib-callbacks-db-manager"
             )
             undo.callback(workers.shutdown)
             server = make_server(workers)
             health = Health(monitor)
-            servicer = Servicer(store, Admission(self._max_calls), observer)
+            servicer = Servicer(store, call_places(self._max_calls), metrics)
             server.add_generic_rpc_handlers(
                 (
                     servicer.generic_handler(),
@@ -195,12 +196,12 @@ class DBManager:
             )
             address = bind(server, self._listen_address)
             trials = None
-            if gate is not None:
-                servicer = Servicer(store, Admission(gate.listener.max_calls), observer)
+            if authenticator is not None:
+                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics)
                 reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
-                trials = undo.enter_context(TrialServer(gate, servicer, health, observer, max_reads=reads))
+                trials = undo.enter_context(TrialServer(authenticator, servicer, health, metrics, max_reads=reads))
             server.start()
-            return _Running(address, server, trials, store, health, observer, undo.pop_all().close)
+            return _Running(address, server, trials, store, health, metrics, undo.pop_all().close)
 
 
 @dataclass(frozen=True)
@@ -210,5 +211,5 @@ class _Running:
     trials: TrialServer | None
     store: ObservationLogStore
     health: Health
-    observer: ServerMetrics
+    metrics: ServerMetrics
     close: Callable[[], None]

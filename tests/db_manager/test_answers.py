@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -296,17 +296,17 @@ class _Calls(ServerMetrics):
         self.is_one_over.set()
 
 
-class _Queue(Admission):
+class _Queue(Places):
     """Lets nobody in before it is opened."""
 
     def __init__(self):
-        super().__init__(8)
+        super().__init__(8, "full")
         self.is_open = threading.Event()
 
     @contextlib.contextmanager
-    def enter(self):
+    def enter(self, key="", *, timeout_s=0.0):
         self.is_open.wait(60)
-        with super().enter():
+        with super().enter(key, timeout_s=timeout_s):
             yield
 
 

@@ -10,7 +10,7 @@ from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.trials.audit import Audit
-from katib_callbacks.db_manager.trials.listener import Authenticator
+from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.db_manager.trials.servicer import TrialService
 
 MORE_THREADS = 128
@@ -35,10 +35,10 @@ class TrialServer:
     """Serves trials while it is entered; a context manager. The store is closed by its owner, after it.
 
     Args:
-        gate: Whom to let in.
+        authenticator: Decides which callers are let in.
         servicer: Answers calls.
         health: Answers health checks.
-        observer: Counts.
+        metrics: Count.
         max_reads: How many trials may read at once.
 
     Raises:
@@ -46,12 +46,18 @@ class TrialServer:
     """
 
     def __init__(
-        self, gate: Authenticator, servicer: Servicer, health: Health, observer: ServerMetrics, *, max_reads: int
+        self,
+        authenticator: Authenticator,
+        servicer: Servicer,
+        health: Health,
+        metrics: ServerMetrics,
+        *,
+        max_reads: int,
     ) -> None:
-        self.gate = gate
+        self.authenticator = authenticator
         with ExitStack() as undo:
             workers = ThreadPoolExecutor(
-                max_workers=gate.listener.max_calls + MORE_THREADS,
+                max_workers=authenticator.listener.max_calls + MORE_THREADS,
                 thread_name_prefix="katib-callbacks-db-manager-trials",
             )
             undo.callback(workers.shutdown)
@@ -66,9 +72,9 @@ class TrialServer:
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
                 ("grpc.max_allowed_incoming_connections", _max_connections()),
             )
-            self.service = TrialService(gate, servicer, health, audit, observer, max_reads=max_reads)
+            self.service = TrialService(authenticator, servicer, health, audit, metrics, max_reads=max_reads)
             self.server.add_generic_rpc_handlers((self.service,))
-            self.address = bind(self.server, gate.listener.listen_address, gate.files.credentials())
+            self.address = bind(self.server, authenticator.listener.listen_address, authenticator.files.credentials())
             """Where it listens."""
             self._close = undo.pop_all().close
 

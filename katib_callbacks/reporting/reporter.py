@@ -150,6 +150,8 @@ class KatibReporter:
         self._silenced_by: ProcessRank | None = None
         self._said_idle: set[str] = set()  # one for all copies
         self._loop: tuple[int, Progress] | None = None  # of this process
+        if process_rank(_runtime.environ()).is_global_zero:
+            settings.warn_of_unknown_variables(_runtime)
 
     @classmethod
     def from_env(cls) -> "KatibReporter":

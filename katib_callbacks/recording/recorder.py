@@ -24,7 +24,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.recording.rows import RowBuffer
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.reporting.run import LiveReporter
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -183,7 +183,7 @@ class MetricRecorder:
                 logger.log(level, "Not in %s (%s): nothing will be reported.", where, self._inert_reason)
             return False
         if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+            announce_silence(rank, is_in_trial=True)
         self._rank = rank
         return rank.is_global_zero
 

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
+from katib_callbacks.process_state import locked
 from katib_callbacks.sinks import MetricSink, close_quietly
 from katib_callbacks.sinks.registry import KATIB, SinkFactory
 
@@ -21,9 +21,6 @@ NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
 """Why most sinks get nothing outside a trial."""
 
 NOBODY: Mapping[str, str] = MappingProxyType({})
-
-_lock = threading.Lock()
-"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
 
 
 class Destinations:
@@ -89,7 +86,7 @@ class Destinations:
         Raises:
             ReporterClosedError: Closed.
         """
-        with _lock:
+        with locked():
             self._check()
             idle = self.idle(aside)
             active = [(label, sink) for label, sink, _ in self if label not in idle]
@@ -105,7 +102,7 @@ class Destinations:
         Raises:
             ReporterClosedError: Closed.
         """
-        with _lock:
+        with locked():
             self._check()
             idle = self.idle(aside)
             named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
@@ -124,7 +121,7 @@ class Destinations:
 
     def close(self) -> None:
         """Close the sinks that have a name: the first at once, the others when they have what is on its way to them."""
-        with _lock:
+        with locked():
             self._is_closed = True
             is_ours = self._pid == os.getpid()
             active = [label for label, _, why in self if why is None]
@@ -187,12 +184,3 @@ def _unused(label: str, used: Container[str]) -> str:
     """Return the label, with a number where another sink has it: two of a class, or URLs that differ in a secret."""
     numbered = (label if number == 1 else f"{label} {number}" for number in itertools.count(1))
     return next(each for each in numbered if each not in used)
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)

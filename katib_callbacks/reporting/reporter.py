@@ -15,14 +15,14 @@ from typing import Any, SupportsFloat, cast
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
-from katib_callbacks.reporting.delivery import hand_over
+from katib_callbacks.process_state import trial_state
+from katib_callbacks.reporting.delivery import deliver
 from katib_callbacks.reporting.destinations import NO_TRIAL, NOBODY, Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOutcome
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.katib.previous_attempt import has_begun, mark_begun
 from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
@@ -111,10 +111,19 @@ class KatibReporter:
     ) -> None:
         self._runtime = _runtime
         self._trial_name = settings.trial_name(trial_name, _runtime)
+        settings.check_rank(_runtime)
         self._timeout_s = settings.seconds(
             "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
         )
-        self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        if self._trial_name is None and chosen[0] == TRAINJOB:
+            spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
+        elif spool_dir is not None and chosen[0] != KATIB:
+            raise ConfigurationError(
+                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
+                f"has to be the first of sinks ({settings.SINKS})"
+            )
         self._factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
@@ -134,17 +143,10 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
+            spool_dir=spool_dir,
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._trial_name is None and chosen[0] == TRAINJOB:
-            self._spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
-        elif self._spool_dir is not None and chosen[0] != KATIB:
-            raise ConfigurationError(
-                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
-                f"has to be the first of sinks ({settings.SINKS})"
-            )
         self._destinations = Destinations(chosen, self._factory)
         self._is_closed = False
         self._silenced_by: ProcessRank | None = None
@@ -289,12 +291,12 @@ class KatibReporter:
         return f"<KatibReporter of trial {self._trial_name!r} to {self._factory.endpoint.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        begun = self._trial_name is not None and has_begun(self._trial_name)
+        begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
         return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
-            mark_begun(state["_trial_name"])
+            trial_state(state["_trial_name"]).has_begun = True
         self.__dict__.update(state)
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class KatibReporter:
             return None
         if rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
+            announce_silence(rank, is_in_trial=self.inert_reason is None)
         return self._skip(str(rank))
 
     def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
@@ -323,26 +325,24 @@ class KatibReporter:
                     f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
                 )
             return self._skip("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
-        outcome = hand_over(
+        outcome, outcomes = deliver(
             self._trial_name or "",
             logs,
             *opened,
             address=self._factory.endpoint.address,
             timeout_s=self._timeout_s,
-            spool_dir=self._spool_dir,
-            is_clearing=self._factory.previous_attempt == "clear",
             runtime=self._runtime,
         )
         return ReportReceipt(
             self._trial_name,
-            delivered=outcome.first.delivered,
+            delivered=outcome.delivered,
             spooled=outcome.spooled,
             dropped=0,
-            attempts=outcome.first.attempts,
-            verified=outcome.first.verified,
+            attempts=outcome.attempts,
+            verified=outcome.verified,
             elapsed_s=self._runtime.monotonic() - start_s,
-            skipped=outcome.first.skipped,
-            sinks=_together(outcome.sinks, idle) if idle else outcome.sinks,
+            skipped=outcome.skipped,
+            sinks=_together(outcomes, idle) if idle else outcomes,
         )
 
     def _idle(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:

@@ -216,7 +216,7 @@ def test_report_metrics_raises_upstreams_kinds_of_errors(monkeypatch):
 def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog):
     caplog.set_level(logging.INFO, logger="katib_callbacks")
     threads = threading.active_count()
-    reporter = KatibReporter(server.address, _runtime=runtime_with(RANK="3", **TRIAL))
+    reporter = KatibReporter(server.address, _runtime=runtime_with(RANK="3", WORLD_SIZE="4", **TRIAL))
 
     receipts = [reporter.report({"loss": 1}), reporter.report_logs([MetricLog("loss", 1, NOON)])]
 

@@ -19,7 +19,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # those on one layer know nothing of each other.
 LAYERS = (
     {"_version", "errors", "files", "console"},
-    {"metrics"},
+    {"metrics", "process_state"},
     {"settings"},
     {"wire", "net"},
     {"sinks", "db_manager"},

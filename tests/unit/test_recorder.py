@@ -222,7 +222,7 @@ def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
 
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
     reporter = Collects()
-    recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3"}))
+    recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3", "WORLD_SIZE": "4"}))
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         trained(recorder, {"a": 1})
         trained(recorder, {"a": 2})

@@ -5,7 +5,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
-from katib_callbacks.sinks.katib.fates import Fate, classify
+from katib_callbacks.sinks.katib.fates import Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
@@ -130,6 +130,6 @@ class Connection:
                 shown += " (does it want TLS? tls_ca is not set)"
         if credentials.token_path is not None and status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             shown += f" (the token is that of token_path {credentials.token_path})"
-            if status == "UNAUTHENTICATED":  # it may be about to be replaced
+            if may_be_replaced(status, text):
                 return FailedCallError(status, shown, Fate.NOT_WRITTEN, is_local=True)
         return FailedCallError(status, shown, fate)

@@ -1,4 +1,7 @@
-"""How much of the server its callers may have: places for calls, and buckets of tokens; the same for both listeners."""
+"""How much of the server its callers may have: places for calls and bytes, time, buckets of tokens, connections.
+
+The same for both listeners.
+"""
 
 import math
 import re
@@ -10,7 +13,28 @@ from contextlib import contextmanager
 from ipaddress import IPv6Network, ip_address
 from urllib.parse import unquote
 
+import grpc
+
 from katib_callbacks.db_manager.store.errors import BusyError
+
+MAX_STREAMS = 100
+"""Calls on one connection at once; further ones wait at the client (RFC 9113, 6.5.2, wants no fewer)."""
+
+MAX_CONNECTIONS = 4_096
+"""To one listener at once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.)"""
+
+CONNECTION_SHARE = 0.375
+"""Of the files that the process may have open, those that one listener may take. Anybody can open a
+connection, and the other listener and the database need some."""
+
+HANDSHAKE_TIMEOUT_S = 20
+"""After which a connection that hangs in its handshake is closed."""
+
+MAX_IDLE_S = 300
+"""After which a connection without calls is closed. Clients connect anew without noticing."""
+
+WATCH_INTERVAL_S = 0.5
+"""How exact a watchdog is."""
 
 MAX_PEERS = 4_096
 """Buckets kept at once; the one that was not used for longest is forgotten, which refills it."""
@@ -42,38 +66,79 @@ class Places:
         self._counts: Counter[str] = Counter()
 
     @contextmanager
-    def enter(self, key: str = "", *, timeout_s: float = 0.0) -> Iterator[None]:
+    def enter(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> Iterator[None]:
         """Take a place for as long as the block lasts.
 
         Args:
             key: Whose share it is of.
-            timeout_s: How long to wait for one.
+            weight: How many places it takes. One that weighs more than there are may come in by itself.
+            timeout_s: How long to wait for it.
 
         Raises:
             BusyError: There is none.
         """
         with self._changed:
-            if not self._has_place(key) and not self._changed.wait_for(lambda: self._has_place(key), timeout_s):
+            if not self._has_place(key, weight) and not self._changed.wait_for(
+                lambda: self._has_place(key, weight), timeout_s
+            ):
                 raise BusyError(self._refusal)
-            self._taken += 1
-            self._counts[key] += 1
+            self._taken += weight
+            self._counts[key] += weight
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= 1
-                self._counts[key] -= 1
+                self._taken -= weight
+                self._counts[key] -= weight
                 if not self._counts[key]:
                     del self._counts[key]
-                self._changed.notify()
+                self._changed.notify_all()
 
-    def _has_place(self, key: str) -> bool:
-        return self._taken < self._total and self._counts.get(key, 0) < self._share
+    def _has_place(self, key: str, weight: int) -> bool:
+        return (not self._taken or self._taken + weight <= self._total) and self._counts.get(
+            key, 0
+        ) + weight <= self._share
 
 
 def call_places(max_calls: int) -> Places:
     """Return the places of calls that are worked on or wait at once."""
     return Places(max_calls, f"{max_calls} calls are being worked on; try again")
+
+
+class Watchdog:
+    """Ends calls that take too long where gRPC would wait for ever. Has one thread, until it is closed.
+
+    A handler that waits for its client cannot be woken up otherwise; the client sees CANCELLED.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[float, grpc.ServicerContext]] = {}
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="katib-callbacks-watchdog", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def limit(self, context: grpc.ServicerContext, timeout_s: float) -> Iterator[None]:
+        """End a call if the block takes longer."""
+        number = id(context)
+        self._calls[number] = time.monotonic() + timeout_s, context  # one operation on a dict needs no lock
+        try:
+            yield
+        finally:
+            self._calls.pop(number, None)
+
+    def close(self) -> None:
+        """End the thread. May be called twice."""
+        self._is_closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_closed.wait(WATCH_INTERVAL_S):
+            now_s = time.monotonic()
+            for number, (end_s, context) in list(self._calls.items()):
+                if now_s > end_s:
+                    self._calls.pop(number, None)
+                    context.cancel()
 
 
 class Buckets:
@@ -148,6 +213,30 @@ class FailureLimit:
         """Take note that a call was judged and refused."""
         self._connections.take(peer)
         self._hosts.take(host_of(peer))
+
+
+def connection_options() -> tuple[tuple[str, int], ...]:
+    """Return gRPC's options that bound a listener's connections and their streams."""
+    return (
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_connection_idle_ms", MAX_IDLE_S * 1_000),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
+        ("grpc.max_allowed_incoming_connections", max_connections()),
+    )
+
+
+def max_connections() -> int:
+    """Return how many connections a listener may have."""
+    try:
+        import resource  # noqa: PLC0415  not on Windows
+    except ImportError:
+        return MAX_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        MAX_CONNECTIONS
+        if limit == resource.RLIM_INFINITY
+        else max(1, min(MAX_CONNECTIONS, int(limit * CONNECTION_SHARE)))
+    )
 
 
 def host_of(peer: str) -> str:

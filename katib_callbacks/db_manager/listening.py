@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from katib_callbacks.db_manager.limits import connection_options
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net import addresses as net_addresses
 
@@ -57,6 +58,7 @@ def make_server(workers: ThreadPoolExecutor, *options: tuple[str, int]) -> grpc.
             ("grpc.so_reuseport", 0),  # otherwise a second server on the port would silently take half the calls
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.keepalive_time_ms", KEEPALIVE_S * 1_000),
+            *connection_options(),
             *options,
         ),
     )

@@ -17,7 +17,6 @@ from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages
-from katib_callbacks.wire.server import DBManagerServicer
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -38,7 +37,7 @@ class _Work:
     rows: int = 0
 
 
-class Servicer(DBManagerServicer):
+class Servicer:
     """The service ``api.v1.beta1.DBManager``.
 
     ``report`` and ``get`` take the caller's namespace, None where the trial may be anybody's. They raise
@@ -55,22 +54,8 @@ class Servicer(DBManagerServicer):
         self._places = places
         self._metrics = metrics
 
-    def ReportObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Store the rows, all or none; what was there already is not stored again."""
-        return self.report(request, context)
-
-    def GetObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Answer a trial's rows by time."""
-        return self.get(request, context)
-
-    def DeleteObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Delete a trial's rows."""
-        with self._answering("DeleteObservationLog", context):
-            self._store.delete(check_trial_name(request))
-        return messages.DeleteObservationLogReply()
-
     def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
-        """Store a request's rows and return the reply."""
+        """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
         with self._answering("ReportObservationLog", context) as work:
             rows = report_rows(request)
             self._store.insert(check_trial_name(request), rows, namespace=namespace)
@@ -78,7 +63,7 @@ class Servicer(DBManagerServicer):
         return messages.ReportObservationLogReply()
 
     def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
-        """Return the reply with the rows that a request asks for."""
+        """Return the reply with a trial's rows by time."""
         with self._answering("GetObservationLog", context) as work:
             trial_name = check_trial_name(request)
             metric_name, start, end = filters(request)
@@ -91,6 +76,12 @@ class Servicer(DBManagerServicer):
                 for log in stored
             ]
             return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
+
+    def delete(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Delete a trial's rows and return the reply."""
+        with self._answering("DeleteObservationLog", context):
+            self._store.delete(check_trial_name(request))
+        return messages.DeleteObservationLogReply()
 
     @contextmanager
     def _answering(self, method: str, context: grpc.ServicerContext) -> Iterator[_Work]:

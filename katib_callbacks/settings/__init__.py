@@ -42,6 +42,7 @@ SPOOL_DIR = PREFIX + "SPOOL_DIR"
 PREVIOUS_ATTEMPT = PREFIX + "PREVIOUS_ATTEMPT"
 VERIFY = PREFIX + "VERIFY"
 SINKS = PREFIX + "SINKS"
+RANK = PREFIX + "RANK"
 NAMESPACE = PREFIX + "NAMESPACE"
 EXPERIMENT = PREFIX + "EXPERIMENT"
 AUTOLOG = PREFIX + "AUTOLOG"
@@ -242,6 +243,22 @@ def trial_name(value: str | None, runtime: Runtime) -> str | None:
     if problem:
         raise ConfigurationError(f"{source} {problem}")
     return name
+
+
+def whole_number(word: str) -> int | None:
+    """Read a rank or a count of processes; None for what is none: ``abc``, ``-1``, or more than 20 digits."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= 20 else None  # noqa: PLR2004
+
+
+def check_rank(runtime: Runtime) -> None:
+    """Refuse a ``KATIB_CALLBACKS_RANK`` that is no rank; what reads it later takes such a one for unset.
+
+    Raises:
+        ConfigurationError: It is not a whole number, 0 or more.
+    """
+    given = runtime.variable(RANK)
+    if given is not None and whole_number(given) is None:
+        raise ConfigurationError(f"{RANK} must be a whole number, 0 for the process that reports, not {given!r}")
 
 
 def sink_names(runtime: Runtime) -> list[str]:

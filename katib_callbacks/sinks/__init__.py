@@ -47,6 +47,7 @@ class SinkOutcome:
         error: Why the rest was not delivered; None if all was.
         skipped: Why nothing was sent though nothing went wrong, such as a destination that is not there; None if it
             was.
+        spooled: Rows that still lie in a spool of the sink's.
     """
 
     delivered: int
@@ -54,6 +55,7 @@ class SinkOutcome:
     verified: bool = False
     error: str | None = None
     skipped: str | None = None
+    spooled: int = 0
 
 
 def checked_outcome(outcome: object) -> SinkOutcome:

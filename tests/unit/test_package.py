@@ -19,7 +19,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # those on one layer know nothing of each other.
 LAYERS = (
     {"_version", "errors", "files", "console"},
-    {"metrics"},
+    {"metrics", "process_state"},
     {"settings"},
     {"wire", "net"},
     {"sinks", "db_manager"},
@@ -48,7 +48,8 @@ THIRD_PARTY = {
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed
     "keras": {"keras"},
     "transformers": {"transformers"},
-    "_autolog": {"typing_extensions"},  # for type checkers alone
+    "recording": {"typing_extensions"},  # for type checkers alone
+    "_autolog": {"typing_extensions"},  # as above
 }
 
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
+from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
@@ -22,12 +23,6 @@ MAX_CONNECTION_GRACE_S = 30
 what an authority that was removed had vouched for works for 28 s, and nothing of it is left after a minute. Clients
 connect anew without noticing."""
 
-HANDSHAKE_TIMEOUT_S = 20
-
-MAX_CONNECTIONS = 4_096
-"""At once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.) One that hangs in
-its handshake is closed after the timeout."""
-
 _GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
 
 
@@ -38,7 +33,8 @@ class TrialServer:
         authenticator: Decides which callers are let in.
         servicer: Answers calls.
         health: Answers health checks.
-        metrics: Count.
+        metrics: Counts.
+        arrivals: The places for requests.
         max_reads: How many trials may read at once.
 
     Raises:
@@ -51,6 +47,7 @@ class TrialServer:
         servicer: Servicer,
         health: Health,
         metrics: ServerMetrics,
+        arrivals: Arrivals,
         *,
         max_reads: int,
     ) -> None:
@@ -69,10 +66,8 @@ class TrialServer:
                 workers,
                 ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1_000),
                 ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_S * 1_000),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
-                ("grpc.max_allowed_incoming_connections", _max_connections()),
             )
-            self.service = TrialService(authenticator, servicer, health, audit, metrics, max_reads=max_reads)
+            self.service = TrialService(authenticator, servicer, health, audit, metrics, arrivals, max_reads=max_reads)
             self.server.add_generic_rpc_handlers((self.service,))
             self.address = bind(self.server, authenticator.listener.listen_address, authenticator.files.credentials())
             """Where it listens."""
@@ -87,19 +82,6 @@ class TrialServer:
     ) -> None:
         self.server.stop(None).wait()
         self._close()
-
-
-def _max_connections() -> int:
-    """Return how many connections there may be: at most half of the process's files.
-
-    Anybody can open a connection, and one that Katib's own listener has no file left for would be refused there.
-    """
-    try:
-        import resource  # noqa: PLC0415  not on Windows
-    except ImportError:
-        return MAX_CONNECTIONS
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 2))
 
 
 def _quotes_no_header(record: logging.LogRecord) -> bool:

@@ -13,11 +13,8 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.authentication.grant import (
-    Grant,
-    IssuerUnavailableError,
-    RefusedError,
-)
+from katib_callbacks.db_manager.arrivals import Arrivals
+from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
@@ -98,7 +95,8 @@ class TrialService(grpc.GenericRpcHandler):
         servicer: Answers those that are.
         health: Answers anybody, for the server as a whole.
         audit: Is told of each refusal.
-        metrics: Count them.
+        metrics: Counts them.
+        arrivals: The places for requests.
         max_reads: How many trials may read at once, so that connections to the database are left for Katib.
     """
 
@@ -109,6 +107,7 @@ class TrialService(grpc.GenericRpcHandler):
         health: Health,
         audit: Audit,
         metrics: ServerMetrics,
+        arrivals: Arrivals,
         *,
         max_reads: int,
     ) -> None:
@@ -121,6 +120,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._health = health
         self._audit = audit
         self._metrics = metrics
+        self._arrivals = arrivals
         self.limit = FailureLimit()
         max_calls = authenticator.listener.max_calls
         self._shares = Places(None, _TOO_MANY_CALLS, share=max(1, int(max_calls * SHARE)))
@@ -153,14 +153,13 @@ class TrialService(grpc.GenericRpcHandler):
             is_known = call.path == methods.DELETE_OBSERVATION_LOG
             code = grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNIMPLEMENTED
             raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
-        with self._shares.enter(call.grant.namespace or f"caller {call.grant.caller}"):
-            return self._read_and_serve(call, method, call.grant)
+        key = call.grant.namespace or f"caller {call.grant.caller}"
+        with self._shares.enter(key), self._arrivals.request(key, call.requests, call.context) as received:
+            if not received:
+                return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
+            return self._serve(call, method, decode(method.request, received.pop(), call.context), call.grant)
 
-    def _read_and_serve(self, call: _Call, method: _Method, grant: Grant) -> Any:
-        data = next(call.requests, None)
-        if data is None:
-            return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
-        request = decode(method.request, data, call.context)
+    def _serve(self, call: _Call, method: _Method, request: Any, grant: Grant) -> Any:
         call.trial = request.trial_name
         problem = self._authenticator.authorize(grant, request.trial_name)
         if problem is not None:

@@ -8,7 +8,6 @@ training, must not wipe out what the others showed.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
 from katib_callbacks.net.deadline import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from katib_callbacks.net.http import HTTPRequest
+from katib_callbacks.process_state import in_forked_child, locked
 from katib_callbacks.sinks.trainjob.server import Answer, StatusServer
 from katib_callbacks.sinks.trainjob.status import Status
 
@@ -253,24 +253,18 @@ def _may_pass(status: int) -> bool:
 # -- one board for a process -----------------------------------------------------------------------------------------
 
 _boards: "dict[tuple[StatusServer, Runtime], StatusBoard]" = {}
-_lock = threading.Lock()
 
 
 def board_of(server: StatusServer, runtime: "Runtime") -> StatusBoard:
     """Return this process's board for a server."""
-    with _lock:
+    with locked():
         board = _boards.get((server, runtime))
         if board is None:
             board = _boards[server, runtime] = StatusBoard(server, runtime)
         return board
 
 
-def _after_fork_in_child() -> None:
-    """Forget all: the thread has stayed behind, the locks may be held for ever, and the status is the parent's."""
-    global _lock  # noqa: PLW0603  as above
-    _lock = threading.Lock()
+@in_forked_child
+def _forget_boards() -> None:
+    """Forget all: the thread has stayed behind, and the status is the parent's."""
     _boards.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

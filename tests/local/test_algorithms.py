@@ -77,8 +77,8 @@ def test_a_gaussian_process_learns_and_goes_on_after_a_restart():
             "multivariate-tpe",
             {"n_EI_candidates": "8"},
             (
-                "multivariate-tpe on a cluster is Optuna's and fails an experiment with the setting n_EI_candidates; it "
-                "takes random_state, n_startup_trials, n_ei_candidates."
+                "multivariate-tpe on a cluster is Optuna's and fails an experiment with the setting n_EI_candidates; "
+                "it takes random_state, n_startup_trials, n_ei_candidates."
             ),
         ),
         (

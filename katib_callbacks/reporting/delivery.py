@@ -1,8 +1,10 @@
 """One report on its way: its rows in order of time, to the first sink, to the secondary ones; and the error, if any."""
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from katib_callbacks import settings
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, retold
@@ -12,32 +14,44 @@ from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.background import BackgroundSender, SideDelivery
+    from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
 
 MAX_ROWS_SHOWN = 5
 """How many of the rows that are lost an error spells out."""
 
 
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """The options of one reporter that its deliveries need.
+
+    Args:
+        trial_name: The trial; None outside one, where only sinks come that need none.
+        address: The DB manager's: its rows are kept in order of time.
+        timeout_s: How long the first sink may take.
+        runtime: Clock.
+    """
+
+    trial_name: str | None
+    address: str
+    timeout_s: float
+    runtime: Runtime
+
+
 def deliver(
-    trial_name: str,
+    options: DeliveryOptions,
     logs: Sequence[MetricLog],
     first: tuple[str, MetricSink],
     secondary: "Sequence[BackgroundSender]",
-    *,
-    address: str,
-    timeout_s: float,
-    runtime: Runtime,
+    idle: Mapping[str, SinkOutcome],
 ) -> tuple[SinkOutcome, Mapping[str, SinkOutcome]]:
     """Deliver one report's rows.
 
     Args:
-        trial_name: The trial; empty outside one, where only sinks come that need none.
+        options: The reporter's.
         logs: At least one row, in any order.
         first: Name and sink that count.
         secondary: Take the rows to the other sinks.
-        address: The DB manager's: its rows are kept in order of time.
-        timeout_s: How long the first sink may take.
-        runtime: Clock.
+        idle: The outcomes of the sinks that get nothing.
 
     Returns:
         The outcome of the first sink, and every sink's by its name; those after the first are known when they are read.
@@ -46,6 +60,8 @@ def deliver(
         DeliveryError: The first sink does not have all rows; the message says where they are.
         ReporterClosedError: Closed in the meantime; likewise.
     """
+    runtime, address, timeout_s = options.runtime, options.address, options.timeout_s
+    trial_name = options.trial_name or ""
     start_s = runtime.monotonic()
     name, sink = first
     latest_left_behind = getattr(sink, "latest_left_behind", None)
@@ -68,7 +84,7 @@ def deliver(
         raise retold(error, f"{error}. {follows if trial_name else ''}{where}") from (error.__cause__ or error)
     except ReporterClosedError as error:
         raise retold(error, f"{error}. {_where(sink, error.spool_path, rows)}") from error
-    return outcome, _outcomes(name, outcome, deliveries)
+    return outcome, _outcomes(name, outcome, deliveries, idle)
 
 
 def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog], left_s: float) -> SinkOutcome:
@@ -89,12 +105,16 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
     return outcome
 
 
-def _outcomes(name: str, outcome: SinkOutcome, secondary: "Mapping[str, SideDelivery]") -> Mapping[str, SinkOutcome]:
-    if not secondary:
-        return {name: outcome}
-    from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
+def _outcomes(
+    name: str, outcome: SinkOutcome, secondary: "Mapping[str, PendingOutcome]", idle: Mapping[str, SinkOutcome]
+) -> Mapping[str, SinkOutcome]:
+    sent: Mapping[str, SinkOutcome] = {name: outcome}
+    if secondary:
+        from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
 
-    return Outcomes((name, outcome), secondary)
+        sent = Outcomes((name, outcome), secondary)
+    # A look at the secondary ones would wait for them.
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), cast("dict[str, SinkOutcome]", idle)) if idle else sent
 
 
 def _where(sink: MetricSink, spool_path: str | None, rows: Sequence[MetricLog]) -> str:

@@ -231,7 +231,8 @@ def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog
 def test_an_adapters_decision_stands(server):
     reporter = KatibReporter(server.address, trial_name="trial", _runtime=runtime_with(RANK="3"))
 
-    receipt = reporter.report_logs([MetricLog("loss", 1, NOON)], _rank=framework_rank(is_global_zero=True))
+    run = reporter.open_run(rank=framework_rank(is_global_zero=True))
+    receipt = run.deliver([MetricLog("loss", 1, NOON)])
 
     assert receipt.delivered == 1
     assert server.values() == [("loss", "1")]

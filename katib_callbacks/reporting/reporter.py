@@ -119,6 +119,8 @@ class KatibReporter:
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
         self._loop: tuple[int, Progress] | None = None  # of this process
+        if process_rank(_runtime.environ()).is_global_zero:
+            settings.warn_of_unknown_variables(_runtime)
 
     @classmethod
     def from_env(cls) -> "KatibReporter":

@@ -5,6 +5,7 @@ package offers under that name in the entry-point group ``katib_callbacks.sinks`
 name that is none of ours alone, since that takes milliseconds.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
 from katib_callbacks.sinks.katib.endpoint import Endpoint
@@ -29,6 +31,10 @@ AUTO = "auto"
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
+
+
+_making: set[tuple[str, int]] = set()
+"""Names of sinks that are being made, and in which threads."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,18 @@ class SinkFactory:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
         maker = _MAKERS.get(scheme_of(name))
-        return maker(options) if maker else discreet(_make_plug_in(options), name)
+        making = (name, threading.get_ident())
+        if making in _making:
+            raise ConfigurationError(
+                f"the sink {options.label!r} makes a reporter that has this sink again, and so for ever; that reporter "
+                f"needs sinks of its own, as KatibReporter(sinks=[{KATIB!r}])"
+            )
+        _making.add(making)
+        try:
+            with out_of_report():  # a plug-in may make a reporter of its own, and use it
+                return maker(options) if maker else discreet(_make_plug_in(options), name)
+        finally:
+            _making.discard(making)
 
     def _make_katib(self) -> MetricSink:
         from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  not where all sinks are others

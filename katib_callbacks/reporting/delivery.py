@@ -85,8 +85,11 @@ def deliver(
         follows = (
             "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among them. "
         )
-        where = _where(rows[len(rows) - error.pending :], error.spool_path, can_spool=latest_left_behind is not None)
-        raise retold(error, f"{error}. {follows if trial_name else ''}{where}") from (error.__cause__ or error)
+        pending = error.pending_of(len(rows))
+        where = _where(rows[len(rows) - pending :], error.spool_path, can_spool=latest_left_behind is not None)
+        told = retold(error, f"{error}. {follows if trial_name else ''}{where}")
+        told.pending = pending
+        raise told from (error.__cause__ or error)
     except ReporterClosedError as error:
         where = _where(rows, error.spool_path, can_spool=latest_left_behind is not None)
         raise retold(error, f"{error}. {where}") from error

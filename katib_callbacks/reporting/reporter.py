@@ -22,8 +22,9 @@ from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks.auto import KATIB, TRAINJOB
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
+from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 

@@ -22,8 +22,9 @@ from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks.auto import KATIB, TRAINJOB
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
+from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -83,15 +84,16 @@ class KatibReporter:
         self._trial_name = settings.trial_name(trial_name, _runtime)
         settings.check_rank(_runtime)
         timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-        spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
         chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._trial_name is None and chosen[0] == TRAINJOB:
-            spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
-        elif spool_dir is not None and chosen[0] != KATIB:
-            raise ConfigurationError(
-                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
-                f"has to be the first of sinks ({settings.SINKS})"
-            )
+        spool = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        if chosen[0] != KATIB:
+            # A cluster-wide variable need not fit every script; and "auto" in a TrainJob that is no trial has no rows.
+            if spool_dir is not None and not (self._trial_name is None and chosen[0] == TRAINJOB):
+                raise ConfigurationError(
+                    f"spool_dir is for the sink {KATIB!r}, to which alone rows can be replayed; it has to be the first "
+                    f"of sinks ({settings.SINKS})"
+                )
+            spool = None
         factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
@@ -111,7 +113,7 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
-            spool_dir=spool_dir,
+            spool_dir=spool,
             trial_name=self._trial_name,
             runtime=_runtime,
         )

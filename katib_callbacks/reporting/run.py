@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, spelled_out
+from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
 from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.registry import KATIB
+from katib_callbacks.sinks.auto import KATIB
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
@@ -86,13 +86,23 @@ class ReporterRun:
             DeliveryError: Not all rows are known to be stored; the message says where they are.
             ReporterClosedError: The reporter was closed, before or in the meantime.
         """
-        options = self._options
-        start_s = options.runtime.monotonic()
         self._destinations.check_open()
         if not self.is_reporting:
             return self._skipped(str(self._rank))
         if not rows:
             return self._skipped("no rows to report")
+        with one_report_a_thread(rows):
+            return self._deliver(rows)
+
+    def close(self) -> None:
+        """End the run: show no more progress, and close the sinks if they are the run's own. May be called twice."""
+        self.progress = None
+        if self._is_own:
+            self._destinations.close()
+
+    def _deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
+        options = self._options
+        start_s = options.runtime.monotonic()
         opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
         if opened is None:
             if NO_TRIAL in self._destinations.idle_reasons:
@@ -123,12 +133,6 @@ class ReporterRun:
             skipped=outcome.skipped,
             sinks=outcomes,
         )
-
-    def close(self) -> None:
-        """End the run: show no more progress, and close the sinks if they are the run's own. May be called twice."""
-        self.progress = None
-        if self._is_own:
-            self._destinations.close()
 
     def _skipped(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
         return ReportReceipt(

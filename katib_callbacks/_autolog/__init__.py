@@ -19,12 +19,11 @@ from katib_callbacks import settings
 from katib_callbacks._autolog import state
 from katib_callbacks._autolog.lightning import lightning_callbacks
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.recording.options import Metrics, RecordingArguments
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from typing_extensions import Unpack
 
     from katib_callbacks.reporting.reporter import KatibReporter
@@ -32,17 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["CallbackArguments", "autolog", "lightning_callbacks"]
 
 
-class CallbackArguments(TypedDict, total=False):
-    """The arguments of ``KatibReportCallback``, by name."""
+class _Named(TypedDict, total=False):
+    metrics: Metrics
 
-    metrics: "str | Sequence[str] | Mapping[str, str] | None"
-    report: settings.Report | None
-    monitor: str | None
-    mode: settings.Mode | None
-    after_training: settings.AfterTraining | None
-    on_missing: settings.OnMissing | None
-    on_nan: settings.OnNan | None
-    on_error: settings.OnError | None
+
+class CallbackArguments(_Named, RecordingArguments, total=False):
+    """The arguments of ``KatibReportCallback``, by name and in order."""
+
     reporter: "KatibReporter | None"
 
 

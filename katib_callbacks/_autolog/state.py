@@ -129,7 +129,7 @@ def _shows_trainjob(reporter: "KatibReporter | None") -> bool:
         return False
     from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  there alone
 
-    return (KatibReporter() if reporter is None else reporter).inert_reason is None
+    return (KatibReporter() if reporter is None else reporter).idle_reason is None
 
 
 STATE = State()

@@ -48,6 +48,56 @@ def test_a_seed_gives_the_same_search_and_another_seed_another(name):
     assert first != other
 
 
+def test_a_gaussian_process_learns_and_goes_on_after_a_restart():
+    pytest.importorskip("torch")
+    given = {"random_state": "3", "n_initial_points": "5"}
+    algorithm = make("bayesianoptimization", given)
+    points = search_for(algorithm, 15)
+
+    assert best(points[5:]) < best(search_for(make("random", {"random_state": "3"}), 15)) / 2
+    resumed = make("bayesianoptimization", given)
+    for number, point in enumerate(points):
+        resumed.recall(point)
+        resumed.tell(number, loss(point))
+    assert resumed.ask() == algorithm.ask()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "warning"),
+    [
+        (
+            "tpe",
+            {"n_startup_trials": "3", "gamma": "0.3"},
+            (
+                "tpe on a cluster is hyperopt's and fails an experiment with the setting n_startup_trials; it takes "
+                "random_state, n_EI_candidates, gamma, prior_weight."
+            ),
+        ),
+        (
+            "multivariate-tpe",
+            {"n_EI_candidates": "8"},
+            (
+                "multivariate-tpe on a cluster is Optuna's and fails an experiment with the setting n_EI_candidates; "
+                "it takes random_state, n_startup_trials, n_ei_candidates."
+            ),
+        ),
+        (
+            "bayesianoptimization",
+            {"acq_func": "EI"},
+            "bayesianoptimization is Optuna's Gaussian process here, on which acq_func has no effect.",
+        ),
+    ],
+)
+def test_a_setting_that_is_another_on_a_cluster_is_said(name, given, warning):
+    assert settings.choose(name, given).warnings == (warning,)
+
+
+def test_a_setting_that_a_cluster_takes_is_not_spoken_of():
+    given = {"random_state": "1", "n_EI_candidates": "8", "gamma": "0.3", "prior_weight": "2"}
+
+    assert settings.choose("tpe", given).warnings == ()
+
+
 @pytest.mark.parametrize("name", ["tpe", "multivariate-tpe", "cmaes"])
 def test_what_learns_is_better_than_chance(name):
     learned = [best(search_for(make(name, seed=seed), 60)[30:]) for seed in range(3)]
@@ -139,7 +189,8 @@ def test_a_restart_strategy_that_optuna_lost_is_said(caplog):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("hyperband", {}, "'hyperband' is not one .*known: random, grid, tpe, multivariate-tpe, cmaes, sobol"),
+        ("enas", {}, "'enas' is not one .*known: random, grid, tpe, multivariate-tpe, cmaes, sobol"),
+        ("bayesianoptimization", {"base_estimator": "NN"}, "'NN' cannot be base_estimator of bayesianoptimization"),
         ("random", {"seed": "1"}, "random has no setting 'seed'; known: random_state"),
         ("cmaes", {"sigma": "-1"}, "'-1' cannot be sigma of cmaes"),
         ("tpe", {"random_state": "x"}, "'x' cannot be random_state of tpe"),

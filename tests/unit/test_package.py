@@ -48,7 +48,8 @@ THIRD_PARTY = {
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed
     "keras": {"keras"},
     "transformers": {"transformers"},
-    "_autolog": {"typing_extensions"},  # for type checkers alone
+    "recording": {"typing_extensions"},  # for type checkers alone
+    "_autolog": {"typing_extensions"},  # as above
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from katib_callbacks.local.algorithms.space import Parameter, Point
 
-_LEARNS_FROM_TRIALS_ALONE = ("random", "tpe", "multivariate-tpe")
+_LEARNS_FROM_TRIALS_ALONE = ("random", "tpe", "multivariate-tpe", "bayesianoptimization")
 
 _SEED_BITS = 31
 
@@ -98,6 +98,8 @@ def _sampler(samplers: Any, name: str, arguments: dict[str, Any], given: Mapping
             warn_independent_sampling=False,
             warn_asynchronous_seeding=False,
         )
+    if name == "bayesianoptimization":
+        return samplers.GPSampler(**arguments, warn_independent_sampling=False)
     gamma = arguments.pop("gamma", None)
     if gamma is not None:
         arguments["gamma"] = lambda trials: min(int(gamma * trials**0.5) + 1, _MAX_GAMMA_TRIALS)

@@ -5,7 +5,7 @@ after a restart the stored questions and answers are given to a new one.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -68,6 +68,16 @@ _TPE = {
     "prior_weight": ("prior_weight", _between(0, float("inf"))),
 }
 
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return convert
+
+
 # {algorithm: {Katib's setting: (Optuna's argument, conversion of the text)}}. Source: the validations in Katib's
 # pkg/suggestion/v1beta1/{optuna,hyperopt}/service.py and goptuna/service.go; TPE takes those of both services.
 SETTINGS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any]]]] = {
@@ -81,7 +91,23 @@ SETTINGS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any]]]] = {
         "restart_strategy": ("restart_strategy", _restarts),
     },
     "sobol": _SEED,
+    "bayesianoptimization": {
+        **_SEED,
+        "n_initial_points": ("n_startup_trials", _at_least(0, int)),
+        "base_estimator": ("base_estimator", _one_of("GP", "RF", "ET", "GBRT")),
+        "acq_func": ("acq_func", _one_of("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps")),
+        "acq_optimizer": ("acq_optimizer", _one_of("auto", "sampling", "lbfgs")),
+    },
 }
+
+_NOT_ACTED_UPON = frozenset({"base_estimator", "acq_func", "acq_optimizer"})
+"""Settings of scikit-optimize, which Optuna's Gaussian process has no counterpart of."""
+
+_ONLY_HERE = {
+    "tpe": ({"n_startup_trials", "n_ei_candidates"}, "hyperopt's"),
+    "multivariate-tpe": ({"n_EI_candidates", "gamma", "prior_weight"}, "Optuna's"),
+}
+"""Settings that are taken here, and that the algorithm's suggestion service on a cluster refuses; whose it is."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +117,12 @@ class AlgorithmChoice:
     Args:
         name: One of ``SETTINGS``.
         arguments: Optuna's arguments. ``seed`` is among them only if the experiment gives one.
+        warnings: What the settings do elsewhere than here, as sentences.
     """
 
     name: str
     arguments: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def choose(name: str, settings: Mapping[str, str]) -> AlgorithmChoice:
@@ -114,10 +142,24 @@ def choose(name: str, settings: Mapping[str, str]) -> AlgorithmChoice:
             raise ConfigurationError(f"algorithmSettings: {name} has no setting {setting!r}; known: {known}")
         argument, convert = SETTINGS[name][setting]
         try:
-            arguments[argument] = convert(text)
+            value = convert(text)
         except ValueError as error:
             raise ConfigurationError(f"algorithmSettings: {text!r} cannot be {setting} of {name}") from error
-    return AlgorithmChoice(name, arguments)
+        if setting not in _NOT_ACTED_UPON:
+            arguments[argument] = value
+    return AlgorithmChoice(name, arguments, tuple(_warnings(name, settings)))
+
+
+def _warnings(name: str, settings: Mapping[str, str]) -> Iterator[str]:
+    only_here, service = _ONLY_HERE.get(name, (set(), ""))
+    if refused := sorted(only_here & set(settings)):
+        taken = ", ".join(setting for setting in SETTINGS[name] if setting not in only_here)
+        yield (
+            f"{name} on a cluster is {service} and fails an experiment with the setting {', '.join(refused)}; it takes "
+            f"{taken}."
+        )
+    if idle := sorted(_NOT_ACTED_UPON & set(settings)):
+        yield f"{name} is Optuna's Gaussian process here, on which {', '.join(idle)} has no effect."
 
 
 def check_space(choice: AlgorithmChoice, parameters: Sequence[Parameter], max_trial_count: int | None) -> None:
@@ -137,18 +179,25 @@ def check_space(choice: AlgorithmChoice, parameters: Sequence[Parameter], max_tr
             raise ConfigurationError(f"the grid has {points} points, fewer than maxTrialCount {max_trial_count}")
 
 
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "grid": (),
+    "cmaes": ("optuna", "cmaes"),
+    "sobol": ("optuna", "scipy"),
+    "bayesianoptimization": ("optuna", "scipy", "torch"),  # torch is in no extra: most have it for their training
+}
+
+
 def check_installed(choice: AlgorithmChoice) -> None:
     """Check that an algorithm's packages are there.
 
     Raises:
         MissingDependencyError: One is not.
     """
-    needed = {"grid": (), "cmaes": ("optuna", "cmaes"), "sobol": ("optuna", "scipy")}.get(choice.name, ("optuna",))
+    needed = _NEEDED.get(choice.name, ("optuna",))
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
-        raise MissingDependencyError(
-            f'{choice.name} needs {" and ".join(missing)}: pip install "katib-callbacks[local]"'
-        )
+        command = 'pip install "katib-callbacks[local]"' + (" torch" if "torch" in missing else "")
+        raise MissingDependencyError(f"{choice.name} needs {' and '.join(missing)}: {command}")
 
 
 def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int, maximize: bool) -> Algorithm:

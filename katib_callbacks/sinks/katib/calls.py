@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from katib_callbacks.errors import ConfigurationError, RejectedError, ReporterClosedError
-from katib_callbacks.net.deadline import Deadline
-from katib_callbacks.sinks.katib.fates import Fate, classify
+from katib_callbacks.net.deadline import LONGEST_ANSWERED_PAUSE_S, LONGEST_PAUSE_S, Deadline
+from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
@@ -52,12 +52,18 @@ class FailedCallError(Exception):
         text: What the other side or gRPC said.
         fate: What became of the rows.
         is_local: Whether files of ours are at fault, or seem to be: these heal by rotation alone, and soon.
+
+    Attributes:
+        is_seen: Whether a server may have got the call.
     """
 
     def __init__(self, status: str, text: str, fate: Fate, *, is_local: bool = False) -> None:
         super().__init__(f"{status}: {text}" if text else status)
         self.status = status
         self.fate = fate
+        self.is_seen = not is_local and not (
+            status == "UNAVAILABLE" and re.search(NO_CONNECTION, text, re.IGNORECASE | re.DOTALL)
+        )
         self.is_local = is_local
 
 
@@ -114,8 +120,12 @@ class Calls:
         """Delete all rows of a trial; raises as :meth:`report` does."""
         self._call(lambda stub, timeout_s: stub.delete(trial_name, timeout_s=timeout_s))
 
-    def retry(self, failure: FailedCallError) -> None:
-        """Log why a call is made again, and pause before it.
+    def retry(self, failure: FailedCallError, *, troubles: int = 0) -> None:
+        """Log why a call is made again, and pause before it: the deadline is the only bound.
+
+        Args:
+            failure: What became of the call.
+            troubles: How often the same call got a server into trouble, whatever has succeeded in between.
 
         Raises:
             RejectedError: Files of ours are at fault, and were not replaced.
@@ -139,7 +149,8 @@ class Calls:
             elapsed_s,
             self.deadline.remaining_s,
         )
-        self.deadline.pause(self._failures)
+        longest_s = LONGEST_ANSWERED_PAUSE_S if failure.is_seen else LONGEST_PAUSE_S
+        self.deadline.pause(max(self._failures, troubles), longest_s)
 
     def drop(self) -> None:
         """Close the channel; the next call opens another."""
@@ -209,6 +220,6 @@ class Calls:
                 shown += " (does it want TLS? tls_ca is not set)"
         if credentials.token_path is not None and status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             shown += f" (the token is that of token_path {credentials.token_path})"
-            if status == "UNAUTHENTICATED":  # it may be about to be replaced
+            if may_be_replaced(status, text):
                 return FailedCallError(status, shown, Fate.NOT_WRITTEN, is_local=True)
         return FailedCallError(status, shown, fate)

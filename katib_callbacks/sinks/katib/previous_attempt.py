@@ -18,8 +18,11 @@ from katib_callbacks.sinks.katib.fates import Fate
 logger = logging.getLogger(__name__)
 
 MAX_ANSWERED_FAILURES = 3
-"""How often a look or a deletion may fail for another reason than that no connection comes about. What is to be
+"""How often a look or a deletion may fail for another reason than that nothing can be reached or written. What is to be
 reported matters more than what was."""
+
+WAITING_SHARE = 0.5
+"""Of the deadline, for which a server that is UNAVAILABLE is waited for, as it is for the report."""
 
 _TURN_S = 0.1  # how often a delivery that waits for another one's deletion looks at its own deadline
 
@@ -77,7 +80,9 @@ def handle_previous_attempt(calls: Calls, trial_name: str, policy: PreviousAttem
                 # A deletion that is carried out late must not meet rows of ours.
                 calls.deadline.sleep(patience_s(runtime.monotonic() - deleted_at_s))
             failures += failure.fate is not Fate.NOT_WRITTEN
-            if failure.fate is Fate.REFUSED or failures >= MAX_ANSWERED_FAILURES:
+            deadline = calls.deadline
+            may_pass = failure.status == "UNAVAILABLE" and deadline.elapsed_s < deadline.total_s * WAITING_SHARE
+            if failure.fate is Fate.REFUSED or (failures >= MAX_ANSWERED_FAILURES and not may_pass):
                 logger.warning("Rows of an earlier attempt of trial %r, if any, are left: %s", trial_name, failure)
                 return
             calls.retry(failure)

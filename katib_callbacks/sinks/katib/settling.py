@@ -22,9 +22,6 @@ logger = logging.getLogger(__name__)
 MAX_BATCH_ROWS = 1_000
 """Katib takes 16,383 rows a request at most, and its cost grows with their square."""
 
-MAX_UNCLEAR_SENDS = 5
-"""A request after which this many connections broke may be what breaks them."""
-
 ABSENCE_S = 1.0
 """How far apart the answers are that say that rows are absent."""
 
@@ -76,7 +73,7 @@ class Settlement:
             on_progress: Called with the number of rows delivered, after each batch.
 
         Raises:
-            RejectedError: The DB manager refused a batch for good, or breaks whenever it gets it.
+            RejectedError: The DB manager refused a batch for good.
             UnavailableError: The deadline has passed.
             ReporterClosedError: Closed by another thread.
         """
@@ -116,7 +113,7 @@ class Settlement:
         """Deliver one batch; return ``abandoned_s`` for the next one: None if none after this was ever sent."""
         self._is_unclear = abandoned_s is not None
         patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S - (abandoned_s or 0.0)
-        has_sent, unclear_sends, why = False, 0, "nothing of it can be read back"
+        has_sent, troubles = False, 0
         while True:
             # A server that just woke up answers questions before it commits what it was sent: ask twice, apart.
             apart_s = 0.0 if not has_sent and (abandoned_s or 0.0) >= SHORTEST_PATIENCE_S else ABSENCE_S
@@ -124,12 +121,6 @@ class Settlement:
                 self._is_unclear = False
                 self._read_back += len(batch)
                 return None if has_sent else abandoned_s
-            if unclear_sends >= MAX_UNCLEAR_SENDS:
-                self._is_unclear = False
-                raise RejectedError(
-                    f"they were sent {unclear_sends} times and never stored; they are not sent again, because they may "
-                    f"be what breaks the DB manager ({why})"
-                ) from self._calls.last_failure
             sent_at_s = self._runtime.monotonic()
             try:
                 has_sent = True
@@ -139,18 +130,17 @@ class Settlement:
                     self._is_unclear = False
                     raise RejectedError(f"refused for good ({failure})") from failure
                 if failure.fate is Fate.UNCLEAR:
-                    unclear_sends, why = unclear_sends + 1, str(failure)
                     self._is_unclear = True
                     now_s = self._runtime.monotonic()
                     # A call that a fork or a mesh cancelled does not tell how long the server still takes.
                     is_cut_short = failure.status == "CANCELLED"
                     patient_until_s = now_s + (LONGEST_PATIENCE_S if is_cut_short else patience_s(now_s - sent_at_s))
-                self._calls.retry(failure)
+                troubles += failure.is_seen
+                self._calls.retry(failure, troubles=troubles)
                 continue
             if not self._is_always_verified:
                 self._is_unclear = False
                 return None
-            unclear_sends += 1
             self._is_unclear = True
             patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S
 

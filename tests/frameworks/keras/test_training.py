@@ -308,3 +308,8 @@ def test_a_worker_that_the_launcher_does_not_call_rank_zero_is_silent(
     assert rows() == []
     assert callback.receipt is None
     assert f"rank 1 ({variable}=" in caplog.text
+
+
+def test_a_misspelt_argument_blames_the_public_class():
+    with pytest.raises(TypeError, match=r"^KatibReportCallback\(\) got .* 'metric'; did you mean 'metrics'\?$"):
+        KatibReportCallback(metric="loss")

@@ -40,6 +40,13 @@ def test_on(autolog, rows, make_trainer, fit):
     assert rows() == [("accuracy", pytest.approx(0.1)), ("accuracy", pytest.approx(0.2))]
 
 
+def test_a_misspelt_variable_is_named(autolog, make_trainer, monkeypatch, caplog):
+    monkeypatch.setenv("KATIB_CALLBACKS_AUTOLGO", "1")
+    assert ours(make_trainer()) == []
+    assert "KATIB_CALLBACKS_AUTOLGO is not a variable" in caplog.text
+    assert "Did you mean KATIB_CALLBACKS_AUTOLOG?" in caplog.text
+
+
 def test_never_called(autolog, rows, make_trainer, fit):
     trainer = make_trainer()
     fit(trainer)

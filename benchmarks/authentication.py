@@ -41,7 +41,7 @@ START_TIMEOUT_S = 60.0
 TLS_ALONE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.authentication.tls_files import TLSFiles
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
@@ -51,7 +51,7 @@ from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 db, certificate, key = sys.argv[1:]
 store = ObservationLogStore(db, max_connections=10)
 server = make_server(ThreadPoolExecutor(64))
-server.add_generic_rpc_handlers((Servicer(store, Admission(64), ServerMetrics()).generic_handler(),))
+server.add_generic_rpc_handlers((Servicer(store, call_places(64), ServerMetrics()).generic_handler(),))
 print("listening on", bind(server, "127.0.0.1:0", TLSFiles(certificate, key).credentials()), flush=True)
 server.start()
 server.wait_for_termination()

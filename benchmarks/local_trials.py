@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from katib_callbacks.local import creation
+from katib_callbacks.local import runner
 from katib_callbacks.local.controller import Event
 from katib_callbacks.local.runner import Runner
 
@@ -116,7 +116,7 @@ class Result:
 def ours(count: int, folder: Path) -> Result:
     """Measure trials of katib_callbacks.local, and the runner's memory."""
     meter = Meter(count)
-    creation.store(folder, experiment(count), folder=folder)
+    runner.create(folder, experiment(count), folder=folder)
     Runner(folder, "nothing", meter).run()
     if len(meter.times_ms) != count - 1:
         sys.exit(f"{len(meter.times_ms) + 1} trials ended instead of {count}")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
-    from katib_callbacks.reporting.reporter import KatibReporter, ReportReceipt, report_metrics
+    from katib_callbacks.reporting.receipt import ReportReceipt
+    from katib_callbacks.reporting.reporter import KatibReporter, report_metrics
     from katib_callbacks.sinks import MetricSink, SinkOptions, SinkOutcome
 
 __all__ = [
@@ -55,7 +56,7 @@ _HOMES = {
     "autolog": "_autolog",
     "KatibReporter": "reporting.reporter",
     "report_metrics": "reporting.reporter",
-    "ReportReceipt": "reporting.reporter",
+    "ReportReceipt": "reporting.receipt",
     "SinkOptions": "sinks",
     "SinkOutcome": "sinks",
     "MetricSink": "sinks",

@@ -1,4 +1,4 @@
-"""What the subcommands share when they talk to a person or to a pipe."""
+"""Output of the subcommands, to a person or to a pipe."""
 
 import os
 import sys

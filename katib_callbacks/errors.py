@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The errors of this package, as one tree.
 
 KatibCallbacksError
 ├── ConfigurationError (ValueError)          an argument, environment variable or file that cannot be right
@@ -16,7 +16,24 @@ KatibCallbacksError
 Foreign errors (grpc, SQL) are mapped in one place each and always chained with ``raise ... from``.
 """
 
-from typing import Any
+from typing import Any, TypeVar
+
+E = TypeVar("E", bound=Exception)
+
+__all__ = [
+    "ConfigurationError",
+    "DeliveryError",
+    "ExperimentError",
+    "KatibCallbacksError",
+    "MetricValueError",
+    "MissingDependencyError",
+    "RejectedError",
+    "ReporterClosedError",
+    "SpoolError",
+    "StoreError",
+    "UnavailableError",
+    "WaitTimeoutError",
+]
 
 
 class KatibCallbacksError(Exception):
@@ -36,7 +53,13 @@ class MetricValueError(KatibCallbacksError, ValueError):
 
 
 class ReporterClosedError(KatibCallbacksError, RuntimeError):
-    """The reporter was closed before or during this call."""
+    """The reporter was closed before or during this call.
+
+    Attributes:
+        spool_path: The file in which the rows lie; None if they were not saved.
+    """
+
+    spool_path: str | None = None
 
 
 class DeliveryError(KatibCallbacksError, RuntimeError):
@@ -44,8 +67,11 @@ class DeliveryError(KatibCallbacksError, RuntimeError):
 
     Attributes:
         attempts: How many requests were sent to the destination, the ones that read back included.
-        pending: How many rows are not known to be stored. They may lie in a spool; the message says so.
+        pending: How many rows are not known to be stored.
+        spool_path: The file in which they lie; None if they were not saved.
     """
+
+    spool_path: str | None = None
 
     def __init__(self, message: str, *, attempts: int = 0, pending: int = 0) -> None:
         super().__init__(message)
@@ -53,7 +79,7 @@ class DeliveryError(KatibCallbacksError, RuntimeError):
         self.pending = pending
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild_delivery_error, (type(self), str(self), self.attempts, self.pending))
+        return (_rebuild, (type(self), str(self)), self.__dict__)
 
 
 class RejectedError(DeliveryError):
@@ -80,6 +106,13 @@ class WaitTimeoutError(KatibCallbacksError, TimeoutError):
     """A local experiment is not in the condition that was waited for; Katib's client raises TimeoutError."""
 
 
-def _rebuild_delivery_error(kind: type[DeliveryError], message: str, attempts: int, pending: int) -> DeliveryError:
-    """Unpickle: exceptions with keyword-only arguments do not do so by themselves."""
-    return kind(message, attempts=attempts, pending=pending)
+def retold(error: E, text: str) -> E:
+    """Return the same error with another text; a subclass of somebody else's may be made of anything."""
+    other = _rebuild(type(error), text)
+    other.__dict__.update(error.__dict__)
+    return other
+
+
+def _rebuild(kind: type[E], text: str) -> E:
+    """Make an error without its constructor, which has keyword-only arguments or is unknown."""
+    return kind.__new__(kind, text)

@@ -1,4 +1,4 @@
-"""What the standard library has not for folders."""
+"""Operations on files and folders that the standard library lacks."""
 
 import errno
 import os

@@ -14,8 +14,11 @@ from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback
-from katib_callbacks.reporting.progress import share_of_epochs
+from katib_callbacks.recording.shares import share_of_epochs
 from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
+
+__all__ = ["KatibReportCallback"]
+
 
 try:
     from keras import backend
@@ -61,7 +64,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         """Make a batch hook where there is something to show; Keras looks for it before training begins."""
         # A subclass may have one, under either name: Keras' own calls the other.
         is_free = all(getattr(type(self), hook) is getattr(Callback, hook) for hook in _BATCH_HOOKS)
-        if self._recorder.takes_progress and is_free:
+        if self._recorder.shows_progress and is_free:
             self.__dict__["on_train_batch_end"] = self._show_progress
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:

@@ -20,8 +20,10 @@ from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback
-from katib_callbacks.reporting.progress import largest, share_of_epochs
+from katib_callbacks.recording.shares import largest, share_of_epochs, share_of_steps, share_of_time
 from katib_callbacks.reporting.ranks import framework_rank
+
+__all__ = ["KatibReportCallback"]
 
 
 def _callback_classes() -> tuple[type, ...]:
@@ -136,9 +138,10 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Return the share of the training that is done, by the limit that will end it first."""
         planned = trainer.num_training_batches  # infinite where the data have no length: then the last epoch's counts
         steps_per_epoch = planned if planned < math.inf else self._steps_per_epoch
-        shares = [share_of_epochs(trainer.current_epoch, trainer.max_epochs, steps, steps_per_epoch)]
-        if trainer.max_steps > 0:
-            shares.append(trainer.global_step / trainer.max_steps)
+        shares = [
+            share_of_epochs(trainer.current_epoch, trainer.max_epochs, steps, steps_per_epoch),
+            share_of_steps(trainer.global_step, trainer.max_steps),
+        ]
         shares += map(_share_of_time, filter(_is_timer, trainer.callbacks))  # max_time makes one
         return largest(shares)
 
@@ -171,9 +174,5 @@ def _is_timer(callback: object) -> bool:
 
 def _share_of_time(timer: Any) -> float | None:
     left_s: float | None = timer.time_remaining()
-    if (
-        left_s is None or timer.end_time() is not None
-    ):  # no limit; or the clock of the last fit, which it keeps for ever
-        return None
-    elapsed_s: float = timer.time_elapsed()
-    return elapsed_s / max(elapsed_s + left_s, 1e-9)
+    # No limit; or the clock of the last fit, which it keeps for ever.
+    return None if left_s is None or timer.end_time() is not None else share_of_time(timer.time_elapsed(), left_s)

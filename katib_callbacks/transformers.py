@@ -16,9 +16,13 @@ from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback, callers
+from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
 from katib_callbacks.sinks.registry import TRAINJOB
+
+__all__ = ["KatibReportCallback"]
+
 
 try:
     from transformers import TrainerCallback
@@ -67,7 +71,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._start(args, state)
         self._take(args, state)
         self._first_step = state.global_step
-        self._recorder.begin_progress(_share, state, aside=self._aside())
+        self._recorder.begin_progress(_share, state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
@@ -88,14 +92,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         if self._read is None:
             return
         self._take(args, state)
-        best_step = self._step_of_loaded_model(args, state)
-        if best_step is not None:
-            self._start(args, state)
-            self._take(args, state, best_step=best_step)
         self._read = None
         if state.is_hyper_param_search and not any("train_runtime" in row for row in state.log_history[-1:]):
             self._recorder.abandon()  # the Trainer calls this hook before it raises TrialPruned
-        self._recorder.finish()
+        self._recorder.finish(is_kept_wanted=self._keep_loaded(args, state))
         self._recorder.deliver()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
@@ -109,7 +109,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         del args, state, control
         self._recorder.evaluated(metrics, is_validation=False)
 
-    def _aside(self) -> dict[str, str]:
+    def _excluded(self) -> dict[str, str]:
         """Leave the TrainJob's status to transformers' own callback where there is one: the two would overwrite it."""
         if not any(type(other).__name__ == "KubeflowCallback" for other in _callbacks_beside(self)):
             return {}
@@ -118,13 +118,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _start(self, args: Any, state: Any) -> None:
         self._read = 0
         rank = framework_rank(is_global_zero=state.is_world_process_zero)
-        self._recorder.start(rank, mode=self._mode_of(args))
+        self._recorder.start(rank, mode=self._mode_of(args), excluded=self._excluded())
 
-    def _take(self, args: Any, state: Any, logs: dict[str, Any] | None = None, *, best_step: int | None = None) -> None:
-        """Record what is new in ``log_history``, or ``logs`` where a Trainer's own ``log`` keeps no history.
-
-        With ``best_step``, no other row's ``monitor`` counts.
-        """
+    def _take(self, args: Any, state: Any, logs: dict[str, Any] | None = None) -> None:
+        """Record what is new in ``log_history``, or ``logs`` where a Trainer's own ``log`` keeps no history."""
         if not self._recorder.is_active:
             return
         rows = state.log_history[self._read :] or ([logs] if logs else [])
@@ -139,13 +136,18 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
                     self._warn_of_filter(args, row)
             elif "train_runtime" in row and state.global_step == self._first_step:
                 values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
-            if best_step is not None and step != best_step:
-                values = _without(values, self._recorder.monitor)
-            # What was not missed while it was logged is not to be missed where it is left out.
-            is_awaited = self._is_awaited if best_step is None else _anything
-            self._recorder.record(values, row=step, is_awaited=is_awaited)
+            self._recorder.record(values, row=step, is_awaited=self._is_awaited)
             if self._awaited:
                 self._awaited -= {"eval" if str(name).startswith("eval_") else name for name in row}
+
+    def _keep_loaded(self, args: Any, state: Any) -> bool:
+        """Hand on the values of the model that was loaded, as they were then; say whether it is the one to report."""
+        best_step = self._step_of_loaded_model(args, state)
+        if best_step is None:
+            return False
+        rows = [row for row in state.log_history if row["step"] <= best_step]
+        self._recorder.keep({name: value for row in rows for name, value in row.items()})
+        return any(row["step"] == best_step for row in rows)
 
     def _is_awaited(self, name: str) -> bool:
         """Say whether a name may be yet to come: ``train_loss`` does when training is over."""
@@ -191,7 +193,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
 def _share(state: Any) -> float | None:
     """Return the share of the training that is done; the Trainer counts in optimizer steps, whatever limits it."""
-    return state.global_step / state.max_steps if state.max_steps > 0 else None
+    return share_of_steps(state.global_step, state.max_steps)
 
 
 def _callbacks_beside(callback: object) -> list[Any]:
@@ -211,9 +213,5 @@ def _copied(value: Any) -> Any:
         return value
 
 
-def _anything(_name: str) -> bool:
-    return True
-
-
-def _without(values: Mapping[str, Any], name: str | None) -> dict[str, Any]:
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {other: value for other, value in values.items() if other != name}

@@ -202,8 +202,8 @@ def autolog(monkeypatch):
     """Hand out ``katib_callbacks.autolog`` as a new process has it; what it patched is undone after the test."""
     from katib_callbacks import _autolog  # noqa: PLC0415  not in every test session
 
-    state = _autolog._State()
-    monkeypatch.setattr(_autolog, "_STATE", state)
+    state = _autolog.state.State()
+    monkeypatch.setattr(_autolog.state, "STATE", state)
     yield _autolog.autolog
     state.turn_off()
-    assert [finder for finder in sys.meta_path if isinstance(finder, _autolog.AfterImport)] == []
+    assert [finder for finder in sys.meta_path if isinstance(finder, _autolog.state.AfterImport)] == []

@@ -1,8 +1,9 @@
 """Ownership: what tells a callback that autolog made from one that the user made, and whether it is one too many."""
 
 import weakref
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, Protocol
 
 from katib_callbacks.recording.callback import ReportingCallback, callers
 
@@ -19,8 +20,22 @@ _TRAININGS = frozenset(
 """The functions, by module and name, whose presence on the stack means that a training is in progress."""
 
 
+class MakeCallback(Protocol):
+    """Makes a callback of autolog's; None where there is to be none. Never raises."""
+
+    def __call__(self, adapter: str, present: Iterable[object], *, is_inert_welcome: bool = False) -> Any:
+        """Take the adapter's name, and what callbacks there are."""
+
+
+Patch = Callable[[ModuleType, MakeCallback], Callable[[], None]]
+"""Changes a framework's module, which has just been imported, and returns a function that undoes the change.
+
+Raises AttributeError before anything is changed if the module is not as expected.
+"""
+
+
 class Ownership:
-    """What the callbacks of one period of autolog have in common. In another process, a copy stays as it was.
+    """The mark of the callbacks that autolog makes while it is on. A copy in another process stays as it was.
 
     Args:
         is_on: Whether they may report.
@@ -42,7 +57,7 @@ class Ownership:
             callback._recorder.abandon()  # noqa: SLF001  as above
 
     def wants(self, callbacks: Iterable[object]) -> bool:
-        """Say whether a callback of autolog's is to record the run that begins, in this very call.
+        """Return whether a callback of autolog's is to record the run that begins with this call.
 
         Args:
             callbacks: Those of the run, as far as the framework shows them.
@@ -57,14 +72,14 @@ class Ownership:
 
 
 def is_ours(callback: object) -> bool:
-    """Say whether something is a callback of ours, or a class of it, which transformers takes as well."""
+    """Return whether something is a callback of ours, or a class of it, which transformers takes as well."""
     return isinstance(callback, ReportingCallback) or (
         isinstance(callback, type) and issubclass(callback, ReportingCallback)
     )
 
 
 def is_explicit(callback: object) -> bool:
-    """Say whether something is a callback of ours that the user made."""
+    """Return whether something is a callback of ours that the user made."""
     return is_ours(callback) and getattr(callback, "_autolog", None) is None
 
 

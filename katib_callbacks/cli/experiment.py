@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -71,15 +72,14 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local import creation  # noqa: PLC0415  --help does without
+    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
     from katib_callbacks.local.api.manifest import read_file  # noqa: PLC0415  as above
 
     home = Path(arguments.home)
-    experiment, notes = creation.store(home, read_file(arguments.file), folder=Path.cwd())
+    name, notes = runner.create(home, read_file(arguments.file), folder=Path.cwd())
     if notes:
         print(f"without effect on one machine: {', '.join(notes)}", file=sys.stderr)
-    assert experiment.metadata is not None  # noqa: S101  it has a name by now
-    return _run_stored(home, str(experiment.metadata.name))
+    return _run_stored(home, name)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -130,21 +130,21 @@ def _stopping(runner: "Runner") -> Iterator[None]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.status import experiment_object  # noqa: PLC0415  --help does without
+    from katib_callbacks.local import states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.status import experiment_object  # noqa: PLC0415  as above
 
     with _opened(arguments.home) as store:
         rows = store.experiments()
-        experiments = [experiment_object(row, store.trials(row.name)) for row in rows]
+        trials = [store.trials(row.name) for row in rows]
     if arguments.json:
-        for experiment in experiments:
-            print(json.dumps(experiment.serialize()))
+        for row, own in zip(rows, trials, strict=True):
+            print(json.dumps(experiment_object(row, own).serialize()))
         return 0
     table = [("Experiment", "State", "Trials", "Succeeded", "Failed", "Created")]
-    for row, experiment in zip(rows, experiments, strict=True):
-        status = experiment.status
-        assert status is not None  # noqa: S101  it was just made
-        failed = (status.trials_failed or 0) + (status.trial_metrics_unavailable or 0)
-        counts = (str(status.trials), str(status.trials_succeeded), str(failed))
+    for row, own in zip(rows, trials, strict=True):
+        found = Counter(trial.state for trial in own)
+        failed = found[states.FAILED] + found[states.METRICS_UNAVAILABLE]
+        counts = (str(len(own)), str(found[states.SUCCEEDED]), str(failed))
         table.append((row.name, row.state, *counts, _time(row.created_s)))
     _print_columns(table)
     return 0
@@ -158,7 +158,7 @@ def _status(arguments: argparse.Namespace) -> int:
         trials = store.trials(row.name)
         if arguments.json:
             experiment = experiment_object(row, trials)
-            objects = [trial_object(trial, experiment).serialize() for trial in trials]
+            objects = [trial_object(trial, row.manifest).serialize() for trial in trials]
             print(json.dumps({"experiment": experiment.serialize(), "trials": objects}))
             return 0
         table = [("Trial", "State", "Objective", "Parameters", "Message")]
@@ -210,16 +210,14 @@ def _opened(home: str) -> "Iterator[ExperimentStore]":
 
 
 def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
-    from katib_callbacks.local.api.models import V1beta1Experiment  # noqa: PLC0415  --help does without
-    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  as above
+    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  --help does without
 
-    experiment = V1beta1Experiment.from_dict(row.experiment)
-    best = best_trial(experiment, store.trials(row.name))
+    best = best_trial(row.manifest, store.trials(row.name))
     say(f"\nexperiment {row.name} is {row.state}: {row.conditions[-1]['message']}")
     if best is None:
         return
     say(f"best trial {best.name}")
-    objective = row.experiment["spec"]["objective"]["objectiveMetricName"]
+    objective = row.manifest["spec"]["objective"]["objectiveMetricName"]
     say(f"  {printable(objective)}: {best.value!r}")
     for name, value in best.assignments.items():
         say(f"  {printable(name)} = {printable(value)}")

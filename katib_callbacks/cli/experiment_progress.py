@@ -29,7 +29,7 @@ class Progress:
     """
 
     def __init__(self, experiment: "ExperimentRow", trials: "Sequence[TrialRow]") -> None:
-        spec = experiment.experiment["spec"]
+        spec = experiment.manifest["spec"]
         self.name = experiment.name
         self.objective = str(spec["objective"]["objectiveMetricName"])
         self.budget: int | None = spec.get("maxTrialCount")

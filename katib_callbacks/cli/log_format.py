@@ -1,4 +1,4 @@
-"""What a server's log lines look like: for a person, or as JSON for whatever collects them."""
+"""The log lines of a server: for a person, or as JSON for a log collector."""
 
 import json
 import logging

@@ -2,14 +2,15 @@
 
 import errno
 import os
-import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
+from katib_callbacks.db_manager.limits import connection_options
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.net import addresses as net_addresses
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """The most rows that Katib's own DB manager takes in a request (16,383), with names of 255 four-byte characters, come
@@ -17,9 +18,6 @@ to 18 MB; gRPC's default of 4 MiB is below that. Without a limit one request cou
 
 KEEPALIVE_S = 60
 """How often a silent client is asked whether it still lives, lest its calls stay for hours."""
-
-_ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]/\s]+)):(\d{1,5})", re.ASCII)
-_MAX_PORT = 65_535
 
 
 def check_address(address: str) -> None:
@@ -60,6 +58,7 @@ def make_server(workers: ThreadPoolExecutor, *options: tuple[str, int]) -> grpc.
             ("grpc.so_reuseport", 0),  # otherwise a second server on the port would silently take half the calls
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.keepalive_time_ms", KEEPALIVE_S * 1_000),
+            *connection_options(),
             *options,
         ),
     )
@@ -97,12 +96,12 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ConfigurationError: It is no such address.
     """
-    match = _ADDRESS.fullmatch(address)
-    if match is None or int(match[3]) > _MAX_PORT:
+    try:
+        return net_addresses.split_address(address, lowest_port=0)
+    except ValueError as error:
         raise ConfigurationError(
             f"{address!r} is no address to listen on; write host:port, such as 127.0.0.1:6789 or [::1]:6789"
-        )
-    return match[1] or match[2], int(match[3])
+        ) from error
 
 
 def _failure_to_bind(family: int, kind: int, protocol: int, _name: str, address: Any) -> OSError | None:

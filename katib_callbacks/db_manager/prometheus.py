@@ -1,7 +1,6 @@
-"""Who looks on while the server works: nobody, or Prometheus (extra ``prometheus``)."""
+"""The server's own metrics: counted for Prometheus (extra ``prometheus``) where an address is given."""
 
 from collections.abc import Callable
-from typing import Any
 
 from katib_callbacks.db_manager.listening import check_address, split_address
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
@@ -11,7 +10,13 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class ServerMetrics:
-    """Sees every call that is answered, and does nothing about it."""
+    """Sees every call that is answered, and does nothing about it.
+
+    Attributes:
+        address: Where Prometheus finds them, at ``/metrics``; None for nowhere.
+    """
+
+    address: str | None = None
 
     def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
         """Take note of a call.
@@ -34,7 +39,7 @@ class ServerMetrics:
         """Stop looking. May be called twice."""
 
 
-class PrometheusObserver(ServerMetrics):
+class PrometheusMetrics(ServerMetrics):
     """Counts calls, rows, refusals (calls by status) and latencies, and serves them to Prometheus over HTTP.
 
     Args:
@@ -76,15 +81,12 @@ class PrometheusObserver(ServerMetrics):
         serving = prometheus.Gauge("katib_db_manager_serving", "Whether the database can be used.", registry=registry)
         serving.set_function(lambda: float(is_serving()))
         check_address(listen_address)
-        host, _ = split_address(listen_address)
+        host, port = split_address(listen_address)
         try:
-            self._server, self._thread = prometheus.start_http_server(
-                split_address(listen_address)[1], addr=host, registry=registry
-            )
+            self._server, self._thread = prometheus.start_http_server(port, addr=host, registry=registry)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {listen_address}: {error.strerror or error}") from error
         self.address = f"{listen_address.rpartition(':')[0]}:{self._server.server_port}"
-        """Where Prometheus finds them, at ``/metrics``."""
 
     def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
         """Count a call."""
@@ -104,6 +106,6 @@ class PrometheusObserver(ServerMetrics):
         self._thread.join()
 
 
-def make_observer(metrics_address: str | None, is_serving: Callable[[], bool]) -> Any:
-    """Return what looks on: Prometheus' where an address is given."""
-    return ServerMetrics() if metrics_address is None else PrometheusObserver(metrics_address, is_serving)
+def open_metrics(listen_address: str | None, is_serving: Callable[[], bool]) -> ServerMetrics:
+    """Return what sees the calls: Prometheus' where an address is given."""
+    return ServerMetrics() if listen_address is None else PrometheusMetrics(listen_address, is_serving)

@@ -12,17 +12,19 @@ from types import TracebackType
 import grpc
 from sqlalchemy import URL
 
+from katib_callbacks.db_manager.arrivals import MAX_ARRIVING_CALLS, MAX_BYTES, Arrivals
 from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.katib_service import KatibService
+from katib_callbacks.db_manager.limits import Places, Watchdog, call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
-from katib_callbacks.db_manager.prometheus import ServerMetrics, make_observer
+from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.db_manager.trials.listener import Authenticator, TrialListener
+from katib_callbacks.db_manager.trials.authenticator import Authenticator
+from katib_callbacks.db_manager.trials.listener import TrialListener
 from katib_callbacks.db_manager.trials.server import TrialServer
 from katib_callbacks.errors import KatibCallbacksError
-from katib_callbacks.wire import reflection
 from katib_callbacks.wire.forks import keep_core_up
 
 MAX_CONNECTIONS = 10
@@ -33,9 +35,8 @@ MAX_CALLS = 512
 """Calls worked on or waiting at once; further ones are told to try again. Each has a thread, which costs little while
 it waits, and its rows in memory."""
 
-MAX_THREADS = MAX_CALLS + 256
-"""The others are for what never waits long, health checks and refusals, and for clients that send their request slowly:
-gRPC keeps a thread for each."""
+MORE_THREADS = MAX_ARRIVING_CALLS + 64
+"""Than calls: for those whose request has not arrived, for watchers, and for what never waits long, as refusals."""
 
 STOP_GRACE_S = 20.0
 """How long calls in flight may take to finish at a stop: below the 30 s after which Kubernetes kills a pod."""
@@ -114,7 +115,7 @@ class DBManager:
     @property
     def metrics_address(self) -> str | None:
         """Where Prometheus finds the running server's metrics; None for nowhere."""
-        return getattr(self._started().observer, "address", None)
+        return self._started().metrics.address
 
     def start(self) -> "DBManager":
         """Open the database and serve it; does nothing if it runs.
@@ -170,37 +171,38 @@ class DBManager:
         check_address(self._listen_address)  # before the store is opened: an address in use leaves no new file behind
         keep_core_up()
         with ExitStack() as undo:
-            gate = None if self._trial_listener is None else Authenticator(self._trial_listener)
-            if gate is not None:
-                undo.callback(gate.close)
+            authenticator = None if self._trial_listener is None else Authenticator(self._trial_listener)
+            if authenticator is not None:
+                undo.callback(authenticator.close)
             store = self._open_store()
             undo.callback(store.close)
             monitor = HealthMonitor(store.check)
             undo.callback(monitor.close)
-            observer: ServerMetrics = make_observer(self._metrics_address, monitor.is_serving)
-            undo.callback(observer.close)
+            metrics = open_metrics(self._metrics_address, monitor.is_serving)
+            undo.callback(metrics.close)
+            watchdog = Watchdog()
+            undo.callback(watchdog.close)
             workers = ThreadPoolExecutor(
-                max_workers=self._max_calls + MAX_THREADS - MAX_CALLS, thread_name_prefix="katib-callbacks-db-manager"
+                max_workers=self._max_calls + MORE_THREADS, thread_name_prefix="katib-callbacks-db-manager"
             )
             undo.callback(workers.shutdown)
             server = make_server(workers)
             health = Health(monitor)
-            servicer = Servicer(store, Admission(self._max_calls), observer)
-            server.add_generic_rpc_handlers(
-                (
-                    servicer.generic_handler(),
-                    health.generic_handler(),
-                    *(reflection.generic_handler(version) for version in reflection.VERSIONS),
-                )
-            )
+            servicer = Servicer(store, call_places(self._max_calls), metrics)
+            bytes_at_work = Places(MAX_BYTES, "large requests are being worked on; try again")
+            arrivals = Arrivals(bytes_at_work, watchdog)
+            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, watchdog),))
             address = bind(server, self._listen_address)
             trials = None
-            if gate is not None:
-                servicer = Servicer(store, Admission(gate.listener.max_calls), observer)
+            if authenticator is not None:
+                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics)
                 reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
-                trials = undo.enter_context(TrialServer(gate, servicer, health, observer, max_reads=reads))
+                arrivals = Arrivals(bytes_at_work, watchdog)
+                trials = undo.enter_context(
+                    TrialServer(authenticator, servicer, health, metrics, arrivals, max_reads=reads)
+                )
             server.start()
-            return _Running(address, server, trials, store, health, observer, undo.pop_all().close)
+            return _Running(address, server, trials, store, health, metrics, undo.pop_all().close)
 
 
 @dataclass(frozen=True)
@@ -210,5 +212,5 @@ class _Running:
     trials: TrialServer | None
     store: ObservationLogStore
     health: Health
-    observer: ServerMetrics
+    metrics: ServerMetrics
     close: Callable[[], None]

@@ -2,19 +2,21 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages
-from katib_callbacks.wire.server import DBManagerServicer
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -28,102 +30,97 @@ _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 _logger = logging.getLogger(__name__)
 
 
-class Servicer(DBManagerServicer):
+@dataclass
+class _Work:
+    """What a call has done."""
+
+    rows: int = 0
+
+
+class Servicer:
     """The service ``api.v1.beta1.DBManager``.
+
+    ``report`` and ``get`` take the caller's namespace, None where the trial may be anybody's. They raise
+    ForeignTrialError for a trial of another namespace, which the trial listener answers.
 
     Args:
         store: Where the rows lie.
-        admission: How many calls may use it at once.
-        observer: Sees every call.
+        places: How many calls may use it at once.
+        metrics: Sees every call.
     """
 
-    def __init__(self, store: ObservationLogStore, admission: Admission, observer: ServerMetrics) -> None:
+    def __init__(self, store: ObservationLogStore, places: Places, metrics: ServerMetrics) -> None:
         self._store = store
-        self._admission = admission
-        self._observer = observer
+        self._places = places
+        self._metrics = metrics
 
-    def ReportObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Store the rows, all or none; what was there already is not stored again."""
-        return self.answer("ReportObservationLog", request, context)
+    def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
+        """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
+        with self._answering("ReportObservationLog", context) as work:
+            rows = report_rows(request)
+            self._store.insert(check_trial_name(request), rows, namespace=namespace)
+            work.rows = len(rows)
+        return messages.ReportObservationLogReply()
 
-    def GetObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Answer a trial's rows by time."""
-        return self.answer("GetObservationLog", request, context)
+    def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
+        """Return the reply with a trial's rows by time."""
+        with self._answering("GetObservationLog", context) as work:
+            trial_name = check_trial_name(request)
+            metric_name, start, end = filters(request)
+            stored = self._store.select(trial_name, metric_name=metric_name, start=start, end=end, namespace=namespace)
+            work.rows = len(stored)
+            logs = [
+                messages.MetricLog(
+                    time_stamp=format_as_go(log.timestamp), metric=messages.Metric(name=log.name, value=log.value)
+                )
+                for log in stored
+            ]
+            return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
 
-    def DeleteObservationLog(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  Katib's name
-        """Delete a trial's rows."""
-        return self.answer("DeleteObservationLog", request, context)
+    def delete(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """Delete a trial's rows and return the reply."""
+        with self._answering("DeleteObservationLog", context):
+            self._store.delete(check_trial_name(request))
+        return messages.DeleteObservationLogReply()
 
-    def _report(self, request: Any, namespace: str | None) -> tuple[Any, int]:
-        rows = report_rows(request)
-        self._store.insert(check_trial_name(request), rows, namespace=namespace)
-        return messages.ReportObservationLogReply(), len(rows)
-
-    def _get(self, request: Any, namespace: str | None) -> tuple[Any, int]:
-        trial_name = check_trial_name(request)
-        metric_name, start, end = filters(request)
-        stored = self._store.select(trial_name, metric_name=metric_name, start=start, end=end, namespace=namespace)
-        logs = [
-            messages.MetricLog(
-                time_stamp=format_as_go(log.timestamp), metric=messages.Metric(name=log.name, value=log.value)
-            )
-            for log in stored
-        ]
-        return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs)), len(logs)
-
-    def _delete(self, request: Any, _namespace: str | None) -> tuple[Any, int]:
-        self._store.delete(check_trial_name(request))
-        return messages.DeleteObservationLogReply(), 0
-
-    def answer(self, method: str, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
-        """Do what a call asks and map what goes wrong to a status: nothing that a request does may end the server.
-
-        Args:
-            method: Its name, without the service's.
-            request: Its message.
-            context: Its context.
-            namespace: The caller's; None where the trial may be anybody's.
-
-        Returns:
-            The reply.
-
-        Raises:
-            ForeignTrialError: The trial belongs to another namespace: the listener's to answer.
-        """
-        handle: Any = {
-            "ReportObservationLog": self._report,
-            "GetObservationLog": self._get,
-            "DeleteObservationLog": self._delete,
-        }[method]
+    @contextmanager
+    def _answering(self, method: str, context: grpc.ServicerContext) -> Iterator[_Work]:
+        """Map what goes wrong in the block to a status: nothing that a request does may end the server."""
         start_s = time.monotonic()
+        work = _Work()
         try:
-            with self._admission.enter():
-                is_awaited = context.is_active()  # it may have waited for a thread until its client gave up
-                reply, rows = handle(request, namespace) if is_awaited else (None, 0)
+            with self._places.enter():
+                _check_client(context)
+                yield work
         except ForeignTrialError:
             raise
+        except _GoneError:
+            code, details = grpc.StatusCode.CANCELLED, "the client has gone"
         except (InvalidRequestError, StoreError) as error:
             code, details = next(status for kind, status in _STATUSES if isinstance(error, kind)), str(error)
         except Exception as error:
             _logger.exception("a call failed in a way that was not foreseen", extra={"method": method})
             code, details = grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the DB manager's log says more"
         else:
-            elapsed_s = time.monotonic() - start_s
-            if not is_awaited:
-                self._observer.call(method, "CANCELLED", elapsed_s, 0)
-                return context.abort(grpc.StatusCode.CANCELLED, "the client has gone")  # gRPC could not serialise None
-            self._observer.call(method, "OK", elapsed_s, rows)
-            return reply
+            self._metrics.call(method, "OK", time.monotonic() - start_s, work.rows)
+            return
         elapsed_s = time.monotonic() - start_s
-        self._observer.call(method, code.name, elapsed_s, 0)
-        level = logging.WARNING if code is grpc.StatusCode.UNAVAILABLE else logging.INFO
-        _logger.log(
-            level,
-            "%s",
-            details,
-            extra={"method": method, "code": code.name, "elapsed_s": round(elapsed_s, 6), "peer": context.peer()},
-        )
-        return context.abort(code, details)  # raises
+        self._metrics.call(method, code.name, elapsed_s, 0)
+        if code is not grpc.StatusCode.CANCELLED:
+            level = logging.WARNING if code is grpc.StatusCode.UNAVAILABLE else logging.INFO
+            fields = {"method": method, "code": code.name, "elapsed_s": round(elapsed_s, 6), "peer": context.peer()}
+            _logger.log(level, "%s", details, extra=fields)
+        context.abort(code, details)  # raises
+
+
+class _GoneError(Exception):
+    """The client has given up, so the call is not carried out."""
+
+
+def _check_client(context: grpc.ServicerContext) -> None:
+    """Find out whether anybody waits for the answer: a call may wait for a thread until its client gives up."""
+    if not context.is_active():
+        raise _GoneError
 
 
 def format_as_go(timestamp: datetime) -> str:

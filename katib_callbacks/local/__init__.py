@@ -2,11 +2,10 @@
 
     from katib_callbacks.local import LocalKatibClient, search
 
-From below to above: ``models`` (Katib's objects), ``search``, ``space``, ``algorithms`` (what is tried),
-``experiment`` and ``feasibility`` (reading and checking), ``template``, ``process``, ``orphans`` (a trial's processes),
-``observations`` (its rows), ``state`` (one SQLite file), ``controller`` (the loop), ``runner`` (who runs it),
-``objective``, ``creation``, ``editing``, ``status``, ``queries``, ``client``. The public names are loaded on first use:
-a child process needs few of them.
+``client`` is what users hold, ``queries`` what it reads. ``api`` has Katib's objects, ``plan`` what one machine makes
+of an experiment, ``algorithms`` what is tried next, ``trials`` a trial's processes from launch to verdict. ``runner``
+starts the loop of ``controller``; ``store`` is one SQLite file, also the DB manager's. The public names are loaded on
+first use: a child process needs few of them.
 """
 
 from importlib import import_module

@@ -27,22 +27,22 @@ def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool
     if not given:
         raise ConfigurationError("edit_experiment_budget: one of the counts must be given")
     row = store.experiment(name)
-    changed: dict[str, Any] = {**row.experiment, "spec": {**row.experiment["spec"], **given}}
+    changed: dict[str, Any] = {**row.manifest, "spec": {**row.manifest["spec"], **given}}
     try:
-        experiment = read(changed).serialize()
+        manifest = read(changed).serialize()
     except ConfigurationError as error:
         raise ExperimentError(f"the budget of experiment {name!r} cannot be changed: {error}") from error
     trials = len(store.trials(name))
     new = given.get("maxTrialCount")
-    if new is not None and new != row.experiment["spec"].get("maxTrialCount") and new <= trials:
+    if new is not None and new != row.manifest["spec"].get("maxTrialCount") and new <= trials:
         raise ExperimentError(
             f"the budget of experiment {name!r} cannot be changed: maxTrialCount {new} must be above the "
             f"{trials} trials that there are"
         )
-    columns: dict[str, Any] = {"experiment": experiment}
+    columns: dict[str, Any] = {"manifest": manifest}
     is_over = row.state in states.FINAL_EXPERIMENT_STATES
     if is_over:
-        policy = row.experiment["spec"].get("resumePolicy")
+        policy = row.manifest["spec"].get("resumePolicy")
         if row.conditions[-1]["reason"] != "ExperimentMaxTrialsReached" or policy == "Never":
             raise ExperimentError(
                 f"experiment {name!r} is over: only one that has succeeded by reaching maxTrialCount, with "

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
-from katib_callbacks.local import creation, runner, states
+from katib_callbacks.local import runner, states
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import plain
 from katib_callbacks.local.budget import edit_budget
 from katib_callbacks.local.queries import DEFAULT_TIMEOUT_S, Queries
 from katib_callbacks.local.runner import DEFAULT_HOME, Runner, database
 from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE
+from katib_callbacks.local.tune import manifest as tuning
 from katib_callbacks.local.tune import source as objectives
 
 BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"
@@ -49,7 +51,7 @@ class LocalKatibClient(Queries):
         config_file: str | None = None,
         context: str | None = None,
         client_configuration: Any = None,
-        namespace: str = creation.DEFAULT_NAMESPACE,
+        namespace: str = DEFAULT_NAMESPACE,
         *,
         home: str | Path = DEFAULT_HOME,
     ) -> None:
@@ -162,7 +164,7 @@ class LocalKatibClient(Queries):
             pip_index_urls=pip_index_urls,
         )
         objectives.check_packages(packages_to_install or ())
-        searched = {key: value for key, value in parameters.items() if creation.is_parameter(value)}
+        searched = {key: value for key, value in parameters.items() if tuning.is_parameter(value)}
         arguments = {key: f"${{trialParameters.{key}}}" if key in searched else parameters[key] for key in parameters}
         counts = {
             "maxTrialCount": max_trial_count,
@@ -170,18 +172,18 @@ class LocalKatibClient(Queries):
             "maxFailedTrialCount": max_failed_trial_count,
         }
         workers = getattr(resources_per_trial, "num_workers", None)
-        experiment = creation.tuned(
+        experiment = tuning.tuned(
             name=name,
             namespace=namespace or self.namespace,
             script=objectives.script(objective, arguments),
-            parameters=[creation.parameter(spec, key) for key, spec in searched.items()],
-            objective=creation.objective(
+            parameters=[tuning.parameter(spec, key) for key, spec in searched.items()],
+            objective=tuning.objective(
                 objective_type, objective_metric_name, list(additional_metric_names), objective_goal
             ),
-            algorithm=creation.algorithm(algorithm_name, algorithm_settings),
+            algorithm=tuning.algorithm(algorithm_name, algorithm_settings),
             budget={key: count for key, count in counts.items() if count is not None},
             collector=dict(metrics_collector_config or {"kind": "StdOut"}).get("kind", "StdOut"),
-            environ=creation.environment(env_per_trial),
+            environ=tuning.environment(env_per_trial),
             workers=None if workers is None else (workers, resources_per_trial.num_procs_per_worker),
             image=base_image,
             resources=resources_per_trial if workers is None else resources_per_trial.resources_per_worker,
@@ -275,11 +277,10 @@ class LocalKatibClient(Queries):
     # -- what upstream's client has no need of ---------------------------------------------------------------------
 
     def _create(self, experiment: Any, *, folder: Path, in_trial_folder: bool, is_tuned: bool) -> None:
-        model, notes = creation.store(self._home, experiment, folder=folder, in_trial_folder=in_trial_folder)
+        name, notes = runner.create(self._home, experiment, folder=folder, in_trial_folder=in_trial_folder)
         if notes and not is_tuned:  # there only the arguments are the user's, and they were said
             self._say_once(**dict.fromkeys(notes, True))
-        assert model.metadata is not None  # noqa: S101  it has a name by now
-        self._start(str(model.metadata.name))
+        self._start(name)
 
     def _start(self, name: str) -> None:
         started = Runner(self._home, name)

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.errors import ConfigurationError, ExperimentError, UnavailableError
-from katib_callbacks.local import observation_log, states
+from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.local import states
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
     V1beta1OptimalTrial,
     V1beta1Trial,
 )
-from katib_callbacks.local.controller import trial_log
+from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.runner import database
-from katib_callbacks.local.status import experiment_object, trial_object
+from katib_callbacks.local.status import assignments, experiment_object, metrics, trial_object
 from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.metrics import format_timestamp
 
 DEFAULT_TIMEOUT_S = 120
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
@@ -130,7 +132,7 @@ class Queries:
         del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
-            return trial_object(row, V1beta1Experiment.from_dict(store.experiment(row.experiment).experiment))
+            return trial_object(row, store.experiment(row.experiment).manifest)
 
     def list_trials(
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -138,28 +140,19 @@ class Queries:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
         del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
-            experiments = {row.name: V1beta1Experiment.from_dict(row.experiment) for row in store.experiments()}
-            return [trial_object(row, experiments[row.experiment]) for row in store.trials(experiment_name)]
+            manifests = {row.name: row.manifest for row in store.experiments()}
+            return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
 
     def get_success_trial_details(
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
-        found = []
-        for trial in self.list_trials(experiment_name, namespace, timeout):
-            conditions = (trial.status and trial.status.conditions) or ()
-            if any(one.type == states.SUCCEEDED and one.status == "True" for one in conditions):
-                assert trial.metadata is not None  # noqa: S101  every stored trial has them all
-                assert trial.spec is not None  # noqa: S101
-                observation = trial.status and trial.status.observation
-                found.append(
-                    {
-                        "name": trial.metadata.name,
-                        "parameter_assignments": trial.spec.parameter_assignments,
-                        "metrics": observation and observation.metrics,
-                    }
-                )
-        return found
+        del namespace, timeout
+        with ExperimentStore(database(self._home)) as store:
+            succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
+        return [
+            {"name": row.name, "parameter_assignments": assignments(row), "metrics": metrics(row)} for row in succeeded
+        ]
 
     def get_optimal_hyperparameters(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -184,16 +177,19 @@ class Queries:
             timeout: Without effect here.
 
         Raises:
-            ExperimentError: A RuntimeError: there is no trial of this name, or its rows cannot be read.
+            ExperimentError: A RuntimeError: there is no trial of this name.
         """
         del namespace, db_manager_address, timeout
+        from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
+
         with ExperimentStore(database(self._home)) as store:
             store.trial(name)
-        try:
-            with observation_log.opened(f"sqlite:///{database(self._home)}") as log:
-                return [observation_log.metric_log(row) for row in log.get(name)]
-        except UnavailableError as error:
-            raise ExperimentError(f"the rows of trial {name!r} cannot be read: {error}") from error
+            return [
+                messages.MetricLog(
+                    time_stamp=format_timestamp(row.timestamp), metric=messages.Metric(name=row.name, value=row.value)
+                )
+                for row in store.rows(name)
+            ]
 
     def get_job_logs(
         self, name: str, trial_name: str, follow: bool | None = False, namespace: str | None = None
@@ -215,8 +211,8 @@ class Queries:
         with ExperimentStore(database(self._home)) as store:
             if store.trial(trial_name).experiment != name:
                 raise ExperimentError(f"trial {trial_name!r} is not of experiment {name!r}")
-            log = trial_log(self._home, name, trial_name)
-            yield from follow_log(store, trial_name, log) if follow else observation_log.read_output(log)
+            log = TrialFiles(self._home, name, trial_name).log
+            yield from follow_log(store, trial_name, log) if follow else read_output(log)
 
     def _has(
         self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float

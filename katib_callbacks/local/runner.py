@@ -1,8 +1,9 @@
-"""Who runs an experiment: one process at a time, which holds its lock, in a thread of its own or in a command's."""
+"""Stored experiments, created, run and deleted: one process at a time runs one, and holds its lock."""
 
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import string
 import threading
@@ -13,8 +14,11 @@ from importlib import import_module
 from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
-from katib_callbacks.local import observation_log, states
+from katib_callbacks.local import states
+from katib_callbacks.local.algorithms.settings import check_installed
+from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.controller import Controller, Event
+from katib_callbacks.local.plan import resolve
 from katib_callbacks.local.store import ExperimentStore
 
 DEFAULT_HOME = Path("katib-local")
@@ -25,6 +29,8 @@ DATABASE = "katib.db"
 LOCK_TIMEOUT_S = 30.0
 """How long a runner that was killed may take to let go: its DB manager still commits what it was sent."""
 
+_SEED_BITS = 31
+_SUFFIX_BYTES = 3
 _LOCK_INTERVAL_S = 0.02
 _LOCK = ".lock"
 _NAME_CHARACTERS = string.ascii_lowercase + string.digits + "-"
@@ -145,6 +151,43 @@ class Runner:
             _logger.error("experiment %s: %s", self.name, error)  # noqa: TRY400  the message says all
 
 
+def create(
+    home: Path, experiment: object, *, folder: Path, in_trial_folder: bool = False
+) -> tuple[str, tuple[str, ...]]:
+    """Check an experiment and store it, for a runner.
+
+    Args:
+        home: The folder of state and trials.
+        experiment: A mapping, our model, or upstream's.
+        folder: Where the trials' commands run, unless ``in_trial_folder``.
+        in_trial_folder: Whether each trial runs in a folder of its own.
+
+    Returns:
+        The experiment's name, and what it asks for that has no effect here.
+
+    Raises:
+        ConfigurationError: It is not legal, or cannot be run here.
+        ExperimentError: There is one of its name.
+        MissingDependencyError: The algorithm's package is not installed.
+    """
+    manifest = read(experiment).serialize()
+    metadata = manifest["metadata"]
+    name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
+    plan = resolve(manifest)
+    check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
+    for warning in plan.algorithm.warnings:
+        _logger.warning("%s", warning)
+    with ExperimentStore(database(home)) as store:
+        store.add_experiment(
+            name,
+            manifest,
+            seed=secrets.randbits(_SEED_BITS),
+            folder=folder.absolute(),
+            in_trial_folder=in_trial_folder,
+        )
+    return name, plan.notes
+
+
 def delete(home: Path, name: str) -> None:
     """Delete an experiment: its trials, their rows in the observation log, its folder. One that runs is ended first.
 
@@ -155,11 +198,6 @@ def delete(home: Path, name: str) -> None:
         store.experiment(name)
         store.update_experiment(name, is_deleted=1)
         with locked(home, name):
-            trials = store.trials(name)
-            if trials:
-                with observation_log.opened(f"sqlite:///{database(home).absolute()}") as log:
-                    for trial in trials:
-                        log.delete(trial.name)
             store.delete_experiment(name)
             with suppress(OSError):
                 shutil.rmtree(home / name)

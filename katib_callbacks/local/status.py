@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from katib_callbacks.local import states
-from katib_callbacks.local.api.manifest import API_VERSION
+from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
     V1beta1ExperimentStatus,
     V1beta1Metric,
+    V1beta1MetricsCollectorSpec,
+    V1beta1ObjectiveSpec,
     V1beta1Observation,
     V1beta1OptimalTrial,
     V1beta1ParameterAssignment,
@@ -20,19 +22,19 @@ from katib_callbacks.local.api.models import (
     V1ObjectMeta,
     utc_seconds,
 )
+from katib_callbacks.local.api.validation import API_VERSION
 from katib_callbacks.local.store import ExperimentRow, TrialRow
-from katib_callbacks.local.trials.template import render
+from katib_callbacks.local.trials.template import TrialTemplate
 
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 
 
 def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1Experiment:
     """Return an experiment with its status."""
-    experiment = V1beta1Experiment.from_dict(row.experiment)
-    assert experiment.metadata is not None  # noqa: S101  checked when it was read
-    experiment.metadata.creation_timestamp = utc_seconds(row.created_s)
+    metadata = {**row.manifest["metadata"], "creationTimestamp": utc_seconds(row.created_s)}
+    experiment = V1beta1Experiment.from_dict({**row.manifest, "metadata": metadata})
     names = {kind: [trial.name for trial in trials if trial.state == kind] for kind in _TRIAL_STATES}
-    best = best_trial(experiment, trials)
+    best = best_trial(row.manifest, trials)
     experiment.status = V1beta1ExperimentStatus(
         start_time=_time(row.started_s),
         completion_time=_time(row.completed_s),
@@ -61,39 +63,34 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
 _TRIAL_STATES = (states.CREATED, states.RUNNING, *states.FINAL_TRIAL_STATES)
 
 
-def best_trial(experiment: V1beta1Experiment, trials: Sequence[TrialRow]) -> TrialRow | None:
+def best_trial(manifest: Manifest, trials: Sequence[TrialRow]) -> TrialRow | None:
     """Return the trial with the best objective, the first of equal ones; None if none has a finite one."""
-    assert experiment.spec is not None  # noqa: S101  checked when it was read
-    assert experiment.spec.objective is not None  # noqa: S101  as above
     valued = [trial for trial in trials if trial.value is not None]
-    sign = -1 if experiment.spec.objective.type == "maximize" else 1
+    sign = -1 if manifest["spec"]["objective"]["type"] == "maximize" else 1
     return min(valued, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
 
-def trial_object(row: TrialRow, experiment: V1beta1Experiment) -> V1beta1Trial:
+def trial_object(row: TrialRow, manifest: Manifest) -> V1beta1Trial:
     """Return a trial with its status."""
-    spec = experiment.spec
-    assert spec is not None  # noqa: S101  checked when it was read, as what follows
-    assert spec.trial_template is not None  # noqa: S101
-    assert experiment.metadata is not None  # noqa: S101
-    namespace = experiment.metadata.namespace or "default"
+    template = TrialTemplate.of(manifest)
+    written = manifest["spec"]["trialTemplate"]
     labels = {EXPERIMENT_LABEL: row.experiment}
     return V1beta1Trial(
         api_version=API_VERSION,
         kind="Trial",
         metadata=V1ObjectMeta(
-            name=row.name, namespace=namespace, labels=labels, creation_timestamp=utc_seconds(row.created_s)
+            name=row.name, namespace=template.namespace, labels=labels, creation_timestamp=utc_seconds(row.created_s)
         ),
         spec=V1beta1TrialSpec(
-            objective=spec.objective,
-            parameter_assignments=_assignments(row),
-            run_spec=render(spec.trial_template, trial_name=row.name, namespace=namespace, assignments=row.assignments),
-            retain_run=bool(spec.trial_template.retain),
-            metrics_collector=spec.metrics_collector_spec,
-            primary_pod_labels=spec.trial_template.primary_pod_labels,
-            primary_container_name=spec.trial_template.primary_container_name,
-            success_condition=spec.trial_template.success_condition,
-            failure_condition=spec.trial_template.failure_condition,
+            objective=V1beta1ObjectiveSpec.from_dict(manifest["spec"]["objective"]),
+            parameter_assignments=assignments(row),
+            run_spec=template.render(row.name, row.assignments),
+            retain_run=template.retain,
+            metrics_collector=V1beta1MetricsCollectorSpec.from_dict(manifest["spec"]["metricsCollectorSpec"]),
+            primary_pod_labels=written.get("primaryPodLabels"),
+            primary_container_name=template.primary_container,
+            success_condition=written.get("successCondition"),
+            failure_condition=written.get("failureCondition"),
             labels=labels,
         ),
         status=V1beta1TrialStatus(
@@ -108,18 +105,22 @@ def trial_object(row: TrialRow, experiment: V1beta1Experiment) -> V1beta1Trial:
 
 def _optimal(row: TrialRow) -> V1beta1OptimalTrial:
     return V1beta1OptimalTrial(
-        best_trial_name=row.name, parameter_assignments=_assignments(row), observation=_observation(row)
+        best_trial_name=row.name, parameter_assignments=assignments(row), observation=_observation(row)
     )
 
 
-def _assignments(row: TrialRow) -> list[V1beta1ParameterAssignment]:
+def assignments(row: TrialRow) -> list[V1beta1ParameterAssignment]:
+    """Return a trial's parameters."""
     return [V1beta1ParameterAssignment(name=name, value=value) for name, value in row.assignments.items()]
 
 
+def metrics(row: TrialRow) -> list[V1beta1Metric]:
+    """Return what a trial's rows come to; empty if they do not count."""
+    return [V1beta1Metric(**metric) for metric in row.observation or ()]
+
+
 def _observation(row: TrialRow) -> V1beta1Observation | None:
-    if row.observation is None:
-        return None
-    return V1beta1Observation(metrics=[V1beta1Metric(**metric) for metric in row.observation])
+    return None if row.observation is None else V1beta1Observation(metrics=metrics(row))
 
 
 def _condition(stored: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The state of all experiments and trials, in the SQLite file that also holds the observation log.
+"""All experiments and trials, in the SQLite file that also holds the observation log.
 
 Each change is one transaction, committed before its consequences are acted upon: whoever reads after a crash finds what
 was decided, and no more. A commit outlives the process that made it; syncing the disk each time, against a power cut,
@@ -8,14 +8,16 @@ is left to the observation log.
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ExperimentError, StoreError
+from katib_callbacks.local import observation_log
 from katib_callbacks.local.states import CREATED, condition
+from katib_callbacks.metrics import StoredMetricLog
 
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for another writer: the DB manager's writes sync the disk."""
@@ -23,7 +25,7 @@ BUSY_TIMEOUT_S = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS local_experiments (
     name TEXT PRIMARY KEY,
-    experiment TEXT NOT NULL,       -- Katib's object, as JSON, without its status
+    manifest TEXT NOT NULL,         -- Katib's object, as JSON, without its status
     seed INTEGER NOT NULL,          -- drawn once, for algorithms without random_state
     folder TEXT NOT NULL,           -- where trials of a template work
     in_trial_folder INTEGER NOT NULL,
@@ -59,7 +61,7 @@ class ExperimentRow:
     """An experiment as it is stored; the columns are explained in the schema."""
 
     name: str
-    experiment: dict[str, Any]
+    manifest: dict[str, Any]
     seed: int
     folder: Path
     in_trial_folder: bool
@@ -96,7 +98,7 @@ class TrialRow:
     completed_s: float | None
 
 
-_EXPERIMENT_JSON = ("experiment", "conditions")
+_EXPERIMENT_JSON = ("manifest", "conditions")
 _TRIAL_JSON = ("assignments", "point", "attempts", "observation", "conditions")
 
 
@@ -141,7 +143,7 @@ class ExperimentStore:
             return number
 
     def add_experiment(
-        self, name: str, experiment: Mapping[str, Any], *, seed: int, folder: Path, in_trial_folder: bool
+        self, name: str, manifest: Mapping[str, Any], *, seed: int, folder: Path, in_trial_folder: bool
     ) -> None:
         """Store a new experiment, Created.
 
@@ -151,7 +153,7 @@ class ExperimentStore:
         now_s = time.time()
         row = {
             "name": name,
-            "experiment": json.dumps(experiment),
+            "manifest": json.dumps(manifest),
             "seed": seed,
             "folder": str(folder),
             "in_trial_folder": in_trial_folder,
@@ -206,10 +208,21 @@ class ExperimentStore:
         with self._writing() as connection:
             _insert(connection, "local_trials", _encoded(trial.__dict__, _TRIAL_JSON))
 
-    def update_trial(self, name: str, **columns: Any) -> None:
-        """Change columns of a trial."""
+    def update_trial(self, name: str, *, rows: Iterable[StoredMetricLog] = (), **columns: Any) -> None:
+        """Change columns of a trial, and add rows to its log, in one transaction."""
         with self._writing() as connection:
+            observation_log.add_rows(connection, name, rows)
             _update(connection, "local_trials", name, _encoded(columns, _TRIAL_JSON))
+
+    def rows(self, trial: str) -> list[StoredMetricLog]:
+        """Return a trial's rows in the observation log, by time."""
+        with self._mapped_errors():
+            return observation_log.read_rows(self._connection, trial)
+
+    def delete_rows(self, trial: str) -> None:
+        """Delete a trial's rows in the observation log."""
+        with self._writing() as connection:
+            observation_log.delete_rows(connection, trial)
 
     def update_experiment(self, name: str, **columns: Any) -> None:
         """Change columns of an experiment."""
@@ -217,8 +230,11 @@ class ExperimentStore:
             _update(connection, "local_experiments", name, _encoded(columns, _EXPERIMENT_JSON))
 
     def delete_experiment(self, name: str) -> None:
-        """Delete an experiment and its trials."""
+        """Delete an experiment, its trials and their rows."""
         with self._writing() as connection:
+            query = "SELECT name FROM local_trials WHERE experiment = ?"
+            for (trial,) in connection.execute(query, (name,)).fetchall():
+                observation_log.delete_rows(connection, trial)
             connection.execute("DELETE FROM local_experiments WHERE name = ?", (name,))
 
     def _prepare(self) -> None:
@@ -229,7 +245,7 @@ class ExperimentStore:
         self._connection.execute("PRAGMA foreign_keys=ON")
         has_tables = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'local_trials'").fetchone()
         if not has_tables:
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}{observation_log.SCHEMA} COMMIT;")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

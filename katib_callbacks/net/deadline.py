@@ -9,6 +9,9 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 """So that a server that is back is noticed within about this time."""
 
+LONGEST_ANSWERED_PAUSE_S = 10.0
+"""After a call that a server got: one that is in trouble, or that the call itself breaks, is left alone for longer."""
+
 LONGEST_CALL_S = 30.0
 """One call must not eat the budget when a server hangs; Katib's DB manager answers in milliseconds to seconds."""
 
@@ -59,18 +62,18 @@ class Deadline:
         self.check()
         return min(self.remaining_s, LONGEST_CALL_S, max(self.remaining_s * CALL_SHARE, SHORTEST_CALL_S))
 
-    def pause(self, failures: int) -> None:
+    def pause(self, failures: int, longest_s: float = LONGEST_PAUSE_S) -> None:
         """Sleep a random while (full jitter), longer after more failures in a row; never beyond the budget.
 
         Args:
             failures: How many came in a row, from 1.
+            longest_s: The bound, however many there were.
 
         Raises:
             ReporterClosedError: It was closed, before or in the meantime.
             UnavailableError: Nothing is left.
         """
-        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
-        self.sleep(self._runtime.uniform(0.0, longest_s))
+        self.sleep(self._runtime.uniform(0.0, min(longest_s, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))))
 
     def sleep(self, duration_s: float) -> None:
         """Sleep; raises as :meth:`pause` does."""

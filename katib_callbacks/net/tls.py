@@ -1,4 +1,4 @@
-"""Credentials: the files that make a channel secure, by their paths; what they hold is read when a channel opens."""
+"""TLS contexts, CA files and tokens of a client; what the files hold is read when it is needed, for they change."""
 
 import os
 import re
@@ -14,7 +14,54 @@ if TYPE_CHECKING:
 
     import grpc
 
+MAX_TOKEN_BYTES = 64 * 1024
+"""More of a token file is not read. Kubernetes' tokens have about 1 kB, and no server takes headers of this size."""
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""The same for certificates and keys; all authorities of a system have 300 kB."""
+
 _TOKEN = re.compile(rb"[\x21-\x7e]+")
+
+
+def client_context(source: str, ca: str | os.PathLike[str] | None) -> "ssl.SSLContext":
+    """Return what verifies a server: by these authorities and no others, or by the system's.
+
+    Args:
+        source: What names the file, for errors.
+        ca: PEM file; None for the system's authorities.
+
+    Raises:
+        ConfigurationError: The file is missing, unreadable or no PEM.
+    """
+    import ssl  # noqa: PLC0415  only with TLS
+
+    if ca is None:
+        return ssl.create_default_context()
+    text = _read(source, ca).decode("utf-8", errors="replace")
+    # Not the default context: from Python 3.13 on that refuses authorities without an Authority Key Identifier, and
+    # those of many clusters have none.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(f"{source}: {ca} holds no certificate in PEM: {_reason(error)}") from error
+    return context
+
+
+def read_token(source: str, path: str | os.PathLike[str]) -> str:
+    """Return the token that a file has now: Kubernetes replaces projected tokens while pods run.
+
+    Args:
+        source: What names the file, for errors.
+        path: The file.
+
+    Raises:
+        ConfigurationError: The file is missing, unreadable, empty or holds more than one word.
+    """
+    token = _read(source, path, MAX_TOKEN_BYTES).strip()
+    if not _TOKEN.fullmatch(token):  # gRPC and http.client would refuse it with a message that quotes it
+        raise ConfigurationError(f"{source}: {path} holds no token: one line of printable ASCII")
+    return token.decode()
 
 
 @dataclass(frozen=True)
@@ -56,16 +103,9 @@ class Credentials:
             self.read_token()
 
     def read_token(self) -> str:
-        """Return the token as the file has it now: Kubernetes replaces projected tokens while pods run.
-
-        Raises:
-            ConfigurationError: The file is missing, unreadable, empty or holds more than one word.
-        """
+        """Return the token as :func:`read_token` does."""
         assert self.token_path is not None  # noqa: S101  for type checkers
-        token = _read("token_path", self.token_path).strip()
-        if not _TOKEN.fullmatch(token):  # gRPC would refuse it with a message that quotes it
-            raise ConfigurationError(f"token_path: {self.token_path} holds no token: one line of printable ASCII")
-        return token.decode()
+        return read_token("token_path", self.token_path)
 
     def channel_credentials(self) -> "grpc.ChannelCredentials":
         """Return what gRPC makes a secure channel from; the files are read anew.
@@ -90,16 +130,7 @@ class Credentials:
         """
         import ssl  # noqa: PLC0415  only with TLS
 
-        context = ssl.create_default_context()
-        if self.tls_ca is not None:
-            text = _read("tls_ca", self.tls_ca).decode("utf-8", errors="replace")
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # these authorities alone, not the system's as well
-            try:
-                context.load_verify_locations(cadata=text)
-            except (ssl.SSLError, ValueError) as error:
-                raise ConfigurationError(
-                    f"tls_ca: {self.tls_ca} holds no certificate in PEM: {_reason(error)}"
-                ) from error
+        context = client_context("tls_ca", self.tls_ca)
         if self.tls_cert is None and self.tls_key is None:
             return context
         if self.tls_cert is None or self.tls_key is None:
@@ -153,16 +184,17 @@ class AuthorizedChannel:
         self.close()
 
 
-def _read(source: str, path: str) -> bytes:
+def _read(source: str, path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Return what a file holds; any failure names the file, and never quotes it."""
-    from pathlib import Path  # noqa: PLC0415  only with TLS or a token
-
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123  pathlib takes time to import
+            data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ConfigurationError(f"{source}: {path} cannot be read: {_reason(error)}") from error
     if not data.strip():
         raise ConfigurationError(f"{source}: {path} is empty")
+    if len(data) > max_bytes:
+        raise ConfigurationError(f"{source}: {path} is larger than {max_bytes:,} bytes")
     return data
 
 

@@ -9,7 +9,8 @@ from katib_callbacks import settings
 from katib_callbacks.recording.recorder import MetricRecorder
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.reporter import KatibReporter, ReportReceipt
+    from katib_callbacks.reporting.receipt import ReportReceipt
+    from katib_callbacks.reporting.reporter import KatibReporter
 
 
 class ReportingCallback:

@@ -55,6 +55,7 @@ class RowBuffer:
         self._open: Row | None = None
         self._best: dict[str, Any] | None = None
         self._best_value: float | None = None
+        self._kept: dict[str, Any] | None = None
         self._history: list[Row] = []
 
     def add(self, values: Mapping[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
@@ -97,6 +98,10 @@ class RowBuffer:
                     self._best_value = number
                     self._best = dict(self.latest)
 
+    def keep(self, values: Mapping[str, Any]) -> None:
+        """Take these for the values of the model that is kept, in the place of those before."""
+        self._kept = dict(values)
+
     def _is_better(self, number: float, than: float) -> bool:
         return number < than if self._mode == "min" else number > than
 
@@ -115,12 +120,19 @@ class RowBuffer:
         """Whether the monitored metric had a finite value in a closed row."""
         return self._best is not None
 
-    def reduced(self, now: datetime) -> list[Row]:
-        """Return what is to be reported, in the order of time; ``best`` without a best row is the latest values."""
+    def reduced(self, now: datetime, *, is_kept_wanted: bool = False) -> list[Row]:
+        """Return what is to be reported, in the order of time; ``best`` without a best row is the latest values.
+
+        Args:
+            now: The time of a row that stands for all.
+            is_kept_wanted: Whether the values of the model that is kept are wanted, not the best or latest ones.
+        """
         self.close()
         if self._report == "history":
             return list(self._history)
         values = self.latest if self._best is None else self._best
+        if is_kept_wanted and self._kept is not None:
+            values = self._kept
         return [Row(None, now, dict(values))] if values else []
 
     def state(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ MAX_WAITING_REPORTS = 1_000
 _WATCH_INTERVAL_S = 0.1
 
 
-class SideDelivery:
+class PendingOutcome:
     """One report on its way to one sink."""
 
     def __init__(self) -> None:
@@ -50,22 +50,22 @@ class Outcomes(Mapping[str, SinkOutcome]):
 
     Args:
         first: Name and outcome of the first sink.
-        beside: The deliveries to the others.
+        secondary: The deliveries to the others.
     """
 
-    def __init__(self, first: tuple[str, SinkOutcome], beside: Mapping[str, SideDelivery]) -> None:
+    def __init__(self, first: tuple[str, SinkOutcome], secondary: Mapping[str, PendingOutcome]) -> None:
         self._first = dict([first])
-        self._beside = beside
+        self._secondary = secondary
 
     def __getitem__(self, name: str) -> SinkOutcome:
-        return self._first[name] if name in self._first else self._beside[name].outcome()
+        return self._first[name] if name in self._first else self._secondary[name].outcome()
 
     def __iter__(self) -> Iterator[str]:
         yield from self._first
-        yield from self._beside
+        yield from self._secondary
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._beside)
+        return len(self._first) + len(self._secondary)
 
     def __repr__(self) -> str:
         return repr(dict(self))
@@ -78,7 +78,7 @@ class _Job(NamedTuple):
     trial_name: str
     logs: "Sequence[MetricLog]"
     ends_s: float
-    delivery: SideDelivery
+    delivery: PendingOutcome
 
 
 class BackgroundSender:
@@ -104,7 +104,7 @@ class BackgroundSender:
         self._is_troubled = False
         self._busy_since_s = 0.0
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> SideDelivery:
+    def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> PendingOutcome:
         """Let a report be delivered, without waiting.
 
         Args:
@@ -112,7 +112,7 @@ class BackgroundSender:
             logs: The rows.
             deadline_s: Seconds from now that the sink is given.
         """
-        job = _Job(trial_name, logs, time.monotonic() + deadline_s, SideDelivery())
+        job = _Job(trial_name, logs, time.monotonic() + deadline_s, PendingOutcome())
         with self._lock:
             if len(self._waiting) >= MAX_WAITING_REPORTS:
                 return self._refuse(job, f"{MAX_WAITING_REPORTS:,} earlier reports still wait for it")
@@ -197,7 +197,7 @@ class BackgroundSender:
             if not main.is_alive():
                 end_s = min(end_s, time.monotonic() + GRACE_S)
 
-    def _refuse(self, job: _Job, reason: str) -> SideDelivery:
+    def _refuse(self, job: _Job, reason: str) -> PendingOutcome:
         self._complain("failed", reason)
         job.delivery.settle(SinkOutcome(delivered=0, attempts=0, error=reason))
         return job.delivery

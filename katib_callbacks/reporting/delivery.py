@@ -1,100 +1,90 @@
-"""One report on its way: into order of time, into the spool, to the sinks, and out of the spool again."""
+"""One report on its way: its rows in order of time, to the first sink, to the secondary ones; and the error, if any."""
 
-import logging
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, cast
 
 from katib_callbacks import settings
-from katib_callbacks.errors import DeliveryError, ReporterClosedError, SpoolError
+from katib_callbacks.errors import DeliveryError, ReporterClosedError, retold
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.reporting.timestamps import put_in_order, start_after
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.background import BackgroundSender, SideDelivery
-    from katib_callbacks.sinks.katib.spool import SpoolFile
+    from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
 
 MAX_ROWS_SHOWN = 5
 """How many of the rows that are lost an error spells out."""
 
-logger = logging.getLogger(__name__)
 
-_known_spools: set[tuple[str, str, str]] = set()
-"""Directories, trials and addresses for which this process knows what an earlier one left behind."""
-
-
-class Outcome(NamedTuple):
-    """What became of one report.
+@dataclass(frozen=True)
+class DeliveryOptions:
+    """The options of one reporter that its deliveries need.
 
     Args:
-        first: The outcome of the sink that counts.
-        sinks: Every sink's, by its name; those after the first are known when they are read.
-        spooled: How many rows still lie in the spool.
+        trial_name: The trial; None outside one, where only sinks come that need none.
+        address: The DB manager's: its rows are kept in order of time.
+        timeout_s: How long the first sink may take.
+        runtime: Clock.
     """
 
-    first: SinkOutcome
-    sinks: Mapping[str, SinkOutcome]
-    spooled: int
+    trial_name: str | None
+    address: str
+    timeout_s: float
+    runtime: Runtime
 
 
-def hand_over(
-    trial_name: str,
+def deliver(
+    options: DeliveryOptions,
     logs: Sequence[MetricLog],
     first: tuple[str, MetricSink],
-    beside: "Sequence[BackgroundSender]",
-    *,
-    address: str,
-    timeout_s: float,
-    spool_dir: str | None,
-    is_clearing: bool,
-    runtime: Runtime,
-) -> Outcome:
+    secondary: "Sequence[BackgroundSender]",
+    idle: Mapping[str, SinkOutcome],
+) -> tuple[SinkOutcome, Mapping[str, SinkOutcome]]:
     """Deliver one report's rows.
 
     Args:
-        trial_name: The trial; empty outside one, where only sinks come that need none.
+        options: The reporter's.
         logs: At least one row, in any order.
         first: Name and sink that count.
-        beside: Those who take the rows to the other sinks.
-        address: The DB manager's, beside which rows are kept in order of time.
-        timeout_s: The budget.
-        spool_dir: Where rows lie until the first sink has them; None for nowhere.
-        is_clearing: Whether the first sink deletes rows of an earlier attempt.
-        runtime: Clock.
+        secondary: Take the rows to the other sinks.
+        idle: The outcomes of the sinks that get nothing.
+
+    Returns:
+        The outcome of the first sink, and every sink's by its name; those after the first are known when they are read.
 
     Raises:
         DeliveryError: The first sink does not have all rows; the message says where they are.
         ReporterClosedError: Closed in the meantime; likewise.
     """
+    runtime, address, timeout_s = options.runtime, options.address, options.timeout_s
+    trial_name = options.trial_name or ""
     start_s = runtime.monotonic()
-    if spool_dir is not None:
-        _continue_after(spool_dir, trial_name, address, is_clearing=is_clearing)
-    rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
-    spooled = None if spool_dir is None else _spool(spool_dir, trial_name, rows)
+    name, sink = first
+    latest_left_behind = getattr(sink, "latest_left_behind", None)
+    latest = None if latest_left_behind is None else latest_left_behind(trial_name)
+    if latest is not None:
+        start_after(trial_name, address, latest)
     try:
-        name, sink = first
-        deliveries = {courier.name: courier.send(trial_name, rows, timeout_s) for courier in beside}
-        left_s = max(timeout_s - (runtime.monotonic() - start_s), 0.0)
-        try:
-            outcome = _send(name, sink, trial_name, rows, left_s)
-        except DeliveryError as error:
-            consequence = (
-                "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among "
-                "them. "
-            )
-            raise type(error)(
-                f"{error}. {consequence if trial_name else ''}{_say_where(spooled, rows[len(rows) - error.pending :])}",
-                attempts=error.attempts,
-                pending=error.pending,
-            ) from (error.__cause__ or error)
-        except ReporterClosedError as error:
-            raise ReporterClosedError(f"{error}. {_say_where(spooled, rows)}") from error
-        remaining = 0 if spooled is None else _remove(spooled, len(rows))
-        return Outcome(outcome, _outcomes(name, outcome, deliveries), remaining)
-    finally:
-        if spooled is not None:
-            spooled.release()
+        rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
+    except DeliveryError as error:
+        raise retold(error, f"{error}. {_where(sink, None, logs)}") from error
+    deliveries = {sender.name: sender.send(trial_name, rows, timeout_s) for sender in secondary}
+    left_s = max(timeout_s - (runtime.monotonic() - start_s), 0.0)
+    try:
+        outcome = _send(name, sink, trial_name, rows, left_s)
+    except DeliveryError as error:
+        follows = (
+            "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among them. "
+        )
+        where = _where(sink, error.spool_path, rows[len(rows) - error.pending :])
+        raise retold(error, f"{error}. {follows if trial_name else ''}{where}") from (error.__cause__ or error)
+    except ReporterClosedError as error:
+        raise retold(error, f"{error}. {_where(sink, error.spool_path, rows)}") from error
+    return outcome, _outcomes(name, outcome, deliveries, idle)
 
 
 def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog], left_s: float) -> SinkOutcome:
@@ -115,68 +105,26 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
     return outcome
 
 
-def _outcomes(name: str, outcome: SinkOutcome, beside: "Mapping[str, SideDelivery]") -> Mapping[str, SinkOutcome]:
-    if not beside:
-        return {name: outcome}
-    from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
+def _outcomes(
+    name: str, outcome: SinkOutcome, secondary: "Mapping[str, PendingOutcome]", idle: Mapping[str, SinkOutcome]
+) -> Mapping[str, SinkOutcome]:
+    sent: Mapping[str, SinkOutcome] = {name: outcome}
+    if secondary:
+        from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
 
-    return Outcomes((name, outcome), beside)
-
-
-# -- the spool -----------------------------------------------------------------------------------------------------
-
-
-def _continue_after(spool_dir: str, trial_name: str, address: str, *, is_clearing: bool) -> None:
-    """Let timestamps begin after those that an earlier process left in the spool."""
-    if (spool_dir, trial_name, address) in _known_spools:
-        return
-    _known_spools.add((spool_dir, trial_name, address))
-    from pathlib import Path  # noqa: PLC0415  only where a spool is used
-
-    from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  as above
-
-    count, latest = spool.left_behind(Path(spool_dir), trial_name)
-    if latest is not None:
-        start_after(trial_name, address, latest)
-    if count and is_clearing:
-        logger.warning(
-            "%s holds %d undelivered reports of an earlier attempt of trial %r; previous_attempt='clear' leaves them "
-            "there, and a replay would bring their rows back.",
-            spool_dir,
-            count,
-            trial_name,
-        )
+        sent = Outcomes((name, outcome), secondary)
+    # A look at the secondary ones would wait for them.
+    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), cast("dict[str, SinkOutcome]", idle)) if idle else sent
 
 
-def _spool(spool_dir: str, trial_name: str, rows: Sequence[MetricLog]) -> "SpoolFile | None":
-    """Write the rows; a disk that does not take them is no reason not to deliver them."""
-    from pathlib import Path  # noqa: PLC0415  only where a spool is used
-
-    from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  as above
-
-    try:
-        return spool.write(Path(spool_dir), trial_name, rows)
-    except SpoolError as error:
-        logger.warning("Delivering without a spool: %s", error)
-        return None
-
-
-def _remove(spooled: "SpoolFile", rows: int) -> int:
-    """Delete the file of rows that are delivered; return how many lie there nevertheless."""
-    try:
-        spooled.remove()
-    except SpoolError as error:
-        logger.warning("The rows are delivered, and a replay will find that: %s", error)
-        return rows
-    return 0
-
-
-def _say_where(spooled: "SpoolFile | None", rows: Sequence[MetricLog]) -> str:
-    if spooled is not None:
+def _where(sink: MetricSink, spool_path: str | None, rows: Sequence[MetricLog]) -> str:
+    """Say where rows are that were not delivered, and what to do."""
+    if spool_path is not None:
         return (
-            f"The rows lie in {spooled.path}; `katib-callbacks replay {spooled.path.parent}` restores the rows, not "
-            "the trial."
+            f"The rows lie in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
+            "not the trial."
         )
     shown = ", ".join(f"{row.name}={format_value(row.value)}" for row in rows[:MAX_ROWS_SHOWN])
     more = f" and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else ""
-    return f"The rows lie nowhere else, for want of a spool (spool_dir, {settings.SPOOL_DIR}): {shown}{more}."
+    advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if hasattr(sink, "latest_left_behind") else ""
+    return f"The rows were not saved{advice}: {shown}{more}."

@@ -2,8 +2,8 @@
 
 import contextlib
 import itertools
+import logging
 import os
-import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
-from katib_callbacks.sinks import MetricSink, close_quietly
+from katib_callbacks.process_state import locked
+from katib_callbacks.sinks import MetricSink, SinkOutcome, close_quietly
 from katib_callbacks.sinks.registry import KATIB, SinkFactory
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender
 
+logger = logging.getLogger(__name__)
+
 NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
 """Why most sinks get nothing outside a trial."""
 
-NOBODY: Mapping[str, str] = MappingProxyType({})
-
-_lock = threading.Lock()
-"""Guards the making of sinks, in all reporters: it is short, and one lock is simple to renew after a fork."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Destinations:
@@ -34,8 +34,7 @@ class Destinations:
     need.
 
     Some have nothing to do here: a sink may say so (``idle_reason``), and all but those that say otherwise
-    (``needs_trial = False``) need a trial. For one training, others may stand aside. The first one that is left is the
-    first.
+    (``needs_trial = False``) need a trial. One run may exclude others. The first one that is left is the first.
 
     Args:
         sinks: Names and objects, the one that counts first.
@@ -52,11 +51,12 @@ class Destinations:
         self._is_closed = False
         self._pid = os.getpid()
         self._made = {name: factory.make(name) for name in sinks if isinstance(name, str) and name != KATIB}
-        self._beside: dict[str, BackgroundSender] = {}
+        self._senders: dict[str, BackgroundSender] = {}
         self._idle = tuple(map(self._why_idle, sinks))
         made = (self._made.get(sink) if isinstance(sink, str) else sink for sink in sinks)
         listening = [why is None and _has_progress(sink) for sink, why in zip(made, self._idle, strict=True)]
         self._has_listener = any(listening)  # known to a copy as well, which has made none yet
+        self._said_idle: set[str] = set()  # one for all copies
 
     @property
     def idle_reasons(self) -> list[str]:
@@ -64,24 +64,43 @@ class Destinations:
         return [] if None in self._idle else list(dict.fromkeys(filter(None, self._idle)))
 
     @property
-    def take_progress(self) -> bool:
+    def show_progress(self) -> bool:
         """Whether a sink shows how far a training is."""
         return self._has_listener and not self._is_closed
 
-    def idle(self, aside: Mapping[str, str] = NOBODY) -> dict[str, str]:
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._is_closed
+
+    def idle(self, excluded: Mapping[str, str] = NOTHING) -> dict[str, str]:
         """Return the sinks that get nothing, by the names that a receipt calls them, and why.
 
         Args:
-            aside: Those that stand aside, by their whole names, and why.
+            excluded: Those that get nothing of this run, by their whole names, and why.
         """
-        reasons = ((label, why or (aside.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
+        reasons = ((label, why or (excluded.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
         return {label: why for label, why in reasons if why is not None}
 
-    def open(self, aside: Mapping[str, str] = NOBODY) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
+    def idle_outcomes(self, excluded: Mapping[str, str]) -> dict[str, SinkOutcome]:
+        """Return what a receipt says of the sinks that get nothing, and log it once.
+
+        Args:
+            excluded: As :meth:`idle`.
+        """
+        idle = self.idle(excluded)
+        for name in idle.keys() - self._said_idle:
+            self._said_idle.add(name)
+            logger.info("The sink %r gets nothing: %s.", name, idle[name])
+        return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
+
+    def open(
+        self, excluded: Mapping[str, str] = NOTHING
+    ) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
         """Return the first sink, with the name that a receipt calls it, and those who take rows to the others.
 
         Args:
-            aside: As :meth:`idle`.
+            excluded: As :meth:`idle`.
 
         Returns:
             None if there is no sink that has something to do.
@@ -89,25 +108,25 @@ class Destinations:
         Raises:
             ReporterClosedError: Closed.
         """
-        with _lock:
+        with locked():
             self._check()
-            idle = self.idle(aside)
+            idle = self.idle(excluded)
             active = [(label, sink) for label, sink, _ in self if label not in idle]
             if not active:
                 return None
             (label, first), *others = active
-            beside = [self._courier(*other) for other in others]
-            return (label, self._sink(first)), beside
+            secondary = [self._sender(*other) for other in others]
+            return (label, self._sink(first)), secondary
 
-    def listeners(self, aside: Mapping[str, str] = NOBODY) -> list[tuple[str, Any]]:
+    def listeners(self, excluded: Mapping[str, str] = NOTHING) -> list[tuple[str, Any]]:
         """Return the sinks that show how far a training is, with their names.
 
         Raises:
             ReporterClosedError: Closed.
         """
-        with _lock:
+        with locked():
             self._check()
-            idle = self.idle(aside)
+            idle = self.idle(excluded)
             named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
             found: list[tuple[str, Any]] = []
             for label, sink in named:
@@ -124,30 +143,34 @@ class Destinations:
 
     def close(self) -> None:
         """Close the sinks that have a name: the first at once, the others when they have what is on its way to them."""
-        with _lock:
+        with locked():
             self._is_closed = True
             is_ours = self._pid == os.getpid()
             active = [label for label, _, why in self if why is None]
             at_once: list[tuple[str, MetricSink]] = []
             for label, sink, _ in self if is_ours else ():
-                if not isinstance(sink, str) or sink not in self._made or label in self._beside:
+                if not isinstance(sink, str) or sink not in self._made or label in self._senders:
                     continue
                 if label in active[1:] or (active and label not in active):
-                    self._courier(label, sink)  # which need not return from close()
+                    self._sender(label, sink)  # which need not return from close()
                 else:
                     at_once.append((label, self._made[sink]))
-            couriers = list(self._beside.values()) if is_ours else []
-            self._made, self._beside = {}, {}
+            senders = list(self._senders.values()) if is_ours else []
+            self._made, self._senders = {}, {}
         for label, made in at_once:
             close_quietly(label, made)
-        for courier in couriers:
-            courier.close()
+        for sender in senders:
+            sender.close()
 
-    def _check(self) -> None:
+    def check_open(self) -> None:
+        """Raise ReporterClosedError if closed."""
         if self._is_closed:
             raise ReporterClosedError("the reporter is closed")
+
+    def _check(self) -> None:
+        self.check_open()
         if self._pid != os.getpid():  # after a fork
-            self._pid, self._made, self._beside = os.getpid(), {}, {}
+            self._pid, self._made, self._senders = os.getpid(), {}, {}
 
     def _why_idle(self, sink: MetricSink | str) -> str | None:
         made = self._made.get(sink) if isinstance(sink, str) else sink
@@ -163,20 +186,20 @@ class Destinations:
             self._made[sink] = self._factory.make(sink)
         return self._made[sink]
 
-    def _courier(self, label: str, sink: MetricSink | str) -> "BackgroundSender":
-        if label in self._beside:
-            return self._beside[label]
+    def _sender(self, label: str, sink: MetricSink | str) -> "BackgroundSender":
+        if label in self._senders:
+            return self._senders[label]
         from katib_callbacks.reporting.background import BackgroundSender, Unmade  # noqa: PLC0415  only where there are several sinks
 
         try:
-            courier = BackgroundSender(label, self._sink(sink), is_own=isinstance(sink, str))
+            sender = BackgroundSender(label, self._sink(sink), is_own=isinstance(sink, str))
         except KatibCallbacksError as error:  # in a process that the reporter was sent to, or that was forked
-            courier = BackgroundSender(label, Unmade(error))
-        self._beside[label] = courier
-        return courier
+            sender = BackgroundSender(label, Unmade(error))
+        self._senders[label] = sender
+        return sender
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_made": {}, "_beside": {}}
+        return {**self.__dict__, "_made": {}, "_senders": {}}
 
 
 def _has_progress(sink: object) -> bool:
@@ -187,12 +210,3 @@ def _unused(label: str, used: Container[str]) -> str:
     """Return the label, with a number where another sink has it: two of a class, or URLs that differ in a secret."""
     numbered = (label if number == 1 else f"{label} {number}" for number in itertools.count(1))
     return next(each for each in numbered if each not in used)
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)

@@ -6,8 +6,7 @@ training has ended normally, early stopping included, and not before: a training
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 INTERVAL_S = 1.0
@@ -104,26 +103,6 @@ class Progress:
             return 0.0
         done = self._fraction - self._start_fraction
         return (now_s - self._start_s) * (1 - self._fraction) / done if done > 0 else None
-
-
-def share_of_epochs(epoch: int, epochs: int | None, steps: int, steps_per_epoch: float | None) -> float | None:
-    """Return the share of a training that counts in epochs.
-
-    Args:
-        epoch: The number of the current one, from 0.
-        epochs: How many there will be at most; None or less than one if that is not limited.
-        steps: How many steps of it are done.
-        steps_per_epoch: How many it has; None or infinity if that is not known, and then only whole epochs count.
-    """
-    if epochs is None or epochs < 1:
-        return None
-    is_known = steps_per_epoch is not None and 0 < steps_per_epoch < math.inf
-    return (epoch + (min(steps / steps_per_epoch, 1.0) if is_known and steps_per_epoch else 0.0)) / epochs
-
-
-def largest(shares: Iterable[float | None]) -> float | None:
-    """Return the share of a training that several limits end, whichever comes first."""
-    return max((share for share in shares if share is not None), default=None)
 
 
 def _almost(fraction: float) -> float:

@@ -5,59 +5,29 @@ import copy
 import logging
 import math
 import os
-from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType, TracebackType
-from typing import Any, SupportsFloat, cast
+from types import TracebackType
+from typing import Any, SupportsFloat
 
 from katib_callbacks import settings
-from katib_callbacks.errors import ConfigurationError, MetricValueError, ReporterClosedError
+from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
-from katib_callbacks.reporting.delivery import hand_over
-from katib_callbacks.reporting.destinations import NO_TRIAL, NOBODY, Destinations
+from katib_callbacks.process_state import trial_state
+from katib_callbacks.reporting.delivery import DeliveryOptions
+from katib_callbacks.reporting.destinations import NOTHING, Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
-from katib_callbacks.reporting.ranks import ProcessRank, process_rank
+from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
+from katib_callbacks.reporting.receipt import ReportReceipt
+from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
-from katib_callbacks.sinks import MetricSink, SinkOutcome
+from katib_callbacks.sinks import MetricSink
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.katib.previous_attempt import has_begun, mark_begun
 from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ReportReceipt:
-    """What became of one report.
-
-    Args:
-        trial_name: The trial; None outside one.
-        delivered: Rows that the first sink is known to have stored.
-        spooled: Rows that still lie in the spool, for ``katib-callbacks replay``.
-        dropped: Rows that are neither.
-        attempts: Requests sent to the first sink, the ones that read back included.
-        verified: Whether every row was read back from the first sink.
-        elapsed_s: Seconds that the report took.
-        skipped: Why nothing was sent, if so: the rank of this process and where that was read, that no rows came, or
-            what each sink lacks.
-        sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
-            name is its class. To read the outcome of a sink after the first waits until it is known, or until two
-            seconds have passed since the report.
-    """
-
-    trial_name: str | None
-    delivered: int
-    spooled: int
-    dropped: int
-    attempts: int
-    verified: bool
-    elapsed_s: float
-    skipped: str | None
-    sinks: Mapping[str, SinkOutcome]
 
 
 class KatibReporter:
@@ -111,11 +81,18 @@ class KatibReporter:
     ) -> None:
         self._runtime = _runtime
         self._trial_name = settings.trial_name(trial_name, _runtime)
-        self._timeout_s = settings.seconds(
-            "timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime
-        )
-        self._spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
-        self._factory = SinkFactory(
+        settings.check_rank(_runtime)
+        timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
+        spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        if self._trial_name is None and chosen[0] == TRAINJOB:
+            spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
+        elif spool_dir is not None and chosen[0] != KATIB:
+            raise ConfigurationError(
+                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
+                f"has to be the first of sinks ({settings.SINKS})"
+            )
+        factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
                 tls_ca=tls_ca,
@@ -134,21 +111,13 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
+            spool_dir=spool_dir,
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._trial_name is None and chosen[0] == TRAINJOB:
-            self._spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
-        elif self._spool_dir is not None and chosen[0] != KATIB:
-            raise ConfigurationError(
-                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
-                f"has to be the first of sinks ({settings.SINKS})"
-            )
-        self._destinations = Destinations(chosen, self._factory)
-        self._is_closed = False
+        self._destinations = Destinations(chosen, factory)
+        self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
-        self._said_idle: set[str] = set()  # one for all copies
         self._loop: tuple[int, Progress] | None = None  # of this process
 
     @classmethod
@@ -162,14 +131,14 @@ class KatibReporter:
         return self._trial_name
 
     @property
-    def inert_reason(self) -> str | None:
+    def idle_reason(self) -> str | None:
         """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
         return "; ".join(self._destinations.idle_reasons) or None
 
     @property
-    def takes_progress(self) -> bool:
+    def shows_progress(self) -> bool:
         """Whether a sink shows how far a training is: see :meth:`report_progress`."""
-        return self._destinations.take_progress
+        return self._destinations.show_progress
 
     def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
         """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
@@ -187,15 +156,15 @@ class KatibReporter:
             DeliveryError: Not all rows are known to be stored; the message says where they are.
             ReporterClosedError: The reporter was closed, before or in the meantime.
         """
-        skipped = self._check(None)
-        if skipped is not None:
-            return skipped
+        run = self._run_of_report()
+        if not run.is_reporting:
+            return run.deliver(())
         if not isinstance(metrics, Mapping):
             raise MetricValueError(f"metrics must map names to numbers; a {type(metrics).__name__} does not")
         if not metrics:
             raise MetricValueError("there are no metrics to report")
         wanted = self._runtime.now() if timestamp is None else timestamp
-        return self._deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
+        return run.deliver([_finite_log(name, value, wanted) for name, value in metrics.items()])
 
     def report_progress(self, fraction: float, metrics: Mapping[str, SupportsFloat] | None = None) -> None:
         """Show how far a training is, in the sinks that show it, such as ``trainjob``; returns at once.
@@ -218,32 +187,22 @@ class KatibReporter:
             raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
         pid, progress = self._loop or (None, None)
         progress = progress if pid == os.getpid() else None
-        if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._is_closed:
+        if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._destinations.is_closed:
             return
-        if self._check(None) is not None:
+        run = self._run_of_report()
+        if not run.is_reporting:
             return
         latest = _finite_numbers(metrics or {})
         if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
-            progress = self.open_progress() or Progress((), self._runtime.monotonic)
+            shown = run.begin_progress(lambda: fraction, lambda: latest)
+            progress = shown or Progress((), self._runtime.monotonic)
             self._loop = os.getpid(), progress
-            progress.begin(fraction, latest)
         else:
             progress.show(fraction, latest)
         if fraction == 1:
             progress.finish()
 
-    def open_progress(self, *, aside: Mapping[str, str] = NOBODY) -> Progress | None:
-        """Return what tells the sinks how far a training is, for who knows its beginning and end; None if none listens.
-
-        Args:
-            aside: Names of sinks that are to be told nothing, and why.
-        """
-        sinks = self._destinations.listeners(aside)
-        return Progress(sinks, self._runtime.monotonic) if sinks else None
-
-    def report_logs(
-        self, logs: Iterable[MetricLog], *, _rank: ProcessRank | None = None, _aside: Mapping[str, str] = NOBODY
-    ) -> ReportReceipt:
+    def report_logs(self, logs: Iterable[MetricLog]) -> ReportReceipt:
         """Deliver rows with times of their own, such as a history; NaN and infinities as they are.
 
         As :meth:`report` otherwise. Rows go out in order of time, in batches of 1,000, each batch all or nothing.
@@ -257,21 +216,39 @@ class KatibReporter:
             DeliveryError: Not all rows are known to be stored; the message says where they are.
             ReporterClosedError: The reporter was closed, before or in the meantime.
         """
-        skipped = self._check(_rank)
-        if skipped is not None:
-            return skipped
+        run = self._run_of_report()
+        if not run.is_reporting:
+            return run.deliver(())
         rows = list(logs)
         for row in rows:
             if not isinstance(row, MetricLog):
                 raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
-        return self._deliver(rows, _aside) if rows else self._skip("no rows to report")
+        return run.deliver(rows)
+
+    def open_run(
+        self, *, rank: ProcessRank | None = None, excluded: Mapping[str, str] = NOTHING, is_own: bool = False
+    ) -> ReporterRun:
+        """Open a run, for one training's progress and rows; opens no connection, and never raises.
+
+        Args:
+            rank: What the caller knows of this process; None to find it out.
+            excluded: Names of sinks that get nothing of this run, and why.
+            is_own: Whether the run has sinks of its own, made as this reporter's were, which closing it closes.
+                Otherwise it uses this reporter's, and leaves them open.
+        """
+        return ReporterRun(
+            copy.copy(self._destinations) if is_own else self._destinations,
+            self._options,
+            rank=process_rank(self._runtime.environ()) if rank is None else rank,
+            excluded=excluded,
+            is_own=is_own,
+        )
 
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
 
         What is on its way to sinks after the first is delivered nevertheless.
         """
-        self._is_closed = True
         self._destinations.close()
 
     def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
@@ -283,73 +260,26 @@ class KatibReporter:
         self.close()
 
     def __repr__(self) -> str:
-        state = ", closed" if self._is_closed else ""
-        return f"<KatibReporter of trial {self._trial_name!r} to {self._factory.endpoint.address}{state}>"
+        state = ", closed" if self._destinations.is_closed else ""
+        return f"<KatibReporter of trial {self._trial_name!r} to {self._options.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        begun = self._trial_name is not None and has_begun(self._trial_name)
+        begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
         return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
-            mark_begun(state["_trial_name"])
+            trial_state(state["_trial_name"]).has_begun = True
         self.__dict__.update(state)
 
-    # -- inside ----------------------------------------------------------------------------------------------------
-
-    def _check(self, rank: ProcessRank | None) -> ReportReceipt | None:
-        """Return a receipt if this process has nothing to report."""
-        if self._is_closed:
-            raise ReporterClosedError("the reporter is closed")
-        rank = process_rank(self._runtime.environ()) if rank is None else rank
-        if rank.is_global_zero:
-            return None
-        if rank != self._silenced_by:  # once, not for every report of a loop
+    def _run_of_report(self) -> ReporterRun:
+        """Open the run of one report; raise ReporterClosedError if closed."""
+        self._destinations.check_open()
+        rank = process_rank(self._runtime.environ())
+        if not rank.is_global_zero and rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            logger.info("This process is %s, not rank zero: it reports nothing.", rank)
-        return self._skip(str(rank))
-
-    def _skip(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
-        return ReportReceipt(self._trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks)
-
-    def _deliver(self, logs: list[MetricLog], aside: Mapping[str, str] = NOBODY) -> ReportReceipt:
-        start_s = self._runtime.monotonic()
-        opened, idle = self._destinations.open(aside), self._idle(aside)
-        if opened is None:
-            if NO_TRIAL in self._destinations.idle_reasons:
-                raise ConfigurationError(
-                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
-                )
-            return self._skip("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
-        outcome = hand_over(
-            self._trial_name or "",
-            logs,
-            *opened,
-            address=self._factory.endpoint.address,
-            timeout_s=self._timeout_s,
-            spool_dir=self._spool_dir,
-            is_clearing=self._factory.previous_attempt == "clear",
-            runtime=self._runtime,
-        )
-        return ReportReceipt(
-            self._trial_name,
-            delivered=outcome.first.delivered,
-            spooled=outcome.spooled,
-            dropped=0,
-            attempts=outcome.first.attempts,
-            verified=outcome.first.verified,
-            elapsed_s=self._runtime.monotonic() - start_s,
-            skipped=outcome.first.skipped,
-            sinks=_together(outcome.sinks, idle) if idle else outcome.sinks,
-        )
-
-    def _idle(self, aside: Mapping[str, str]) -> dict[str, SinkOutcome]:
-        """Return what the receipt says of the sinks that get nothing, and log it once."""
-        idle = self._destinations.idle(aside)
-        for name in idle.keys() - self._said_idle:
-            self._said_idle.add(name)
-            logger.info("The sink %r gets nothing: %s.", name, idle[name])
-        return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
+            announce_silence(rank, is_in_trial=self.idle_reason is None)
+        return self.open_run(rank=rank)
 
 
 def report_metrics(
@@ -388,8 +318,3 @@ def _finite_numbers(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
         with contextlib.suppress(MetricValueError):
             numbers[name] = to_number(name, value)
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
-
-
-def _together(sent: Mapping[str, SinkOutcome], idle: dict[str, SinkOutcome]) -> Mapping[str, SinkOutcome]:
-    """Add those that get nothing, without a look at the others, which would be to wait for them."""
-    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), idle)

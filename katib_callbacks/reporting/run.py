@@ -1,72 +1,125 @@
-"""LiveReporter: the reporter of one training run after another, from its first progress to its delivery."""
+"""ReporterRun: one training's use of a reporter, or one report's, from its first progress to its delivery."""
 
-import contextlib
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from katib_callbacks import settings
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.reporting.delivery import DeliveryOptions, deliver
+from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
+from katib_callbacks.reporting.progress import Progress
+from katib_callbacks.reporting.receipt import ReportReceipt
+from katib_callbacks.sinks import SinkOutcome
+
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.progress import Progress
-    from katib_callbacks.reporting.reporter import KatibReporter
+    from katib_callbacks.metrics import MetricLog
+    from katib_callbacks.reporting.ranks import ProcessRank
 
 
-class LiveReporter:
-    """Lends out the user's reporter and leaves it open, or copies of our own and closes them.
+class ReporterRun:
+    """Shows progress and delivers, for ``KatibReporter.open_run``; the sinks that show progress get the rows as well.
 
-    What has shown a run's progress delivers its rows as well: its sinks have more to send, and nobody is to wait for
-    both. Pickles without what is live: a copy does not train.
+    Pickles without anything live: a copy goes on with sinks of its own.
 
     Args:
-        reporter: The user's, or one that is only copied.
-        is_lent: Whether it is the user's.
+        destinations: The sinks.
+        options: What a delivery needs besides.
+        rank: The rank of this process, as found when the run was opened; off rank zero nothing is delivered.
+        excluded: Names of sinks that get nothing of this run, and why.
+        is_own: Whether the sinks belong to this run alone, so that :meth:`close` closes them.
 
     Attributes:
-        progress: What tells the sinks how far the current run is; None where nobody is told.
-        aside: Names of sinks that get nothing of the current run, and why.
+        progress: Tells the sinks how far the training is; None where no sink shows it.
     """
 
-    def __init__(self, reporter: "KatibReporter", *, is_lent: bool) -> None:
-        self._reporter = reporter
-        self._is_lent = is_lent
-        self._live: KatibReporter | None = None
+    def __init__(
+        self,
+        destinations: Destinations,
+        options: DeliveryOptions,
+        *,
+        rank: "ProcessRank",
+        excluded: Mapping[str, str],
+        is_own: bool,
+    ) -> None:
+        self._destinations = destinations
+        self._options = options
+        self._rank = rank
+        self._excluded = dict(excluded)
+        self._is_own = is_own
         self.progress: Progress | None = None
-        self.aside: dict[str, str] = {}
 
     @property
-    def is_wanted(self) -> bool:
-        """Whether a sink shows how far a training is."""
-        return getattr(self._reporter, "takes_progress", False)
+    def is_reporting(self) -> bool:
+        """Whether this process reports: it is global rank zero."""
+        return self._rank.is_global_zero
 
-    def begin(self, share: Callable[[], float | None], latest: Callable[[], Mapping[str, float]]) -> None:
-        """Begin to show how far a run is.
+    def begin_progress(
+        self, fraction: Callable[[], float | None], latest: Callable[[], Mapping[str, float]]
+    ) -> Progress | None:
+        """Begin to show how far the training is, and return what does so; None where no sink shows it.
 
         Args:
-            share: Returns the share that was done before, 0 to 1; None if it cannot be known. Is asked only where
-                somebody is told; so is the next.
+            fraction: Returns the share that is done already, 0 to 1; None if it cannot be known. Is called only where
+                a sink shows it; so is the next.
             latest: Returns the values that are known already.
+
+        Raises:
+            ReporterClosedError: The reporter is closed.
         """
-        self._live = self._reporter if self._is_lent else copy.copy(self._reporter)
-        progress = self._live.open_progress(aside=self.aside)
-        if progress is not None:
-            progress.begin(share(), latest())
-        self.progress = progress
+        sinks = self._destinations.listeners(self._excluded)
+        if sinks:
+            progress = Progress(sinks, self._options.runtime.monotonic)
+            progress.begin(fraction(), latest())
+            self.progress = progress
+        return self.progress
 
-    def end(self) -> None:
-        """Tell nobody anything more of the run."""
-        self.progress, live, self._live = None, self._live, None
-        if live is not None and not self._is_lent:
-            live.close()
+    def deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
+        """Deliver rows, blocking up to the reporter's deadline; see ``KatibReporter.report_logs``.
 
-    @contextlib.contextmanager
-    def for_delivery(self) -> "Iterator[KatibReporter]":
-        """Lend out what is to deliver."""
-        kept = self._reporter if self._is_lent else self._live
-        reporter = copy.copy(self._reporter) if kept is None else kept
-        try:
-            yield reporter
-        finally:
-            if kept is None:
-                reporter.close()
+        Raises:
+            ConfigurationError: There is no trial name.
+            DeliveryError: Not all rows are known to be stored; the message says where they are.
+            ReporterClosedError: The reporter was closed, before or in the meantime.
+        """
+        options = self._options
+        start_s = options.runtime.monotonic()
+        self._destinations.check_open()
+        if not self.is_reporting:
+            return self._skipped(str(self._rank))
+        if not rows:
+            return self._skipped("no rows to report")
+        opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
+        if opened is None:
+            if NO_TRIAL in self._destinations.idle_reasons:
+                raise ConfigurationError(
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                )
+            return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
+        first, secondary = opened
+        outcome, outcomes = deliver(options, rows, first, secondary, idle)
+        return ReportReceipt(
+            options.trial_name,
+            delivered=outcome.delivered,
+            spooled=outcome.spooled,
+            dropped=0,
+            attempts=outcome.attempts,
+            verified=outcome.verified,
+            elapsed_s=options.runtime.monotonic() - start_s,
+            skipped=outcome.skipped,
+            sinks=outcomes,
+        )
+
+    def close(self) -> None:
+        """End the run: show no more progress, and close the sinks if they are the run's own. May be called twice."""
+        self.progress = None
+        if self._is_own:
+            self._destinations.close()
+
+    def _skipped(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
+        return ReportReceipt(
+            self._options.trial_name, 0, 0, 0, 0, verified=False, elapsed_s=0.0, skipped=reason, sinks=sinks
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "progress": None, "_live": None}
+        return {**self.__dict__, "progress": None}

@@ -5,21 +5,17 @@ and a row's name and timestamp are what tells whether it is stored.
 """
 
 import logging
-import os
-import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from katib_callbacks.errors import MetricValueError
 from katib_callbacks.metrics import RESOLUTION, MetricLog
+from katib_callbacks.process_state import locked, once_a_thread, trial_state
 
 logger = logging.getLogger(__name__)
 
 LARGE_MOVE = timedelta(seconds=1)
 """A row that has to be moved further than this is worth a warning: a clock was set back, or rows come out of order."""
-
-_lock = threading.Lock()
-_last: dict[tuple[str, str], datetime] = {}
 
 
 def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> list[MetricLog]:
@@ -31,11 +27,13 @@ def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> li
 
     Raises:
         MetricValueError: There is no later time.
+        DeliveryError: A signal handler has interrupted this very function.
     """
     rows = sorted(logs, key=lambda log: log.timestamp)
     largest_move = timedelta()
-    with _lock:
-        last = _last.get((trial_name, address))
+    with once_a_thread("line of time"), locked():
+        latest = trial_state(trial_name).latest
+        last = latest.get(address)
         for index, log in enumerate(rows):
             if last is not None and log.timestamp <= last:
                 try:
@@ -46,7 +44,7 @@ def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> li
                 rows[index] = log = moved  # noqa: PLW2901  the row as it is sent
             last = log.timestamp
         if last is not None:
-            _last[trial_name, address] = last
+            latest[address] = last
     if largest_move >= LARGE_MOVE:
         logger.warning(
             "Timestamps of trial %r were moved by up to %s: later ones were reported before.", trial_name, largest_move
@@ -56,14 +54,6 @@ def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> li
 
 def start_after(trial_name: str, address: str, timestamp: datetime) -> None:
     """Let every row of the trial that is still to come be later than ``timestamp``."""
-    with _lock:
-        _last[trial_name, address] = max(timestamp, _last.get((trial_name, address), timestamp))
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)
+    with locked():
+        latest = trial_state(trial_name).latest
+        latest[address] = max(timestamp, latest.get(address, timestamp))

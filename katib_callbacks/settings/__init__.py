@@ -6,15 +6,15 @@ that is what an unset ``${trialSpec...}`` reference or an empty Helm value leave
 """
 
 import os
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeVar, cast, get_args
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import name_problem
+from katib_callbacks.settings.runtime import DEFAULT_RUNTIME as DEFAULT_RUNTIME
+from katib_callbacks.settings.runtime import Runtime as Runtime
+
+__all__ = ["Runtime"]
 
 TRIAL_NAME = "KATIB_TRIAL_NAME"
 """Injected by Katib's pod webhook into the primary container of every pod of a trial."""
@@ -42,6 +42,7 @@ SPOOL_DIR = PREFIX + "SPOOL_DIR"
 PREVIOUS_ATTEMPT = PREFIX + "PREVIOUS_ATTEMPT"
 VERIFY = PREFIX + "VERIFY"
 SINKS = PREFIX + "SINKS"
+RANK = PREFIX + "RANK"
 NAMESPACE = PREFIX + "NAMESPACE"
 EXPERIMENT = PREFIX + "EXPERIMENT"
 AUTOLOG = PREFIX + "AUTOLOG"
@@ -78,54 +79,6 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 T = TypeVar("T")
-
-
-def process_environment() -> Mapping[str, str]:
-    """Return the environment of this process; a function, so that what holds it can be pickled to another process."""
-    return os.environ
-
-
-def utc_now() -> datetime:
-    """Return the wall clock in UTC."""
-    return datetime.now(timezone.utc)
-
-
-def wait_for_event(event: threading.Event, timeout_s: float) -> bool:
-    """Sleep up to ``timeout_s``; return True as soon as ``event`` is set."""
-    return event.wait(timeout_s)
-
-
-def random_between(low: float, high: float) -> float:
-    """Return a random float between two bounds."""
-    import random  # noqa: PLC0415  only a retry needs it
-
-    return random.uniform(low, high)  # noqa: S311  jitter
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What a process has around it. Tests hand in their own; everybody else uses ``DEFAULT_RUNTIME``.
-
-    Args:
-        environ: Returns the environment.
-        monotonic: Seconds that never go backwards; deadlines are measured with it.
-        now: Wall clock, timezone-aware UTC; timestamps are made of it.
-        wait: Sleeps on an event for some seconds and returns whether it was set.
-        uniform: A random float between two bounds; jitter is made of it.
-    """
-
-    environ: Callable[[], Mapping[str, str]] = process_environment
-    monotonic: Callable[[], float] = time.monotonic
-    now: Callable[[], datetime] = utc_now
-    wait: Callable[[threading.Event, float], bool] = wait_for_event
-    uniform: Callable[[float, float], float] = random_between
-
-    def variable(self, name: str) -> str | None:
-        """Return an environment variable without surrounding blanks; None if unset or empty."""
-        return self.environ().get(name, "").strip() or None
-
-
-DEFAULT_RUNTIME = Runtime()
 
 
 def choice(options: object, argument: str, value: T | None, variable: str, default: T, runtime: Runtime) -> T:
@@ -255,17 +208,17 @@ def metric_selection(
 
 
 def is_disabled(runtime: Runtime) -> bool:
-    """Say whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
+    """Return whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
     return flag("disable", None, DISABLE, runtime)
 
 
 def is_autolog_on(runtime: Runtime) -> bool:
-    """Say whether ``KATIB_CALLBACKS_AUTOLOG`` turns autolog on where the code says nothing of it."""
+    """Return whether ``KATIB_CALLBACKS_AUTOLOG`` turns autolog on where the code says nothing of it."""
     return flag("autolog", None, AUTOLOG, runtime)
 
 
 def is_conspicuous(runtime: Runtime) -> bool:
-    """Say whether somebody seems to expect reports here: a pod, or any variable of ours.
+    """Return whether somebody seems to expect reports here: a pod, or any variable of ours.
 
     There a missing trial name is worth a WARNING; on a laptop an INFO is enough.
     """
@@ -290,6 +243,22 @@ def trial_name(value: str | None, runtime: Runtime) -> str | None:
     if problem:
         raise ConfigurationError(f"{source} {problem}")
     return name
+
+
+def whole_number(word: str) -> int | None:
+    """Read a rank or a count of processes; None for what is none: ``abc``, ``-1``, or more than 20 digits."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) <= 20 else None  # noqa: PLR2004
+
+
+def check_rank(runtime: Runtime) -> None:
+    """Refuse a ``KATIB_CALLBACKS_RANK`` that is no rank; what reads it later takes such a one for unset.
+
+    Raises:
+        ConfigurationError: It is not a whole number, 0 or more.
+    """
+    given = runtime.variable(RANK)
+    if given is not None and whole_number(given) is None:
+        raise ConfigurationError(f"{RANK} must be a whole number, 0 for the process that reports, not {given!r}")
 
 
 def sink_names(runtime: Runtime) -> list[str]:

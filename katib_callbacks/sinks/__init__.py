@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.settings import Runtime
 
+__all__ = ["MetricSink", "SinkOptions", "SinkOutcome"]
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class SinkOutcome:
         error: Why the rest was not delivered; None if all was.
         skipped: Why nothing was sent though nothing went wrong, such as a destination that is not there; None if it
             was.
+        spooled: Rows that still lie in a spool of the sink's.
     """
 
     delivered: int
@@ -52,6 +55,7 @@ class SinkOutcome:
     verified: bool = False
     error: str | None = None
     skipped: str | None = None
+    spooled: int = 0
 
 
 def checked_outcome(outcome: object) -> SinkOutcome:

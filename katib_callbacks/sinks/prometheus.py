@@ -1,19 +1,32 @@
 """PushgatewaySink: the destinations ``prometheus+http://host:9091`` and ``prometheus+https://...``."""
 
 import base64
+import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from katib_callbacks import settings
-from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+from katib_callbacks.errors import (
+    ConfigurationError,
+    DeliveryError,
+    MissingDependencyError,
+    RejectedError,
+    ReporterClosedError,
+    UnavailableError,
+)
 from katib_callbacks.metrics import MetricLog
-from katib_callbacks.net.push import Request, Target, post
+from katib_callbacks.net.addresses import split_url
+from katib_callbacks.net.http import Answer, ExchangeError, HTTPRequest, UntrustedServerError
+from katib_callbacks.net.masking import MASK, scrub
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
 from katib_callbacks.sinks.safe_names import SafeNames
+
+logger = logging.getLogger(__name__)
 
 JOB = "katib"
 """The label ``job``, which a gateway demands."""
@@ -26,6 +39,13 @@ UNSAFE = r"[^A-Za-z0-9_]"
 
 BUDGET_S = 10.0
 """For one report, over all tries: a gateway holds what is looked at, not what is counted on."""
+
+TRY_TIMEOUT_S = 5.0
+"""For one try."""
+
+_PAUSES_S = (0.1, 0.4, None)  # after each try; None after the last
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = 500
 
 _HELP = "The last value of a metric of a Katib trial."
 _PLAIN_LABEL = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
@@ -59,6 +79,7 @@ class PushgatewaySink:
         self._labels = {label: value for label, value in known.items() if value is not None}
         self._names = SafeNames(UNSAFE, "Prometheus")
         self._closing = threading.Event()
+        self._requests: set[HTTPRequest] = set()  # under way
 
     def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
         """Push; see :class:`katib_callbacks.MetricSink`. It takes ``BUDGET_S`` at most, whatever the gateway does.
@@ -71,22 +92,98 @@ class PushgatewaySink:
         last = {log.name: log.value for log in logs}  # they come in order of time
         names = self._names.of(last)
         gauges = {PREFIX + names[name]: value for name, value in last.items()}
-        attempts = post(
-            self._target,
-            push_request(self._target.url, gauges, {**self._labels, "trial": trial_name}),
-            rows=len(logs),
-            budget_s=min(deadline_s, BUDGET_S),
-            closing=self._closing,
-            runtime=self._runtime,
-        )
-        return SinkOutcome(delivered=len(logs), attempts=attempts)
+        push = push_request(self._target.url, gauges, {**self._labels, "trial": trial_name})
+        end_s = self._runtime.monotonic() + min(deadline_s, BUDGET_S)
+        for attempt, pause_s in enumerate(_PAUSES_S, start=1):
+            error = self._try(push, end_s - self._runtime.monotonic())
+            if error is None:
+                return SinkOutcome(delivered=len(logs), attempts=attempt)
+            if self._closing.is_set():
+                break
+            is_over = pause_s is None or self._runtime.monotonic() + pause_s >= end_s
+            if is_over or isinstance(error, RejectedError):
+                error.attempts, error.pending = attempt, len(logs)
+                raise error
+            logger.debug("Trying again: %s", error)
+            self._runtime.wait(self._closing, pause_s or 0.0)
+        raise ReporterClosedError(f"{self._target.label}: the reporter was closed while it pushed")
+
+    def _try(self, push: "Push", left_s: float) -> DeliveryError | None:
+        """Push once, and return what went wrong. A push may be repeated: it says what is, not what is new."""
+        request = HTTPRequest(split_url(push.url), min(left_s, TRY_TIMEOUT_S))
+        self._requests.add(request)
+        try:
+            if self._closing.is_set():
+                request.abort()
+            answer = request.send("POST", headers={**self._target.authorization, **push.headers}, body=push.body)
+        except ExchangeError as error:
+            kind = RejectedError if isinstance(error, UntrustedServerError) else UnavailableError
+            return kind(f"{self._target.label}: {error}")
+        finally:
+            self._requests.discard(request)
+        return self._target.refusal(answer)
 
     def close(self) -> None:
         """End a push under way."""
         self._closing.set()
+        for request in list(self._requests):
+            request.abort()
 
 
-def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str, str]) -> Request:
+@dataclass(frozen=True)
+class Push:
+    """What is posted.
+
+    Args:
+        url: The whole URL.
+        headers: Without those of authentication.
+        body: As bytes.
+    """
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """A gateway.
+
+    Args:
+        name: The sink's whole name, whose secrets no message shows.
+        label: How it is called in messages.
+        url: Without user and password.
+        user: For basic authentication; None for none.
+        password: For basic authentication.
+    """
+
+    name: str = field(repr=False)
+    label: str
+    url: str
+    user: str | None = field(repr=False)
+    password: str = field(repr=False)
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header of basic authentication, if there is any."""
+        return {} if self.user is None else {"Authorization": f"Basic {self._credentials}"}
+
+    @property
+    def _credentials(self) -> str:
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    def refusal(self, answer: Answer) -> DeliveryError | None:
+        """Return what is wrong with an answer; None if nothing is."""
+        if answer.is_success:
+            return None
+        said = answer.said(lambda text: scrub(text.replace(self._credentials, MASK), self.name))
+        if answer.is_redirect:
+            said = f"a redirect, which is not followed: {said}"
+        may_pass = answer.status >= _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS
+        return (UnavailableError if may_pass else RejectedError)(f"{self.label} answered {answer.status} {said}")
+
+
+def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str, str]) -> Push:
     """Return what prometheus-client would post to add gauges to a group.
 
     Args:
@@ -99,11 +196,11 @@ def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str,
     registry = prometheus_client.CollectorRegistry()
     for name, value in gauges.items():
         prometheus_client.Gauge(name, _HELP, registry=registry).set(value)
-    made: list[Request] = []
+    made: list[Push] = []
 
     def keep(*, url: str, method: str, timeout: float | None, headers: Any, data: bytes) -> Any:
         del method, timeout  # POST, and ours
-        return lambda: made.append(Request(url, dict(headers), data))
+        return lambda: made.append(Push(url, dict(headers), data))
 
     prometheus_client.pushadd_to_gateway(gateway, JOB, registry, _grouping_key(labels), handler=keep)
     return made[0]
@@ -131,25 +228,15 @@ def target_of(options: SinkOptions) -> Target:
     Raises:
         ConfigurationError: It cannot be one; the message shows neither user nor password.
     """
-    problem = None
+    scheme, slashes, rest = options.name.removeprefix("prometheus+").partition("//")
+    credentials, at, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
+    url = scheme + slashes + rest.removeprefix(credentials + at)
+    user, _, password = map(unquote, credentials.partition(":"))
+    problem = None if re.fullmatch("[!-~]*", credentials) else "it has a blank or a character that is not ASCII"
     try:
-        parts = urlsplit(options.name.removeprefix("prometheus+"))
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, problem = None, "its host or port cannot be right (a password's @ : / ? # are to be written in percent)"
-    if problem is None:
-        if not host:
-            problem = "it has no host, as in prometheus+http://gateway:9091"
-        elif port == 0:
-            problem = "no gateway listens on port 0"
-        elif parts.query or parts.fragment or not re.fullmatch(r"[!-~]*", options.name):
-            problem = "it has a query, a fragment, a blank or a character that is not ASCII"
+        problem = problem or ("it has a query" if "?" in split_url(url).target else None)
+    except ValueError as error:
+        problem = str(error)
     if problem:
-        raise ConfigurationError(f"the sink {options.label!r}: {problem}")
-    return Target(
-        options.name,
-        options.label,
-        parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
-        user=None if parts.username is None else unquote(parts.username),
-        password=unquote(parts.password or ""),
-    )
+        raise ConfigurationError(f"the sink {options.label!r} is no gateway's URL: {problem}")
+    return Target(options.name, options.label, url, user=user if at else None, password=password)

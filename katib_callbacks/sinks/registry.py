@@ -39,6 +39,7 @@ class SinkFactory:
         endpoint: The DB manager's.
         verify: See ``KatibReporter``.
         previous_attempt: See ``KatibReporter``.
+        spool_dir: See ``KatibReporter``.
         trial_name: The trial; None outside one.
         runtime: Clock and the like.
     """
@@ -46,6 +47,7 @@ class SinkFactory:
     endpoint: Endpoint
     verify: Verify
     previous_attempt: PreviousAttempt
+    spool_dir: str | None
     trial_name: str | None
     runtime: Runtime
 
@@ -66,7 +68,11 @@ class SinkFactory:
         from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  not where all sinks are others
 
         return DBManagerSink(
-            self.endpoint, verify=self.verify, previous_attempt=self.previous_attempt, runtime=self.runtime
+            self.endpoint,
+            verify=self.verify,
+            previous_attempt=self.previous_attempt,
+            spool_dir=self.spool_dir,
+            runtime=self.runtime,
         )
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     import grpc
 
+__all__ = ["DBManagerStub"]
+
 
 class DBManagerStub:
     """The DB manager's methods and its health check on one channel.

@@ -32,7 +32,7 @@ _CORE = "grpc._cython.cygrpc"
 
 
 class Droppable(Protocol):
-    """What has a channel."""
+    """An object with a channel."""
 
     def drop(self) -> None:
         """Close the channel, which ends its calls; the next call opens another."""
@@ -57,7 +57,7 @@ def keep_core_up() -> None:
 
 
 def is_core_inherited() -> bool:
-    """Say whether this process was forked from one, or from a child of one, in which gRPC had been loaded."""
+    """Return whether this process was forked from one, or from a child of one, in which gRPC had been loaded."""
     return _is_core_inherited
 
 

@@ -10,6 +10,23 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from katib_callbacks.wire import methods
 
+__all__ = [
+    "NOT_SERVING",
+    "SERVICE_UNKNOWN",
+    "SERVING",
+    "DeleteObservationLogReply",
+    "DeleteObservationLogRequest",
+    "GetObservationLogReply",
+    "GetObservationLogRequest",
+    "HealthCheckRequest",
+    "HealthCheckResponse",
+    "Metric",
+    "MetricLog",
+    "ObservationLog",
+    "ReportObservationLogReply",
+    "ReportObservationLogRequest",
+]
+
 _KATIB_PACKAGE = methods.DB_MANAGER_SERVICE.rpartition(".")[0]
 _HEALTH_PACKAGE = methods.HEALTH_SERVICE.rpartition(".")[0]
 

@@ -133,7 +133,7 @@ def answer(request: Any) -> Any:
 
 
 def _has_symbol(file: FileDescriptor, symbol: str) -> bool:
-    """Say whether a service, method, message or a field or enum in one, by its full name, stands in a file."""
+    """Return whether a service, method, message or a field or enum in one, by its full name, stands in a file."""
     package, _, name = symbol.lstrip(".").partition(file.package + ".")
     head, _, tail = name.partition(".")
     if package or not head:

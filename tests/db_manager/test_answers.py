@@ -12,7 +12,10 @@ import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.arrivals import Arrivals
+from katib_callbacks.db_manager.health import Health, HealthMonitor
+from katib_callbacks.db_manager.katib_service import KatibService
+from katib_callbacks.db_manager.limits import Places, Watchdog
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -296,17 +299,17 @@ class _Calls(ServerMetrics):
         self.is_one_over.set()
 
 
-class _Queue(Admission):
+class _Queue(Places):
     """Lets nobody in before it is opened."""
 
     def __init__(self):
-        super().__init__(8)
+        super().__init__(8, "full")
         self.is_open = threading.Event()
 
     @contextlib.contextmanager
-    def enter(self):
+    def enter(self, key="", *, timeout_s=0.0):
         self.is_open.wait(60)
-        with super().enter():
+        with super().enter(key, timeout_s=timeout_s):
             yield
 
 
@@ -315,14 +318,17 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     calls, line, contexts = _Calls(), _Queue(), []
 
     class Seen(Servicer):
-        def ReportObservationLog(self, request, context):  # noqa: N802  Katib's name
+        def report(self, request, context, *, namespace=None):
             contexts.append(context)
-            return super().ReportObservationLog(request, context)
+            return super().report(request, context, namespace=namespace)
 
     store = ObservationLogStore(f"sqlite:///{tmp_path / 'katib.db'}", max_connections=3)
     workers = ThreadPoolExecutor(2)
     server = grpc.server(workers)
-    server.add_generic_rpc_handlers((Seen(store, line, calls).generic_handler(),))
+    watchdog = Watchdog()
+    monitor = HealthMonitor(store.check)
+    arrivals = Arrivals(Places(1_000, "full"), watchdog)
+    server.add_generic_rpc_handlers((KatibService(Seen(store, line, calls), Health(monitor), arrivals, watchdog),))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
@@ -339,5 +345,7 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     finally:
         server.stop(0).wait()
         workers.shutdown()
+        watchdog.close()
+        monitor.close()
         store.close()
     assert calls.codes == [("ReportObservationLog", "CANCELLED"), ("GetObservationLog", "OK")]

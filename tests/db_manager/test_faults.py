@@ -7,17 +7,21 @@ import sys
 import threading
 from concurrent import futures
 from contextlib import closing
+from datetime import datetime, timezone
 
 import grpc
 import pytest
 
 from katib_callbacks import ConfigurationError, StoreError
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.limits import Admission
+from katib_callbacks.db_manager.katib_service import KatibService
+from katib_callbacks.db_manager.limits import Places, Watchdog, call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
+from katib_callbacks.metrics import StoredMetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -239,8 +243,10 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, Admission(2), ServerMetrics()), Health(monitor)
-    server.add_generic_rpc_handlers((servicer.generic_handler(), health.generic_handler()))
+    watchdog = Watchdog()
+    servicer, health = Servicer(store, call_places(2), ServerMetrics()), Health(monitor)
+    arrivals = Arrivals(Places(1_000, "full"), watchdog)
+    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, watchdog),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -258,6 +264,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     finally:
         server.stop(None).wait()
         monitor.close()
+        watchdog.close()
     assert caplog.text.count("RuntimeError: the disk is on fire") == 4  # with its traceback
 
 
@@ -274,14 +281,17 @@ def test_a_start_waits_for_another_process_that_sets_up_the_same_file(db):
 
 def test_several_managers_may_start_on_one_new_file_at_once(tmp_path):
     for attempt in range(5):
-        start = threading.Barrier(4)
+        start, url = threading.Barrier(4), f"sqlite:///{tmp_path}/{attempt}.db"
 
-        def open_store(url, start=start):
+        def open_and_write(number, start=start, url=url):
             start.wait()
-            ObservationLogStore(url, max_connections=1).close()
+            with closing(ObservationLogStore(url, max_connections=1)) as store:
+                store.insert("t", [StoredMetricLog(f"m{number}", "1", datetime.now(timezone.utc))])
 
         with futures.ThreadPoolExecutor(4) as threads:
-            list(threads.map(open_store, [f"sqlite:///{tmp_path}/{attempt}.db"] * 4))
+            list(threads.map(open_and_write, range(4)))
+        with closing(ObservationLogStore(url, max_connections=1)) as store:
+            assert sorted(log.name for log in store.select("t")) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_table_that_another_program_made_gets_the_index(db):

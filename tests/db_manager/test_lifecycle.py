@@ -15,7 +15,7 @@ import pytest
 from katib_callbacks import KatibCallbacksError
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.metrics import MetricLog
-from katib_callbacks.settings import utc_now
+from katib_callbacks.settings.runtime import utc_now
 from katib_callbacks.wire.client import DBManagerStub
 
 

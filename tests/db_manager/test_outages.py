@@ -161,15 +161,18 @@ def test_two_managers_on_one_database_that_are_sent_the_same_store_each_row_once
             assert len(set(logs)) == 200
 
 
-def test_two_managers_may_start_on_one_new_database_at_once(url):
+def test_several_managers_may_start_on_one_new_database_at_once(url, connect, make_logs):
     start = threading.Barrier(4)
 
-    def run(_):
+    def run(number):
         start.wait()
-        DBManager(url).start().stop()
+        with DBManager(url) as server:
+            connect(server).report("t", make_logs(number, name=f"m{number}"), timeout_s=60)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(run, range(4)))
+    with DBManager(url) as server:
+        assert sorted(log.name for log in connect(server).get("t", timeout_s=60)) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_frozen_database_is_not_serving_and_a_thawed_one_is(database, url, connect):

@@ -84,6 +84,43 @@ def test_each_test_has_a_server_of_its_own_and_its_environment_ends_with_it(pyte
     pytester.runpytest_inprocess("-p", "no:randomly", "-W", "error").assert_outcomes(passed=3)
 
 
+def test_the_shell_does_not_reach_a_test_that_asks_for_it_and_the_test_itself_does(pytester, monkeypatch):
+    shell = {
+        "KATIB_CALLBACKS_DISABLE": "1",
+        "KATIB_CALLBACKS_SINKS": "stdout",
+        "KATIB_TRIAL_NAME": "of-the-shell",
+        "RANK": "3",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "PET_NODE_RANK": "2",
+        "KUBEFLOW_TRAINER_SERVER_URL": "https://server",
+    }
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
+    pytester.makepyfile(
+        """
+        import os
+        from katib_callbacks import KatibReporter
+        from katib_callbacks.testing import FakeReporter
+        import pytest
+
+        @pytest.fixture
+        def metrics_of_the_test(monkeypatch):
+            monkeypatch.setenv("KATIB_CALLBACKS_METRICS", "loss")
+
+        def test_a_report(metrics_of_the_test, katib_db_manager):
+            with KatibReporter() as reporter:
+                assert reporter.report({"loss": 1}).delivered == 1
+            assert katib_db_manager.latest() == {"loss": 1}
+            ours = {name for name in os.environ if name.startswith(("KATIB_", "RANK", "OMPI_", "PET_", "KUBEFLOW_"))}
+            assert ours == {"KATIB_TRIAL_NAME", "KATIB_DB_MANAGER_ADDRESS", "KATIB_CALLBACKS_METRICS"}
+
+        def test_afterwards():
+            assert os.environ["RANK"] == "3"
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=2)
+
+
 def test_the_fixture_is_listed_with_what_it_does(pytester):
     result = pytester.runpytest_inprocess("--fixtures")
     result.stdout.fnmatch_lines(["katib_db_manager -- *", "*Run the test as a trial*"])
@@ -96,7 +133,7 @@ def test_a_run_that_does_not_ask_for_it_loads_nothing_for_it(pytester):
 
         def test_what_is_loaded():
             assert "katib_callbacks.testing" in sys.modules
-            for name in ("grpc", "google.protobuf", "sqlalchemy", "katib_callbacks.db_manager"):
+            for name in ("grpc", "google.protobuf", "sqlalchemy", "katib_callbacks.reporting"):
                 assert name not in sys.modules
         """
     )

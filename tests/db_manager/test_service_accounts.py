@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from issuers import Issuer, SigningKey, kubernetes_claims, signing_key, unsigned
 
-from katib_callbacks.db_manager.authentication import Grant, IssuerUnavailableError, RefusedError
+from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.authentication.issuer import keys as limits
 from katib_callbacks.db_manager.authentication.issuer.key_set import read_key_set
 from katib_callbacks.db_manager.authentication.kubernetes_tokens import (

@@ -9,7 +9,8 @@ import pytest
 from trials import hashed, new_token
 
 from katib_callbacks import ConfigurationError
-from katib_callbacks.db_manager.authentication import RefusedError, token_file
+from katib_callbacks.db_manager.authentication import token_file
+from katib_callbacks.db_manager.authentication.grant import RefusedError
 from katib_callbacks.db_manager.authentication.token_file import TokenFile
 
 TOKEN = new_token()

@@ -4,7 +4,6 @@ import itertools
 import resource
 import socket
 import ssl
-import struct
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
@@ -17,9 +16,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
+from http2 import frame, request_headers
 from trials import ROW, TIMEOUT_S, Pair, hashed, new_token, refusal
 
-from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager import DBManager, limits
 from katib_callbacks.db_manager.trials import server as trial_server
 from katib_callbacks.wire import methods
 
@@ -66,8 +66,8 @@ def _nothing_until(is_over):
 
 @pytest.mark.skipif(not LIMITS_CONNECTIONS, reason="gRPC before 1.64 cannot limit connections")
 def test_connections_that_say_nothing_do_not_take_all_files(trials, token, db, open_raw, monkeypatch):
-    monkeypatch.setattr(trial_server, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(trial_server, "HANDSHAKE_TIMEOUT_S", 10 * TIMEOUT_S)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(limits, "HANDSHAKE_TIMEOUT_S", 10 * TIMEOUT_S)
     trials.write_tokens(hashed("a", token, "*"))
     with DBManager(f"sqlite:///{db}", trial_listener=trials.listener()) as server, ExitStack() as stack:
         for _ in range(3):
@@ -87,12 +87,12 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_half_of_the_files_are_left_for_katibs_own_listener():
+def test_each_listener_leaves_files_for_the_other_and_the_database():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = 1_000
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
-        assert trial_server._max_connections() == few // 2
+        assert limits.max_connections() == few * 3 // 8
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -105,8 +105,9 @@ def test_a_header_that_is_no_utf_8_is_refused_and_quoted_nowhere(trials, token_s
     context = ssl.create_default_context(cafile=trials.path("ca.pem"))
     context.set_alpn_protocols(["h2"])
     with connect(token_server) as plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
+        headers = request_headers(methods.GET_OBSERVATION_LOG, authorization=b"Bearer \xff\xfe" + token.encode())
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4))
-        connection.sendall(frame(1, 0x4, 1, request_headers(b"Bearer \xff\xfe" + token.encode())))
+        connection.sendall(frame(1, 0x4, 1, headers))
         connection.sendall(frame(0, 0x1, 1, b"\0\0\0\0\0"))
         answer = b""
         while b"the credential is not accepted" not in answer:
@@ -116,25 +117,6 @@ def test_a_header_that_is_no_utf_8_is_refused_and_quoted_nowhere(trials, token_s
     assert token not in caplog.text
     (record,) = caplog.records
     assert record.getMessage().endswith("the authorization header is not one bearer token")
-
-
-def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """Return a frame of HTTP/2 (RFC 9113, 4.1)."""
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
-
-
-def request_headers(authorization: bytes) -> bytes:
-    """Return a header block without compression (RFC 7541, 6.2.2)."""
-    fields = {
-        b":method": b"POST",
-        b":scheme": b"https",
-        b":path": methods.GET_OBSERVATION_LOG.encode(),
-        b":authority": b"localhost",
-        b"te": b"trailers",
-        b"content-type": b"application/grpc",
-        b"authorization": authorization,
-    }
-    return b"".join(b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items())
 
 
 # -- certificates that TLS accepts, or must not ------------------------------------------------------------------------

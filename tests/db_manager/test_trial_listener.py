@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 
 import grpc
@@ -14,8 +15,8 @@ from trials import ROW, TEMPLATE, URI_TEMPLATE, Authority, hashed, new_token, re
 from katib_callbacks import ConfigurationError, KatibReporter, RejectedError, UnavailableError
 from katib_callbacks.cli.db_manager import main
 from katib_callbacks.db_manager import DBManager, TrialListener
-from katib_callbacks.db_manager.authentication import RefusedError
 from katib_callbacks.db_manager.authentication.certificates import CertificateNames
+from katib_callbacks.db_manager.authentication.grant import RefusedError
 from katib_callbacks.db_manager.trials import servicer
 from katib_callbacks.settings import Runtime
 from katib_callbacks.wire import messages, methods
@@ -106,8 +107,9 @@ def test_a_caller_without_a_good_token_is_refused(trials, token_server, token, m
     assert open_raw(token_server).get("trial-a") == []
 
 
-def test_the_scheme_may_be_written_in_any_case(trials, token_server, token):
+def test_the_scheme_may_be_written_in_any_case(trials, token_server, token, open_raw):
     trials.client(token_server).report("trial-a", metadata=(("authorization", f"bearer  {token}"),))
+    assert open_raw(token_server).get("trial-a") == [ROW]
 
 
 def test_plaintext_does_not_reach_the_trial_listener(token_server, open_channel):
@@ -214,9 +216,10 @@ def test_a_certificate_for_another_name_is_refused(trials, certificate_server, n
         assert refusal(client.report, trial) == ("UNAUTHENTICATED", NOT_ACCEPTED)
 
 
-def test_a_certificate_with_names_for_other_purposes_counts(trials, certificate_server):
+def test_a_certificate_with_names_for_other_purposes_counts(trials, certificate_server, open_raw):
     pair = trials.client_authority.issue("localhost", NAME, uris=["https://example.com/trial-b"])
     trials.client(certificate_server, pair=pair).report("trial-a")
+    assert open_raw(certificate_server).get("trial-a") == [ROW]
 
 
 def test_a_name_of_the_other_kind_does_not_count(trials, db):
@@ -457,8 +460,8 @@ def test_trials_that_are_worked_on_leave_katib_its_places(trials, token, db, ope
     trials.write_tokens(hashed("a", token, "*"))
     with DBManager(f"sqlite:///{db}", max_calls=2, trial_listener=trials.listener(max_calls=2)) as server:
         client, raw = trials.client(server, token), open_raw(server)
-        admission = server._running.trials.service._servicer._admission
-        with admission.enter(), admission.enter():
+        places = server._running.trials.service._servicer._places
+        with places.enter(), places.enter():
             assert refusal(client.get, "t") == ("RESOURCE_EXHAUSTED", "2 calls are being worked on; try again")
             raw.report("t", ROW)
             assert raw.get("t") == [ROW]
@@ -469,13 +472,12 @@ def test_trials_that_read_leave_katib_connections_to_read_by(trials, token_serve
     monkeypatch.setattr(servicer, "POOL_TIMEOUT_S", 0.1)
     client, reads = trials.client(token_server, token), token_server._running.trials.service._reads
     client.report("trial-a")
-    for _ in range(4):  # half of the eight that read
-        assert reads.acquire(timeout=0)
-    assert not reads.acquire(blocking=False)
-    details = "too many trials are reading; try again"
-    assert refusal(client.get, "trial-a") == ("RESOURCE_EXHAUSTED", details)
-    assert open_raw(token_server).get("trial-a") == [ROW]
-    reads.release()
+    with ExitStack() as reading:
+        for _ in range(4):  # half of the eight that read
+            reading.enter_context(reads.enter())
+        details = "too many trials are reading; try again"
+        assert refusal(client.get, "trial-a") == ("RESOURCE_EXHAUSTED", details)
+        assert open_raw(token_server).get("trial-a") == [ROW]
     assert client.get("trial-a") == [ROW]
 
 
@@ -483,8 +485,8 @@ def test_trials_that_read_leave_katib_connections_to_read_by(trials, token_serve
 def test_an_error_of_ours_tells_the_caller_nothing(trials, token, db, monkeypatch, caplog):
     trials.write_tokens(hashed("a", token, "*"))
     with DBManager(f"sqlite:///{db}", trial_listener=trials.listener()) as server:
-        gate = server._running.trials.gate
-        monkeypatch.setattr(gate, "authenticate", lambda *_: int(token))
+        authenticator = server._running.trials.authenticator
+        monkeypatch.setattr(authenticator, "authenticate", lambda *_: int(token))
         code, details = refusal(trials.client(server, token).report, "trial")
         assert code == "INTERNAL"
         assert token not in details

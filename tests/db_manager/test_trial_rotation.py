@@ -217,9 +217,9 @@ def test_a_connection_is_replaced_without_a_call_that_fails(trials, token, db, s
 def test_broken_files_leave_the_last_good_ones_in_force_and_are_told_once(trials, token, db, caplog):
     trials.write_tokens(hashed("a", token, "trial"))
     with DBManager(f"sqlite:///{db}", trial_listener=trials.listener()) as server:
-        files = server._running.trials.gate.files
+        files = server._running.trials.authenticator.files
         now_s = [0.0]
-        files._complaints._monotonic = lambda: now_s[0]
+        files._reload_log._monotonic = lambda: now_s[0]
         trials.write("server.key", trials.server_authority.issue().key)
         for now_s[0] in (0.0, 1.0, 11.0, 12.0, 600.0):
             trials.client(server, token).report("trial")

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,27 @@ def test_rows_are_delivered_when_the_db_manager_is_back(process):
 
     assert receipt.attempts > 2
     assert stored_values(process.address) == [("loss", "0.5")]
+
+
+def test_a_database_that_takes_no_writes_for_a_minute_gets_its_row_when_it_does(tmp_path, clock):
+    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as server, ThreadPoolExecutor(1) as pool:
+        change(tmp_path, "CREATE TRIGGER full BEFORE INSERT ON observation_logs BEGIN SELECT RAISE(FAIL, 'full'); END")
+        start_s = clock.now_s()
+        with KatibReporter(server.address, trial_name="trial", _runtime=clock.runtime) as reporter:
+            report = pool.submit(reporter.report, {"loss": 0.5})
+            while clock.now_s() - start_s < 60:
+                assert not report.done()
+                time.sleep(0.001)
+            change(tmp_path, "DROP TRIGGER full")
+            receipt = report.result(60)
+
+        assert receipt.attempts > 5
+        assert stored_values(server.address) == [("loss", "0.5")]
+
+
+def change(folder, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "katib.db", timeout=60, isolation_level=None)) as database:
+        database.execute(statement)
 
 
 def test_deaths_in_the_middle_of_deliveries_lose_and_double_nothing(process):

@@ -136,6 +136,14 @@ def test_a_deletion_that_fails_for_good_does_not_cost_the_report(server, trial, 
     assert "are left" in caplog.text
 
 
+def test_a_deletion_that_is_refused_while_the_database_takes_no_writes_is_waited_for(server, trial):
+    server.delete_faults = [Fault("UNAVAILABLE", "cannot write to the database: database or disk is full")] * 12
+
+    reporter_of(server, trial, "clear").report({"loss": 1})
+
+    assert server.values(trial) == [("loss", "1")]
+
+
 def test_an_outage_before_the_look_is_waited_out(server, trial):
     server.get_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 20
 

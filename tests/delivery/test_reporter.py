@@ -216,7 +216,7 @@ def test_report_metrics_raises_upstreams_kinds_of_errors(monkeypatch):
 def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog):
     caplog.set_level(logging.INFO, logger="katib_callbacks")
     threads = threading.active_count()
-    reporter = KatibReporter(server.address, _runtime=runtime_with(RANK="3", **TRIAL))
+    reporter = KatibReporter(server.address, _runtime=runtime_with(RANK="3", WORLD_SIZE="4", **TRIAL))
 
     receipts = [reporter.report({"loss": 1}), reporter.report_logs([MetricLog("loss", 1, NOON)])]
 
@@ -231,7 +231,8 @@ def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog
 def test_an_adapters_decision_stands(server):
     reporter = KatibReporter(server.address, trial_name="trial", _runtime=runtime_with(RANK="3"))
 
-    receipt = reporter.report_logs([MetricLog("loss", 1, NOON)], _rank=framework_rank(is_global_zero=True))
+    run = reporter.open_run(rank=framework_rank(is_global_zero=True))
+    receipt = run.deliver([MetricLog("loss", 1, NOON)])
 
     assert receipt.delivered == 1
     assert server.values() == [("loss", "1")]

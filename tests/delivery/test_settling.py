@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
-from katib_callbacks.sinks.katib.settling import MAX_UNCLEAR_SENDS
 
 
 def test_a_lost_reply_is_not_sent_twice(server, reporter):
@@ -159,13 +158,37 @@ def test_a_row_is_recognised_without_its_trailing_zeros(server, reporter):
     assert server.values() == [("loss", "0.5")]
 
 
-def test_a_request_that_breaks_the_connection_each_time_is_given_up(server, reporter):
-    server.report_faults = [LOST_REQUEST] * 100
+REFUSALS = [
+    Fault("UNAVAILABLE", "sqlite:////katib.db: cannot write to the database: attempt to write a readonly database"),
+    Fault("UNKNOWN", "Execute SQL INSERT failed: Error 1290 (HY000): running with the --read-only option"),
+    Fault("UNKNOWN", "Execute SQL INSERT failed: pq: could not extend file: No space left on device"),
+    Fault("RESOURCE_EXHAUSTED", "every connection to the database is in use"),
+    LOST_REQUEST,
+]
 
-    with pytest.raises(RejectedError, match=f"sent {MAX_UNCLEAR_SENDS} times.*breaks the DB manager.*Socket closed"):
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=repr)
+def test_writes_that_are_refused_for_a_minute_are_tried_with_growing_pauses_until_they_are_taken(
+    server, clock, reporter, refusal
+):
+    start_s = clock.now_s()
+    server.on_report = lambda: server.report_faults.extend([refusal] * (clock.now_s() - start_s < 60))
+
+    receipt = reporter.report({"loss": 0.5})
+
+    assert server.values() == [("loss", "0.5")]
+    assert receipt.delivered == 1
+    assert 60 <= clock.now_s() - start_s < 90
+    assert 8 < server.calls.count("report") < 20
+
+
+def test_a_request_that_breaks_the_connection_each_time_ends_with_the_deadline_and_is_sent_seldom(server, reporter):
+    server.report_faults = [LOST_REQUEST] * 1_000
+
+    with pytest.raises(UnavailableError, match=r"the budget of 480 s is spent.*Socket closed"):
         reporter.report({"loss": 0.5})
 
-    assert server.calls.count("report") == MAX_UNCLEAR_SENDS
+    assert 20 < server.calls.count("report") < 60
 
 
 def test_always_verifying_reads_successes_back_too(server, clock):

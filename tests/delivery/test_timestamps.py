@@ -111,10 +111,11 @@ def test_a_child_goes_on_after_its_parents_last_row():
 import os, threading
 from datetime import datetime, timedelta, timezone
 from katib_callbacks import MetricLog
+from katib_callbacks import process_state
 from katib_callbacks.reporting import timestamps
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])
-with timestamps._lock:  # as another thread may hold it
+with process_state.locked():  # as another thread may hold it
     pid = os.fork()
     if pid == 0:
         (log,) = timestamps.put_in_order("trial", "host:1", [MetricLog("loss", 0, NOON)])

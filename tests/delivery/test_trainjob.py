@@ -497,7 +497,7 @@ def test_auto_takes_what_there_is(has_trial, has_job, expected):
 
     with KatibReporter(_runtime=runtime_with(**variables)) as reporter:
         assert reporter._destinations._sinks == expected
-        assert (reporter.inert_reason is None) == (has_trial or has_job)
+        assert (reporter.idle_reason is None) == (has_trial or has_job)
 
 
 def test_auto_adds_nothing_twice():

@@ -3,7 +3,7 @@
 import copy
 import sys
 
-from katib_callbacks.local import creation
+from katib_callbacks.local import runner
 from katib_callbacks.local.queries import Queries
 from katib_callbacks.local.runner import Runner, database
 from katib_callbacks.local.store import ExperimentStore
@@ -48,8 +48,8 @@ class Local:
         self.queries = Queries(home)
 
     def store(self, one, **options):
-        model, _ = creation.store(self.home, one, folder=self.folder, **options)
-        return model.metadata.name
+        name, _ = runner.create(self.home, one, folder=self.folder, **options)
+        return name
 
     def run(self, one, on_event=lambda _: None, **options):
         """Store an experiment, run it to its end, and return it with its status."""

@@ -4,7 +4,7 @@ import pytest
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import search
-from katib_callbacks.local.algorithms import optuna
+from katib_callbacks.local.algorithms import settings
 from katib_callbacks.local.algorithms.space import read_parameter
 
 NUMBERS = {"x": search.double(min=-5, max=5), "y": search.double(min=-5, max=5)}
@@ -19,8 +19,8 @@ def space(specs):
     return parameters
 
 
-def make(name, settings=None, specs=NUMBERS, seed=7):
-    return optuna.make(optuna.choose(name, settings or {}), space(specs), seed=seed, maximize=False)
+def make(name, given=None, specs=NUMBERS, seed=7):
+    return settings.make(settings.choose(name, given or {}), space(specs), seed=seed, maximize=False)
 
 
 def loss(point):
@@ -46,6 +46,56 @@ def test_a_seed_gives_the_same_search_and_another_seed_another(name):
 
     assert first == again
     assert first != other
+
+
+def test_a_gaussian_process_learns_and_goes_on_after_a_restart():
+    pytest.importorskip("torch")
+    given = {"random_state": "3", "n_initial_points": "5"}
+    algorithm = make("bayesianoptimization", given)
+    points = search_for(algorithm, 15)
+
+    assert best(points[5:]) < best(search_for(make("random", {"random_state": "3"}), 15)) / 2
+    resumed = make("bayesianoptimization", given)
+    for number, point in enumerate(points):
+        resumed.recall(point)
+        resumed.tell(number, loss(point))
+    assert resumed.ask() == algorithm.ask()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "warning"),
+    [
+        (
+            "tpe",
+            {"n_startup_trials": "3", "gamma": "0.3"},
+            (
+                "tpe on a cluster is hyperopt's and fails an experiment with the setting n_startup_trials; it takes "
+                "random_state, n_EI_candidates, gamma, prior_weight."
+            ),
+        ),
+        (
+            "multivariate-tpe",
+            {"n_EI_candidates": "8"},
+            (
+                "multivariate-tpe on a cluster is Optuna's and fails an experiment with the setting n_EI_candidates; "
+                "it takes random_state, n_startup_trials, n_ei_candidates."
+            ),
+        ),
+        (
+            "bayesianoptimization",
+            {"acq_func": "EI"},
+            "bayesianoptimization is Optuna's Gaussian process here, on which acq_func has no effect.",
+        ),
+    ],
+)
+def test_a_setting_that_is_another_on_a_cluster_is_said(name, given, warning):
+    assert settings.choose(name, given).warnings == (warning,)
+
+
+def test_a_setting_that_a_cluster_takes_is_not_spoken_of():
+    given = {"random_state": "1", "n_EI_candidates": "8", "gamma": "0.3", "prior_weight": "2"}
+
+    assert settings.choose("tpe", given).warnings == ()
 
 
 @pytest.mark.parametrize("name", ["tpe", "multivariate-tpe", "cmaes"])
@@ -78,8 +128,7 @@ def test_replaying_the_same_questions_and_answers_goes_on_where_it_stood(name):
 @pytest.mark.parametrize("name", ["random", "tpe", "cmaes"])
 def test_an_answer_that_was_another_is_corrected_and_learned_from(name):
     algorithm = make(name)
-    algorithm.ask()
-    algorithm.correct(0, {"x": 0.25, "y": -0.5})
+    algorithm.recall({"x": 0.25, "y": -0.5})
     algorithm.tell(0, 1.0)
 
     trials = algorithm._study.trials
@@ -114,7 +163,7 @@ def test_sobol_fills_the_space_evenly():
 
 
 def test_all_of_katibs_settings_are_taken():
-    settings = {
+    all_of_them = {
         "tpe": {
             "random_state": "1",
             "n_startup_trials": "2",
@@ -125,22 +174,23 @@ def test_all_of_katibs_settings_are_taken():
         "multivariate-tpe": {"random_state": "1", "n_startup_trials": "2", "n_ei_candidates": "8"},
         "cmaes": {"random_state": "1", "sigma": "0.2", "restart_strategy": "none"},
     }
-    for name, given in settings.items():
+    for name, given in all_of_them.items():
         assert len(search_for(make(name, given), 6)) == 6
-    assert search_for(make("tpe", settings["tpe"]), 9) != search_for(make("tpe", {"random_state": "1"}), 9)
-    assert search_for(make("cmaes", settings["cmaes"]), 9) != search_for(make("cmaes", {"random_state": "1"}), 9)
+    assert search_for(make("tpe", all_of_them["tpe"]), 9) != search_for(make("tpe", {"random_state": "1"}), 9)
+    assert search_for(make("cmaes", all_of_them["cmaes"]), 9) != search_for(make("cmaes", {"random_state": "1"}), 9)
 
 
 def test_a_restart_strategy_that_optuna_lost_is_said(caplog):
-    optuna.choose("cmaes", {"restart_strategy": "ipop"})
+    settings.choose("cmaes", {"restart_strategy": "ipop"})
 
     assert "restart_strategy 'ipop' is not acted upon" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "given", "message"),
     [
-        ("hyperband", {}, "'hyperband' is not one .*known: random, grid, tpe, multivariate-tpe, cmaes, sobol"),
+        ("enas", {}, "'enas' is not one .*known: random, grid, tpe, multivariate-tpe, cmaes, sobol"),
+        ("bayesianoptimization", {"base_estimator": "NN"}, "'NN' cannot be base_estimator of bayesianoptimization"),
         ("random", {"seed": "1"}, "random has no setting 'seed'; known: random_state"),
         ("cmaes", {"sigma": "-1"}, "'-1' cannot be sigma of cmaes"),
         ("tpe", {"random_state": "x"}, "'x' cannot be random_state of tpe"),
@@ -148,9 +198,9 @@ def test_a_restart_strategy_that_optuna_lost_is_said(caplog):
         ("cmaes", {"restart_strategy": "often"}, "'often' cannot be restart_strategy"),
     ],
 )
-def test_what_is_not_known_is_refused_with_what_is(name, settings, message):
+def test_what_is_not_known_is_refused_with_what_is(name, given, message):
     with pytest.raises(ConfigurationError, match=message):
-        optuna.choose(name, settings)
+        settings.choose(name, given)
 
 
 @pytest.mark.parametrize(
@@ -163,4 +213,4 @@ def test_what_is_not_known_is_refused_with_what_is(name, settings, message):
 )
 def test_a_space_that_an_algorithm_cannot_search_is_refused(name, specs, count, message):
     with pytest.raises(ConfigurationError, match=message):
-        optuna.check_space(optuna.choose(name, {}), space(specs), count)
+        settings.check_space(settings.choose(name, {}), space(specs), count)

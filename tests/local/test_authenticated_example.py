@@ -11,7 +11,7 @@ from katib_callbacks import KatibReporter
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.errors import RejectedError
 from katib_callbacks.local.api.manifest import read_file
-from katib_callbacks.local.trials.template import render
+from katib_callbacks.local.trials.template import TrialTemplate
 
 sys.path.append(str(Path(__file__).parents[1] / "db_manager"))
 from issuers import Issuer, kubernetes_claims
@@ -27,8 +27,9 @@ def issuer():
 
 
 def pod_of(trial_name, namespace):
-    template = read_file(EXAMPLE).spec.trial_template
-    run_spec = render(template, trial_name=trial_name, namespace=namespace, assignments={"lr": "0.01"})
+    manifest = read_file(EXAMPLE).serialize()
+    manifest["metadata"]["namespace"] = namespace
+    run_spec = TrialTemplate.of(manifest).render(trial_name, {"lr": "0.01"})
     return run_spec["spec"]["template"]["spec"]
 
 

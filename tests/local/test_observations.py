@@ -1,16 +1,18 @@
-"""A trial's rows: Katib's filter on its output, its reduction, and a DB manager that goes away."""
+"""A trial's rows: Katib's filter on its output, its reduction, and the log that a DB manager shares."""
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import grpc
 import pytest
+from homes import experiment
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.local.observation_log import UNAVAILABLE_TIME, ObservationLog, objective_text, parse_output, reduce
-from katib_callbacks.metrics import StoredMetricLog
-from katib_callbacks.wire import messages
-from katib_callbacks.wire.server import DBManagerServicer
+from katib_callbacks.errors import StoreError
+from katib_callbacks.local.collectors.stdout import parse_output
+from katib_callbacks.local.observation import objective_text, reduce
+from katib_callbacks.local.store import ExperimentStore, TrialRow
+from katib_callbacks.metrics import MetricLog, StoredMetricLog
+from katib_callbacks.wire.client import DBManagerStub
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -92,77 +94,40 @@ def test_the_objective_follows_its_strategy(strategy, text):
     assert objective_text(observation, "m", strategy) == text
 
 
-@pytest.fixture
-def db_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'katib.db'}"
-
-
-def test_replacing_rows_twice_leaves_them_once(db_url):
+def test_a_store_and_a_db_manager_read_and_write_the_same_rows(tmp_path):
+    path = tmp_path / "katib.db"
     written = rows(*((second, str(second)) for second in range(2_500)))
-    with DBManager(db_url) as db_manager, ObservationLog(db_manager.address) as log:
-        log.replace("t", written)
-        log.replace("t", written)
-        assert log.get("t") == written
-        log.replace("t", [])
-        assert log.get("t") == []
+    local = experiment("pass")
+    with ExperimentStore(path) as store, DBManager(f"sqlite:///{path}") as db_manager:
+        store.add_experiment("one", local, seed=1, folder=tmp_path, in_trial_folder=True)
+        store.add_trial(trial_row())
+        with grpc.insecure_channel(db_manager.address) as channel:
+            stub = DBManagerStub(channel)
+            stub.report("t", [MetricLog("n", 7, NOON - timedelta(seconds=1))], timeout_s=60)
+            store.update_trial("t", rows=written, state="Succeeded")
+
+            assert stub.get("t", timeout_s=60) == store.rows("t")
+            assert store.rows("t") == [StoredMetricLog("n", "7", NOON - timedelta(seconds=1)), *written]
+            store.delete_experiment("one")
+            assert stub.get("t", timeout_s=60) == []
 
 
-def test_the_unavailable_row_is_katibs(db_url):
-    with DBManager(db_url) as db_manager, ObservationLog(db_manager.address) as log:
-        log.mark_unavailable("t", "m")
-
-        assert log.get("t") == [StoredMetricLog("m", "unavailable", UNAVAILABLE_TIME)]
-
-
-class LosesReplies(DBManagerServicer):
-    """Stores what it is sent, and loses its first reply."""
-
-    def __init__(self):
-        self.rows = []
-        self.calls = []
-
-    def ReportObservationLog(self, request, context):  # noqa: N802  Katib's name
-        self.calls.append("report")
-        self.rows.extend(request.observation_log.metric_logs)
-        if self.calls.count("report") == 1:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        return messages.ReportObservationLogReply()
-
-    def GetObservationLog(self, request, context):  # noqa: N802  Katib's name
-        self.calls.append("get")
-        return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=self.rows))
+def test_a_db_manager_that_made_the_file_is_read(tmp_path):
+    path = tmp_path / "katib.db"
+    with DBManager(f"sqlite:///{path}") as db_manager, grpc.insecure_channel(db_manager.address) as channel:
+        DBManagerStub(channel).report("t", [MetricLog("n", 7, NOON)], timeout_s=60)
+        with ExperimentStore(path) as store:
+            assert store.rows("t") == [StoredMetricLog("n", "7", NOON)]
 
 
-def test_the_unavailable_row_is_there_once_though_the_reply_was_lost():
-    servicer = LosesReplies()
-    with ThreadPoolExecutor(2) as workers:
-        server = grpc.server(workers)
-        server.add_generic_rpc_handlers((servicer.generic_handler(),))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        with ObservationLog(f"127.0.0.1:{port}") as log:
-            log.mark_unavailable("t", "m")
-        server.stop(None).wait()
-
-    assert servicer.calls == ["report", "get"]
-    assert [row.metric.value for row in servicer.rows] == ["unavailable"]
+def test_rows_are_written_together_with_what_is_decided_from_them(tmp_path):
+    with ExperimentStore(tmp_path / "katib.db") as store:
+        store.add_experiment("one", experiment("pass"), seed=1, folder=tmp_path, in_trial_folder=True)
+        store.add_trial(trial_row())
+        with pytest.raises(StoreError, match="no such column"):
+            store.update_trial("t", rows=rows((0, "1")), verdict="Succeeded")
+        assert store.rows("t") == []
 
 
-def test_a_db_manager_that_comes_back_is_asked_again(db_url):
-    db_manager = DBManager(db_url).start()
-    address = db_manager.address
-    revived = []
-
-    def revive():
-        if not revived:
-            revived.append(DBManager(db_url, address).start())
-
-    with ObservationLog(address, revive) as log:
-        log.replace("t", rows((0, "1")))
-        db_manager.stop()
-        try:
-            assert [row.value for row in log.get("t")] == ["1"]
-        finally:
-            for one in revived:
-                one.stop()
-    assert revived
+def trial_row():
+    return TrialRow("t", "one", 0, {}, {}, 0, None, None, "Running", [], None, [], 0.0, None, None)

@@ -28,7 +28,7 @@ pathlib.Path("child").write_text(str(child.pid))
 
 def start(folder, *codes, deadline_s=None, environ=None):
     processes = tuple(ProcessPlan((sys.executable, "-c", code), environ or {}, None) for code in codes)
-    return RunningTrial("t", TrialPlan(processes, deadline_s), own=OWN, folder=folder, log=folder / "t.log")
+    return RunningTrial(TrialPlan(processes, deadline_s), own=OWN, folder=folder, log=folder / "t.log")
 
 
 def finish(trial):
@@ -77,7 +77,7 @@ print("to stderr", file=sys.stderr)
 
 def test_python_is_the_runners_own(tmp_path):
     plan = TrialPlan((ProcessPlan(("python", "-c", "import sys; print(sys.prefix)"), {}, None),), None)
-    trial = RunningTrial("t", plan, own=OWN, folder=tmp_path, log=tmp_path / "t.log")
+    trial = RunningTrial(plan, own=OWN, folder=tmp_path, log=tmp_path / "t.log")
     finish(trial)
 
     assert trial.log.read_text().strip() == sys.prefix
@@ -104,7 +104,7 @@ def test_a_command_that_is_not_there_raises(tmp_path):
         ProcessPlan(("no-such-command",), {}, None),
     )
     with pytest.raises(FileNotFoundError, match="no-such-command"):
-        RunningTrial("t", TrialPlan(processes, None), own=OWN, folder=tmp_path, log=tmp_path / "t.log")
+        RunningTrial(TrialPlan(processes, None), own=OWN, folder=tmp_path, log=tmp_path / "t.log")
 
 
 @pytest.mark.parametrize("ignore", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN);"])

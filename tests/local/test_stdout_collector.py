@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from katib_callbacks import MetricLog, SinkOptions
-from katib_callbacks.local.observation_log import DEFAULT_FILTER, parse_output
+from katib_callbacks.local.collectors.stdout import DEFAULT_FILTER, parse_output
 from katib_callbacks.metrics import name_problem
 from katib_callbacks.settings import DEFAULT_RUNTIME
 from katib_callbacks.sinks.stdout import StdoutSink

@@ -5,15 +5,19 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.local.api.manifest import read_file
-from katib_callbacks.local.trials.template import plan, render
+from katib_callbacks.local.trials.template import TrialTemplate
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "experiments"
 
 
+def template_of(example):
+    manifest = read_file(EXAMPLES / f"{example}.yaml").serialize()
+    manifest["metadata"]["namespace"] = "ns"
+    return TrialTemplate.of(manifest)
+
+
 def planned(example, **assignments):
-    template = read_file(EXAMPLES / f"{example}.yaml").spec.trial_template
-    run_spec = render(template, trial_name="e-1", namespace="ns", assignments=assignments)
-    return plan(run_spec, primary_container_name=template.primary_container_name, port=4321)
+    return template_of(example).plan("e-1", assignments, free_port=lambda: 4321)
 
 
 def test_a_trials_own_values_are_put_in():
@@ -67,10 +71,9 @@ def test_a_trainjob_has_processes_on_each_node():
 
 @pytest.mark.parametrize("command", [["torchrun", "train.py"], ["bash", "-c", "python -m torch.distributed.run t.py"]])
 def test_torchrun_makes_the_ranks_itself(command):
-    template = read_file(EXAMPLES / "trainjob.yaml").spec.trial_template
+    template = template_of("trainjob")
     template.trial_spec["spec"]["trainer"]["command"] = command
-    run_spec = render(template, trial_name="e-1", namespace="ns", assignments={})
-    processes = plan(run_spec, primary_container_name="node", port=4321).processes
+    processes = template.plan("e-1", {}, free_port=lambda: 4321).processes
 
     assert [ranks(process) for process in processes] == [(None, None, None, None, "0"), (None, None, None, None, "1")]
     assert {process.environ["PET_NPROC_PER_NODE"] for process in processes} == {"2"}

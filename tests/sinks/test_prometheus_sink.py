@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from katib_callbacks import KatibReporter, MetricLog, RejectedError, UnavailableError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.metrics import name_problem
-from katib_callbacks.net import push
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime, namespace
+from katib_callbacks.sinks import prometheus as pushing
 from katib_callbacks.sinks.prometheus import PushgatewaySink, push_request, target_of
 
 if not os.environ.get("TEST_PUSHGATEWAY"):
@@ -299,7 +299,7 @@ def test_a_server_that_recovers_gets_the_push(partner, options):
 
 @pytest.mark.parametrize("behaviour", [hang, drip], ids=["hang", "drip"])
 def test_a_server_that_does_not_answer_is_given_up(partner, options, behaviour, monkeypatch):
-    monkeypatch.setattr(push, "TRY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(pushing, "TRY_TIMEOUT_S", 0.3)
     partner.behave = behaviour
 
     with pytest.raises(UnavailableError, match=r"no answer within|timed out"):
@@ -312,32 +312,14 @@ def test_a_slow_server_is_waited_for(partner, options):
     assert send(options, f"prometheus+{partner.origin}").delivered == 1
 
 
-def test_redirects_keep_the_post(partner, options):
-    partner.behave = lambda handler: answer(200)(handler) if len(partner.requests) > 2 else go(handler)
-    go = answer(301, Location="/there")
-
-    assert send(options, f"prometheus+{partner.origin}").delivered == 1
-    assert [(method, path) for method, path, *_ in partner.requests] == [
-        ("POST", "/metrics/job/katib/trial/trial"),
-        ("POST", "/there"),
-        ("POST", "/there"),
-    ]
-    assert len({body for *_, body in partner.requests}) == 1
-
-
-@pytest.mark.parametrize(
-    ("location", "problem"),
-    [
-        ("http://127.0.0.2:1/", "http://127.0.0.2:1, which is not to know the password"),
-        ("http://127.0.0.1:1/", "not to know the password"),
-        ("/again", "more than 3 redirects"),
-    ],
-)
-def test_redirects_that_are_not_followed(partner, options, location, problem):
+@pytest.mark.parametrize("location", ["http://127.0.0.2:1/", "/again"])
+def test_a_redirect_is_not_followed_with_the_password(partner, options, location):
     partner.behave = answer(307, Location=location)
 
-    with pytest.raises(RejectedError, match=problem):
+    with pytest.raises(RejectedError, match="answered 307 a redirect, which is not followed"):
         send(options, f"prometheus+{partner.origin.replace('//', '//user:pass-phrase@')}")
+
+    assert len(partner.requests) == 1
 
 
 def test_tls_is_checked_against_the_authorities(tmp_path, options, monkeypatch):

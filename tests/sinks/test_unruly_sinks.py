@@ -189,9 +189,9 @@ def test_a_reporter_that_was_sent_to_another_process_takes_progress_there(monkey
     reporter = KatibReporter(sinks=["trainjob"])
     sent = pickle.loads(pickle.dumps(reporter))  # noqa: S301  our own
 
-    assert sent.takes_progress
+    assert sent.shows_progress
     sent.close()
-    assert not sent.takes_progress
+    assert not sent.shows_progress
 
 
 def test_a_sink_that_cannot_be_made_there_takes_no_progress_from_the_others(tmp_path, caplog):
@@ -209,7 +209,7 @@ def test_a_sink_that_cannot_be_made_there_takes_no_progress_from_the_others(tmp_
 def test_a_spool_is_no_obstacle_in_a_trainjob_that_is_no_trial(tmp_path):
     variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path), "KATIB_CALLBACKS_SINKS": "auto"}
     reporter = KatibReporter(_runtime=Runtime(environ=lambda: variables))
-    assert reporter.inert_reason is None
+    assert reporter.idle_reason is None
 
     variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": "trainjob"}
     with pytest.raises(ConfigurationError, match="has to be the first"):

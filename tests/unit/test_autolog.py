@@ -65,7 +65,7 @@ def test_its_arguments_are_the_callbacks():
 
 
 def test_it_is_the_packages():
-    assert katib_callbacks.autolog is inspect.getmodule(lightning_callbacks).autolog
+    assert katib_callbacks.autolog is _autolog.autolog
     assert str(inspect.signature(katib_callbacks.autolog)).startswith("(*, disable: bool = False, **callback_arguments")
 
 
@@ -343,7 +343,7 @@ def test_the_page_shows_a_call_that_works_and_variables_that_exist(autolog):
     before = len(sys.meta_path)
     exec(code, {})  # noqa: S102  our own page
 
-    assert _autolog._STATE.is_on
+    assert _autolog.state.STATE.is_on
     assert len(sys.meta_path) <= before + 1
     assert set(re.findall(r"KATIB_[A-Z_]+", page)) <= {v for v in vars(settings).values() if isinstance(v, str)}
 

@@ -35,6 +35,25 @@ def no_torch(monkeypatch):
         pytest.param({"PMIX_RANK": "2"}, 2, "PMIX_RANK", id="PRRTE"),
         pytest.param({"PMI_RANK": "1", "PMI_SIZE": "2"}, 1, "PMI_RANK", id="MPICH"),
         pytest.param({"SLURM_PROCID": "4", "SLURM_LOCALID": "0"}, 4, "SLURM_PROCID", id="SLURM"),
+        pytest.param({"RANK": "0", "HOROVOD_RANK": "1"}, 1, "HOROVOD_RANK", id="horovodrun hands on a pod's RANK"),
+        pytest.param({"MV2_COMM_WORLD_RANK": "1", "PMI_RANK": "1"}, 1, "MV2_COMM_WORLD_RANK", id="MVAPICH2"),
+        pytest.param({"PADDLE_TRAINER_ID": "1", "SLURM_PROCID": "0"}, 1, "PADDLE_TRAINER_ID", id="Paddle in SLURM"),
+        pytest.param({"SLURM_PROCID": "3", "KATIB_CALLBACKS_RANK": "0"}, 0, "KATIB_CALLBACKS_RANK", id="overridden"),
+        pytest.param({"RANK": "0", "KATIB_CALLBACKS_RANK": "2"}, 2, "KATIB_CALLBACKS_RANK", id="silenced by hand"),
+        pytest.param({"RANK": "1", "KATIB_CALLBACKS_RANK": ""}, 1, "RANK", id="an empty override"),
+        pytest.param({"JOB_COMPLETION_INDEX": "1"}, 0, "default", id="a pod of an Indexed Job"),
+        pytest.param(
+            {"JOB_COMPLETION_INDEX": "1", "KUBEFLOW_TRAINER_SERVER_URL": "https://server"},
+            1,
+            "JOB_COMPLETION_INDEX",
+            id="a node of a TrainJob whose runtime names no framework",
+        ),
+        pytest.param(
+            {"JOB_COMPLETION_INDEX": "1", "KUBEFLOW_TRAINER_SERVER_URL": "https://server", "RANK": "0"},
+            0,
+            "RANK",
+            id="the completion index comes last",
+        ),
         pytest.param({"JAX_PROCESS_ID": "1"}, 1, "JAX_PROCESS_ID", id="JAX"),
         pytest.param({"KERAS_DISTRIBUTION_PROCESS_ID": "1"}, 1, "KERAS_DISTRIBUTION_PROCESS_ID", id="Keras"),
         pytest.param({"LOCAL_RANK": "1"}, 0, "default", id="a local rank says nothing of the global one"),
@@ -236,6 +255,42 @@ def test_every_launcher_is_believed_on_its_own(variable):
     assert result.source == variable
 
 
+@pytest.mark.parametrize(
+    ("environ", "is_certain"),
+    [
+        ({"RANK": "1"}, False),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, False),
+        ({"RANK": "1", "WORLD_SIZE": "abc"}, False),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "0"}, True),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_RANK": "1", "WORLD_SIZE": "2"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"}, True),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, True),
+        ({"PADDLE_TRAINER_ID": "1", "PADDLE_TRAINERS_NUM": "2"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": "2"}, True),
+        ({"KERAS_DISTRIBUTION_PROCESS_ID": "1", "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}, True),
+        ({"PET_NODE_RANK": "1", "PET_NNODES": "2"}, True),
+        ({"PET_NODE_RANK": "1", "PET_NNODES": "1:4"}, True),
+        ({"PET_NODE_RANK": "1", "PET_NNODES": "1"}, False),
+        ({"TF_CONFIG": tf_config("worker", 1, "worker")}, False),
+        ({"TF_CONFIG": tf_config("worker", 0, "chief", "worker")}, True),
+        ({"TF_CONFIG": tf_config("evaluator", 0, "chief")}, True),
+        ({"TF_CONFIG": tf_config("ps", 0, "ps")}, False),
+        ({"TF_CONFIG": '{"cluster": {"worker": 2}, "task": {"type": "worker", "index": 1}}'}, False),
+        ({"KATIB_CALLBACKS_RANK": "1"}, True),
+        ({"JOB_COMPLETION_INDEX": "1", "KUBEFLOW_TRAINER_SERVER_URL": "https://server"}, True),
+    ],
+)
+def test_a_rank_is_certain_if_there_are_that_many_processes(environ, is_certain):
+    assert process_rank(environ, framework=framework_rank(is_global_zero=True)).is_certain is is_certain
+
+
 def test_launchers_are_believed_in_order():
     environ = dict.fromkeys(LAUNCHER_VARIABLES, "0")
     environ["TF_CONFIG"] = tf_config("worker", 0, "worker")
@@ -312,6 +367,31 @@ def test_torch_is_not_asked_where_a_framework_answers(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.distributed", Distributed(rank=1))
 
     assert process_rank({}, framework=framework_rank(is_global_zero=True)).is_global_zero
+
+
+class Jax(SimpleNamespace):
+    """``jax._src.distributed`` in one of its states; tests/distributed has the real one."""
+
+
+@pytest.mark.parametrize(
+    ("state", "torch_rank", "rank", "source"),
+    [
+        (Jax(process_id=0, client=None), None, 0, "default"),
+        (Jax(process_id=0, client=object()), None, 0, "jax.distributed"),
+        (Jax(process_id=1, client=object()), None, 1, "jax.distributed"),
+        (Jax(process_id=1, client=None), None, 1, "jax.distributed"),
+        (Jax(process_id=1, client=object()), 0, 1, "jax.distributed"),
+        (Jax(process_id=0, client=object()), 1, 1, "torch.distributed"),
+        (Jax(), None, 0, "default"),
+    ],
+)
+def test_jax_is_asked_if_it_is_loaded(monkeypatch, state, torch_rank, rank, source):
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", Jax(global_state=state))
+    monkeypatch.setitem(sys.modules, "torch.distributed", Distributed(rank=torch_rank))
+
+    result = process_rank({"RANK": "0"} if source != "default" else {})
+
+    assert (result.rank, result.is_global_zero, result.source) == (rank, rank == 0, source)
 
 
 def test_the_environment_is_the_one_handed_in(monkeypatch):

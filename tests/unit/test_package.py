@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 # those on one layer know nothing of each other.
 LAYERS = (
     {"_version", "errors", "files", "console"},
-    {"metrics"},
+    {"metrics", "process_state"},
     {"settings"},
     {"wire", "net"},
     {"sinks", "db_manager"},
@@ -29,6 +30,8 @@ LAYERS = (
     {"_autolog"},
 )
 LAYER_OF = {unit: number for number, layer in enumerate(LAYERS) for unit in layer}
+
+MODULES_IN_A_FOLDER = 15  # about a dozen, its __init__ among them
 
 DB_MANAGER_MAY_IMPORT = {"net", "wire", "metrics", "settings", "errors"}
 MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
@@ -45,21 +48,37 @@ THIRD_PARTY = {
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed
     "keras": {"keras"},
     "transformers": {"transformers"},
-    "_autolog": {"typing_extensions"},  # for type checkers alone
+    "recording": {"typing_extensions"},  # for type checkers alone
+    "_autolog": {"typing_extensions"},  # as above
 }
 
 
-def imported_modules(path):
-    """Yield every module that a file imports: at its top, in functions, for types, and by ``import_module``."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported_modules(path, known=(), *, is_for_types_too=True):
+    """Yield every module that a file imports: at its top, in functions, for types, and by ``import_module``.
+
+    ``from a import b`` is ``a.b`` where that is a known module; otherwise both are named.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not is_for_types_too:
+        tree = WithoutTypeChecking().visit(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names
+            if not set(names) <= set(known):
+                yield node.module
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+class WithoutTypeChecking(ast.NodeTransformer):
+    """Leave out what only type checkers read."""
+
+    def visit_If(self, node):
+        return None if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"} else self.generic_visit(node)
 
 
 def imports_of(unit):
@@ -92,6 +111,48 @@ def test_foreign_packages_are_imported_where_they_belong(unit):
     _, foreign = imports_of(unit)
 
     assert foreign <= THIRD_PARTY.get(unit, set())
+
+
+def module_graph():
+    """Return, for each module of the package, the modules that it imports, now or later, not for types alone."""
+    files = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+    return {
+        module: files.keys() & set(imported_modules(path, files, is_for_types_too=False))
+        for module, path in files.items()
+    }
+
+
+def name_of(path):
+    parts = ["katib_callbacks", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles(graph):
+    """Return the groups of modules of which each leads to every other one, sorted."""
+    reached = {module: reachable(graph, module) for module in graph}
+    groups = {frozenset(other for other in reached[m] if m in reached[other]) for m in graph if m in reached[m]}
+    return sorted(sorted(name.removeprefix("katib_callbacks.") for name in group) for group in groups)
+
+
+def reachable(graph, module):
+    found, waiting = set(), [module]
+    while waiting:
+        new = graph[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+CIRCLES_TO_CUT = [["sinks.katib.fresh_process", "sinks.katib.sink"]]
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    assert [circle for circle in circles(module_graph()) if circle not in CIRCLES_TO_CUT] == []
+
+
+def test_the_test_of_circles_sees_one():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [["b", "c"], ["d"]]
+    assert "katib_callbacks.metrics.names" in module_graph()["katib_callbacks.metrics"]
 
 
 def test_the_test_of_imports_sees_imports():
@@ -173,6 +234,48 @@ def test_public_names_come_from_where_type_checkers_find_them():
 
 def test_no_public_name_equals_a_submodules_name():
     assert UNITS.isdisjoint(katib_callbacks.__all__)
+
+
+def documented_names():
+    """Return the names that docs/api.md gives each module."""
+    page = (PACKAGE.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    documented = {}
+    for modules, names in re.findall(r"^\| (`katib_callbacks.*?) \| (.*) \|$", page, re.MULTILINE):
+        for module in re.findall("`(.*?)`", modules):
+            documented[module] = set(re.findall("`(.*?)`", names))
+    return documented
+
+
+def declared_names(path):
+    """Return what a file puts into ``__all__``, None if it has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+NOT_FOR_USERS = {"katib_callbacks._autolog", "katib_callbacks.db_manager.authentication"}
+
+
+def test_public_names_are_those_that_the_docs_name():
+    declared = {name_of(path): declared_names(path) for path in PACKAGE.rglob("*.py")}
+    documented = documented_names()
+    errors = documented["katib_callbacks.errors"]
+    documented["katib_callbacks"] = documented["katib_callbacks"] - {"katib_callbacks.errors"} | errors
+
+    assert {m: names for m, names in declared.items() if names and m not in NOT_FOR_USERS} == documented
+
+
+def test_a_folder_can_be_looked_through_at_a_glance():
+    folders = [folder for folder in [PACKAGE, *PACKAGE.rglob("*")] if folder.is_dir() and folder.name != "__pycache__"]
+
+    assert {str(f): n for f in folders if (n := len([*f.glob("*.py")])) > MODULES_IN_A_FOLDER} == {}
+
+
+def test_underscores_stand_at_the_top_level_only():
+    hidden = {name for name in map(name_of, PACKAGE.rglob("*.py")) if "._" in name.removesuffix(".__main__")}
+
+    assert {name for name in hidden if not name.startswith("katib_callbacks._")} == set()
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from katib_callbacks.reporting.progress import ALMOST_DONE, Progress, largest, share_of_epochs
+from katib_callbacks.recording.shares import largest, share_of_epochs
+from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
 
 
 class Clock:

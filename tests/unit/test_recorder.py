@@ -7,32 +7,20 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from katib_callbacks import ConfigurationError, KatibReporter
+from katib_callbacks.metrics import RESOLUTION
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
+from katib_callbacks.testing import FakeReporter
 
 ZERO = framework_rank(is_global_zero=True)
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-class Collects:
-    """Stands where a KatibReporter stands."""
-
-    trial_name = "trial"
-
-    def __init__(self, error=None):
-        self.logs = []
-        self.error = error
-
-    def report_logs(self, logs, *, _rank):
-        if self.error:
-            raise self.error
-        self.logs.extend(logs)
-        return f"receipt of {len(logs)}"
-
+class Reporter(FakeReporter):
     @property
-    def rows(self):
-        return [(log.name, log.value) for log in self.logs]
+    def values(self):
+        return [(row.name, row.value) for row in self.rows]
 
 
 class Clock:
@@ -63,9 +51,9 @@ def trained(recorder, *rows, start=True):
 
 
 def test_final_keeps_the_latest_value_of_each_name():
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder(reporter=reporter), {"a": 1, "b": 2}, {"a": 3})
-    assert reporter.rows == [("a", 3), ("b", 2)]
+    assert reporter.values == [("a", 3), ("b", 2)]
 
 
 @pytest.mark.parametrize("reporter", [KatibReporter, "127.0.0.1:6789"])
@@ -75,37 +63,37 @@ def test_what_is_no_reporter_is_refused_at_once(reporter):
 
 
 def test_the_selection_renames_and_orders():
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder({"x": "b", "y": "a", "z": "a"}, reporter=reporter), {"a": 1, "b": 2, "c": 3})
-    assert reporter.rows == [("x", 2), ("y", 1), ("z", 1)]
+    assert reporter.values == [("x", 2), ("y", 1), ("z", 1)]
 
 
 def test_best_takes_the_first_of_equals_and_other_metrics_as_they_were_then():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(["a", "b"], report="best", monitor="m", mode="min", reporter=reporter)
     trained(recorder, {"a": 1, "m": 5}, {"a": 2, "b": 7, "m": 3}, {"a": 3, "b": 8, "m": 3}, {"a": 4, "m": 9})
-    assert reporter.rows == [("a", 2), ("b", 7)]
+    assert reporter.values == [("a", 2), ("b", 7)]
 
 
 def test_best_without_a_finite_monitor_reports_the_final_values_and_says_so(caplog):
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder("a", report="best", monitor="m", mode="min", reporter=reporter)
     trained(recorder, {"a": 1, "m": float("nan")}, {"a": 2})
-    assert reporter.rows == [("a", 2)]
+    assert reporter.values == [("a", 2)]
     assert "'m' never had a finite value" in caplog.text
 
 
 def test_history_has_each_rows_fresh_values_with_the_rows_own_time():
-    reporter = Collects()
+    reporter = Reporter(trial_name="trial-of-2026")
     recorder = MetricRecorder(report="history", reporter=reporter, _runtime=Runtime(now=Clock()))
     trained(recorder, {"a": 1, "b": 2}, {"a": 3})
-    assert reporter.rows == [("a", 1), ("b", 2), ("a", 3)]
-    first, second, third = (log.timestamp for log in reporter.logs)
-    assert first == second < third
+    assert reporter.values == [("a", 1), ("b", 2), ("a", 3)]
+    first, second, third = (log.timestamp for log in reporter.rows)
+    assert (second - first, third - first) == (RESOLUTION, timedelta(seconds=1))
 
 
 def test_values_without_a_row_belong_to_the_last_one():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder("a", report="best", monitor="m", mode="max", reporter=reporter)
     recorder.start(ZERO)
     recorder.record({"m": 2}, row=0)
@@ -113,20 +101,20 @@ def test_values_without_a_row_belong_to_the_last_one():
     recorder.record({"m": 1, "a": 5}, row=1)
     recorder.finish()
     recorder.deliver()
-    assert reporter.rows == [("a", 1)]
+    assert reporter.values == [("a", 1)]
 
 
 def test_a_new_run_forgets_the_one_before():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter)
     recorder.start(ZERO)
     recorder.record({"old": 1}, row=0)
     trained(recorder, {"new": 2})
-    assert reporter.rows == [("new", 2)]
+    assert reporter.values == [("new", 2)]
 
 
 def test_an_abandoned_run_delivers_nothing_now_or_later():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter)
     recorder.start(ZERO)
     recorder.record({"a": 1}, row=0)
@@ -134,21 +122,21 @@ def test_an_abandoned_run_delivers_nothing_now_or_later():
     recorder.finish()
     recorder.deliver()
     recorder.evaluated({"a": 1}, is_validation=True)
-    assert reporter.rows == []
+    assert reporter.values == []
 
 
 def test_what_was_delivered_is_not_delivered_again():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter)
     trained(recorder, {"a": 1})
     recorder.deliver()
-    assert reporter.rows == [("a", 1)]
+    assert reporter.values == [("a", 1)]
 
 
 def test_a_value_that_cannot_be_read_is_named_and_the_others_go_out(caplog):
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder(reporter=reporter), {"a": 1, "bad": NoNumber(), "word": "x", "pair": [1, 2]})
-    assert reporter.rows == [("a", 1)]
+    assert reporter.values == [("a", 1)]
     for name in ("bad", "word", "pair"):
         assert f"metric '{name}'" in caplog.text
 
@@ -161,59 +149,68 @@ def test_a_value_that_cannot_be_detached_is_read_as_it_is():
         def __float__(self):
             return 0.5
 
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder(reporter=reporter), {"odd": Attached(), "fine": 1})
-    assert reporter.rows == [("odd", 0.5), ("fine", 1)]
+    assert reporter.values == [("odd", 0.5), ("fine", 1)]
 
 
 @pytest.mark.parametrize("metrics", [None, ["fine", "never"]])
 def test_a_key_that_is_no_name_is_left_out_and_breaks_nothing(metrics, caplog):
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder(metrics, reporter=reporter), {0: 0.5, "fine": 1}, {0: 0.5, None: 1.0, "fine": 1})
-    assert reporter.rows == [("fine", 1)]
+    assert reporter.values == [("fine", 1)]
     assert ("a metric's name must be a str, not int: 0" in caplog.text) == (metrics is None)
     assert "Internal error" not in caplog.text
 
 
 def test_each_run_has_the_mode_that_its_framework_says():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder("a", report="best", monitor="a", reporter=reporter, is_mode_deferred=True)
     for mode in ("max", "min"):
         recorder.start(ZERO, mode=mode)
         trained(recorder, {"a": 1}, {"a": 3}, {"a": 2}, start=False)
-    assert reporter.rows == [("a", 3), ("a", 1)]
+    assert reporter.values == [("a", 3), ("a", 1)]
     with pytest.raises(ConfigurationError, match="needs mode"):
         recorder.start(ZERO)
 
 
 def test_an_evaluation_with_a_key_that_is_no_name_breaks_nothing():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter, is_bookkeeping=lambda name, _: name.endswith("_runtime"))
     trained(recorder, {"a": 1})
     recorder.evaluated({0: 0.5, "b": 2}, is_validation=True)
-    assert reporter.rows == [("a", 1), ("b", 2)]
+    assert reporter.values == [("a", 1), ("b", 2)]
 
 
 @pytest.mark.logs_error("Internal error while recording metrics")
 def test_a_mistake_of_ours_in_an_evaluation_stays_away_from_the_caller():
-    reporter = Collects()
+    reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter, is_bookkeeping=lambda name, _: {"a": False}[name])
     trained(recorder, {"a": 1})
     recorder.evaluated({"b": 2}, is_validation=True)
-    assert reporter.rows == [("a", 1)]
+    assert reporter.values == [("a", 1)]
 
 
 def test_a_name_that_katib_cannot_hold_is_left_out(caplog):
-    reporter = Collects()
+    reporter = Reporter()
     trained(MetricRecorder(reporter=reporter), {"a": 1, "b" * 256: 2})
-    assert reporter.rows == [("a", 1)]
+    assert reporter.values == [("a", 1)]
     assert "256 characters" in caplog.text
 
 
 @pytest.mark.logs_error("Internal error while reporting metrics")
 @pytest.mark.parametrize("error", [RuntimeError("a mistake of ours"), OSError("no disk")])
 def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
-    recorder = MetricRecorder(reporter=Collects(error))
+    class Mistaken(FakeReporter):
+        def open_run(self, **options):
+            def deliver(_):
+                raise error
+
+            run = super().open_run(**options)
+            run.deliver = deliver
+            return run
+
+    recorder = MetricRecorder(reporter=Mistaken())
     trained(recorder, {"a": 1})
     assert recorder.receipt is None
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -221,19 +218,19 @@ def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
 
 
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
-    reporter = Collects()
-    recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3"}))
+    reporter = Reporter()
+    recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3", "WORLD_SIZE": "4"}))
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         trained(recorder, {"a": 1})
         trained(recorder, {"a": 2})
-    assert reporter.rows == []
+    assert reporter.values == []
     assert recorder.receipt is None
     line = "This process is rank 3 (RANK=3), not rank zero: it reports nothing."
     assert [record.getMessage() for record in caplog.records] == [line], "once, not for every run"
 
 
 def test_a_framework_that_denies_is_no_news(caplog):
-    recorder = MetricRecorder(reporter=Collects(), _runtime=Runtime(environ=lambda: {"RANK": "3"}))
+    recorder = MetricRecorder(reporter=Reporter(), _runtime=Runtime(environ=lambda: {"RANK": "3"}))
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         recorder.start(framework_rank(is_global_zero=False, rank=3))
     assert not recorder.is_active
@@ -252,23 +249,23 @@ def test_outside_a_trial_one_process_of_many_says_so(caplog, rank, lines):
 
 
 def test_a_pickled_recorder_goes_on_where_it_was():
-    recorder = MetricRecorder(reporter=Collects())
+    recorder = MetricRecorder(reporter=Reporter())
     recorder.start(ZERO)
     recorder.record({"a": 1}, row=0)
     copy = pickle.loads(pickle.dumps(recorder))  # noqa: S301  our own bytes
     copy.finish()
     copy.deliver()
-    assert copy._reporter.rows == [("a", 1)]
+    assert copy._reporter.values == [("a", 1)]
 
 
 @pytest.mark.parametrize("report", ["final", "best", "history"])
 def test_the_state_resumes_to_the_same_report(report):
     options = {"monitor": "m", "mode": "max"} if report == "best" else {}
     rows = [{"m": 1, "a": 10}, {"m": 3, "a": 20}, {"m": 2}]
-    whole, resumed = Collects(), Collects()
+    whole, resumed = Reporter(), Reporter()
     trained(MetricRecorder(report=report, reporter=whole, **options), *rows)
 
-    first = MetricRecorder(report=report, reporter=Collects(), **options)
+    first = MetricRecorder(report=report, reporter=Reporter(), **options)
     first.start(ZERO)
     for number, row in enumerate(rows[:2]):
         first.record(row, row=number)
@@ -278,4 +275,4 @@ def test_the_state_resumes_to_the_same_report(report):
     second.record(rows[2], row=2)
     second.finish()
     second.deliver()
-    assert resumed.rows == whole.rows
+    assert resumed.values == whole.values

@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from katib_callbacks import ConfigurationError, settings
+from katib_callbacks import ConfigurationError, KatibReporter, settings
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
 
@@ -232,6 +232,17 @@ def test_where_somebody_expects_reports(environ, is_conspicuous):
     assert settings.is_conspicuous(runtime(**environ)) is is_conspicuous
 
 
+@pytest.mark.parametrize("word", ["-1", "first", "1.0", "9" * 21])
+def test_a_rank_that_is_none_is_refused_when_the_reporter_is_made(word):
+    with pytest.raises(ConfigurationError, match=f"KATIB_CALLBACKS_RANK must be a whole number, .*, not '{word}'"):
+        KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
+
+
+@pytest.mark.parametrize("word", ["0", " 3 ", ""])
+def test_a_rank_or_an_empty_variable_is_not_refused(word):
+    KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
+
+
 def test_the_default_runtime_is_this_process(monkeypatch):
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial-1")
     signal = threading.Event()
@@ -248,7 +259,7 @@ def test_the_default_runtime_is_this_process(monkeypatch):
 def test_the_default_runtime_travels_to_other_processes():
     restored = pickle.loads(pickle.dumps(DEFAULT_RUNTIME))  # noqa: S301  our own bytes
 
-    assert restored.environ is settings.process_environment
+    assert restored.environ is settings.runtime.process_environment
     assert {field.name: getattr(restored, field.name) for field in dataclasses.fields(Runtime)}.keys() == {
         "environ",
         "monotonic",
@@ -279,6 +290,7 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "ALLOW_INSECURE_TOKEN",
                 "SPOOL_DIR",
                 "SINKS",
+                "RANK",
                 "NAMESPACE",
                 "EXPERIMENT",
                 "AUTOLOG",

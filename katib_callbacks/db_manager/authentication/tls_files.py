@@ -59,7 +59,7 @@ class TLSFiles:
         self._certificate, self._key = Path(certificate), Path(key)
         self._client_ca = None if client_ca is None else Path(client_ca)
         self._lock = threading.Lock()
-        self._complaints = ReloadLog(_logger, monotonic)
+        self._reload_log = ReloadLog(_logger, monotonic)
         self._content: _Content | None = None
         try:
             self._content = first = self._load()
@@ -83,9 +83,9 @@ class TLSFiles:
             try:
                 content = self._load()
             except _UnfitError as error:
-                self._complaints.add(str(error))
+                self._reload_log.add(str(error))
                 return None
-            self._complaints.clear()
+            self._reload_log.clear()
             if content == self._content:
                 return None
             self._content = content

@@ -62,7 +62,7 @@ class TokenFile:
         self._is_settled = False
         self._data: bytes | None = None
         self._problem: str | None = None  # of the content that was read last
-        self._complaints = ReloadLog(_logger, monotonic)
+        self._reload_log = ReloadLog(_logger, monotonic)
         self._grants: dict[bytes, Grant] = {}
         try:
             self._look()
@@ -90,7 +90,7 @@ class TokenFile:
             try:
                 self._look()
             except _BadFileError as error:
-                self._complaints.add(f"token file {self._path}: {error}")
+                self._reload_log.add(f"token file {self._path}: {error}")
 
     def _look(self) -> None:
         """Read the file if it is another than the one that was read last."""
@@ -110,7 +110,7 @@ class TokenFile:
         self._seen, self._is_settled = seen, not 0 <= now_ns - status.st_ctime_ns < _UNSETTLED_NS
         self._problem = None
         if data == self._data:
-            self._complaints.clear()
+            self._reload_log.clear()
             return
         try:
             grants = _parse(data)
@@ -118,7 +118,7 @@ class TokenFile:
             self._problem = str(error)  # said for as long as it stays, though the file is not read again
             raise
         self._grants, self._data = grants, data
-        self._complaints.clear()
+        self._reload_log.clear()
         _logger.info("token file %s: %d tokens", self._path, len(grants))
         if status.st_mode & stat.S_IROTH:
             _logger.warning("token file %s can be read by everybody on this machine", self._path)

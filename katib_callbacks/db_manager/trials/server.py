@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 
+from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.trials.audit import Audit
-from katib_callbacks.db_manager.trials.listener import Authenticator
+from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.db_manager.trials.servicer import TrialService
 
 MORE_THREADS = 128
@@ -22,12 +23,6 @@ MAX_CONNECTION_GRACE_S = 30
 what an authority that was removed had vouched for works for 28 s, and nothing of it is left after a minute. Clients
 connect anew without noticing."""
 
-HANDSHAKE_TIMEOUT_S = 20
-
-MAX_CONNECTIONS = 4_096
-"""At once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.) One that hangs in
-its handshake is closed after the timeout."""
-
 _GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
 
 
@@ -35,10 +30,11 @@ class TrialServer:
     """Serves trials while it is entered; a context manager. The store is closed by its owner, after it.
 
     Args:
-        gate: Whom to let in.
+        authenticator: Decides which callers are let in.
         servicer: Answers calls.
         health: Answers health checks.
-        observer: Counts.
+        metrics: Counts.
+        arrivals: The places for requests.
         max_reads: How many trials may read at once.
 
     Raises:
@@ -46,12 +42,19 @@ class TrialServer:
     """
 
     def __init__(
-        self, gate: Authenticator, servicer: Servicer, health: Health, observer: ServerMetrics, *, max_reads: int
+        self,
+        authenticator: Authenticator,
+        servicer: Servicer,
+        health: Health,
+        metrics: ServerMetrics,
+        arrivals: Arrivals,
+        *,
+        max_reads: int,
     ) -> None:
-        self.gate = gate
+        self.authenticator = authenticator
         with ExitStack() as undo:
             workers = ThreadPoolExecutor(
-                max_workers=gate.listener.max_calls + MORE_THREADS,
+                max_workers=authenticator.listener.max_calls + MORE_THREADS,
                 thread_name_prefix="katib-callbacks-db-manager-trials",
             )
             undo.callback(workers.shutdown)
@@ -63,12 +66,10 @@ class TrialServer:
                 workers,
                 ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_S * 1_000),
                 ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_S * 1_000),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
-                ("grpc.max_allowed_incoming_connections", _max_connections()),
             )
-            self.service = TrialService(gate, servicer, health, audit, observer, max_reads=max_reads)
+            self.service = TrialService(authenticator, servicer, health, audit, metrics, arrivals, max_reads=max_reads)
             self.server.add_generic_rpc_handlers((self.service,))
-            self.address = bind(self.server, gate.listener.listen_address, gate.files.credentials())
+            self.address = bind(self.server, authenticator.listener.listen_address, authenticator.files.credentials())
             """Where it listens."""
             self._close = undo.pop_all().close
 
@@ -81,19 +82,6 @@ class TrialServer:
     ) -> None:
         self.server.stop(None).wait()
         self._close()
-
-
-def _max_connections() -> int:
-    """Return how many connections there may be: at most half of the process's files.
-
-    Anybody can open a connection, and one that Katib's own listener has no file left for would be refused there.
-    """
-    try:
-        import resource  # noqa: PLC0415  not on Windows
-    except ImportError:
-        return MAX_CONNECTIONS
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit // 2))
 
 
 def _quotes_no_header(record: logging.LogRecord) -> bool:

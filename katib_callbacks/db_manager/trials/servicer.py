@@ -1,4 +1,4 @@
-"""Katib's service for trials: who calls is found out before the request is read, what it may do before it is done.
+"""Katib's service for trials: the caller is known before the request is read, its right before the call is done.
 
 Each method takes a stream of requests, though clients send one: so nothing of a request is read, let alone parsed, for
 a caller that is not let in.
@@ -6,7 +6,6 @@ a caller that is not let in.
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,15 +13,16 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.authentication import Grant, IssuerUnavailableError, RefusedError
-from katib_callbacks.db_manager.authentication.limits import FailureLimit, Shares
+from katib_callbacks.db_manager.arrivals import Arrivals
+from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
-from katib_callbacks.db_manager.store.errors import ForeignTrialError
+from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError
 from katib_callbacks.db_manager.trials.audit import Audit, Refusal
-from katib_callbacks.db_manager.trials.listener import Authenticator
+from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.server import decode
 
@@ -43,11 +43,6 @@ _NOT_ALLOWED = "the credential does not allow this call; the DB manager's audit 
 _NOT_JUDGED = "the credential could not be judged; try again"  # known to sinks/katib/fates.py
 _TOO_MANY = "too many refused calls on this connection; try again later, or on another one"
 _TOO_MANY_CALLS = "too many calls of this namespace or credential are being worked on; try again"
-
-_REQUESTS = {
-    methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogRequest,
-    methods.GET_OBSERVATION_LOG: messages.GetObservationLogRequest,
-}
 
 _logger = logging.getLogger(__name__)
 
@@ -81,37 +76,53 @@ class _Call:
     trial: str | None = None
 
 
+@dataclass(frozen=True)
+class _Method:
+    """What trials may call."""
+
+    request: Any
+    serve: Callable[..., Any]
+
+
 class TrialService(grpc.GenericRpcHandler):
     """What ``grpc.Server.add_generic_rpc_handlers`` takes: reports and reads of own trials, health, and nothing else.
 
     Args:
-        gate: Whom to let in.
+        authenticator: Decides which callers are let in.
         servicer: Answers those that are.
         health: Answers anybody, for the server as a whole.
         audit: Is told of each refusal.
-        observer: Counts them.
+        metrics: Counts them.
+        arrivals: The places for requests.
         max_reads: How many trials may read at once, so that connections to the database are left for Katib.
     """
 
     def __init__(
         self,
-        gate: Authenticator,
+        authenticator: Authenticator,
         servicer: Servicer,
         health: Health,
         audit: Audit,
-        observer: ServerMetrics,
+        metrics: ServerMetrics,
+        arrivals: Arrivals,
         *,
         max_reads: int,
     ) -> None:
-        self._gate = gate
+        self._authenticator = authenticator
         self._servicer = servicer
+        self._methods = {
+            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, servicer.report),
+            methods.GET_OBSERVATION_LOG: _Method(messages.GetObservationLogRequest, self._get),
+        }
         self._health = health
         self._audit = audit
-        self._observer = observer
+        self._metrics = metrics
+        self._arrivals = arrivals
         self.limit = FailureLimit()
-        self._shares = Shares(max(1, int(gate.listener.max_calls * SHARE)))
-        self._reads = threading.BoundedSemaphore(max_reads)
-        self._health_checks = threading.BoundedSemaphore(MAX_HEALTH_CHECKS)
+        max_calls = authenticator.listener.max_calls
+        self._shares = Places(None, _TOO_MANY_CALLS, share=max(1, int(max_calls * SHARE)))
+        self._reads = Places(max_reads, "too many trials are reading; try again")
+        self._health_checks = Places(MAX_HEALTH_CHECKS, "too many health checks; try again")
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return what answers a call of a method."""
@@ -127,48 +138,42 @@ class TrialService(grpc.GenericRpcHandler):
         except _DeniedError as denied:
             self._refuse(call, denied, time.monotonic() - start_s)
             return call.context.abort(denied.code, denied.details)  # raises
+        except BusyError as error:
+            return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _admit_and_serve(self, call: _Call) -> Any:
         if self.limit.is_over(call.context.peer()):
             raise _DeniedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit", _TOO_MANY, "others failed before it")
         call.grant = self._authenticate(call.context)
-        if call.path not in _REQUESTS:
+        method = self._methods.get(call.path)
+        if method is None:
             is_known = call.path == methods.DELETE_OBSERVATION_LOG
             code = grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNIMPLEMENTED
             raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
-        with self._shares.enter(call.grant.namespace or f"caller {call.grant.caller}") as has_a_place:
-            if not has_a_place:
-                return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MANY_CALLS)
-            return self._read_and_serve(call, call.grant)
+        key = call.grant.namespace or f"caller {call.grant.caller}"
+        with self._shares.enter(key), self._arrivals.request(key, call.requests, call.context) as received:
+            if not received:
+                return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
+            return self._serve(call, method, decode(method.request, received.pop(), call.context), call.grant)
 
-    def _read_and_serve(self, call: _Call, grant: Grant) -> Any:
-        data = next(call.requests, None)
-        if data is None:
-            return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
-        request = decode(_REQUESTS[call.path], data, call.context)
+    def _serve(self, call: _Call, method: _Method, request: Any, grant: Grant) -> Any:
         call.trial = request.trial_name
-        problem = self._gate.authorize(grant, request.trial_name)
+        problem = self._authenticator.authorize(grant, request.trial_name)
         if problem is not None:
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "trial", _NOT_ALLOWED, problem)
-        if call.path != methods.GET_OBSERVATION_LOG:
-            return self._serve(call, request, grant.namespace)
-        if not self._reads.acquire(timeout=POOL_TIMEOUT_S):
-            return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many trials are reading; try again")
         try:
-            return self._serve(call, request, grant.namespace)
-        finally:
-            self._reads.release()
-
-    def _serve(self, call: _Call, request: Any, namespace: str | None) -> Any:
-        try:
-            return self._servicer.answer(_name(call.path), request, call.context, namespace=namespace)
+            return method.serve(request, call.context, namespace=grant.namespace)
         except ForeignTrialError as error:
-            reason = f"the trial belongs to another namespace than {namespace}"
+            reason = f"the trial belongs to another namespace than {grant.namespace}"
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "namespace", _NOT_ALLOWED, reason) from error
+
+    def _get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
+        with self._reads.enter(timeout_s=POOL_TIMEOUT_S):
+            return self._servicer.get(request, context, namespace=namespace)
 
     def _authenticate(self, context: grpc.ServicerContext) -> Grant:
         try:
-            grant = self._gate.authenticate(_token(context), _certificate(context))
+            grant = self._authenticator.authenticate(_token(context), _certificate(context))
         except IssuerUnavailableError as error:
             raise _DeniedError(grpc.StatusCode.UNAVAILABLE, "issuer", _NOT_JUDGED, str(error)) from error
         except RefusedError as error:
@@ -178,7 +183,7 @@ class TrialService(grpc.GenericRpcHandler):
             reason = f"{type(error).__name__}; the DB manager's log says more"
             raise _DeniedError(grpc.StatusCode.INTERNAL, "internal", reason, reason) from error
         if grant is None:
-            details = f"there is no credential; the trial listener wants {self._gate.wants}"
+            details = f"there is no credential; the trial listener wants {self._authenticator.wants}"
             raise _DeniedError(grpc.StatusCode.UNAUTHENTICATED, "no credential", details, "there is no credential")
         return grant
 
@@ -188,18 +193,17 @@ class TrialService(grpc.GenericRpcHandler):
             self.limit.add(peer)
         caller = None if call.grant is None else call.grant.caller
         self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
-        self._observer.refusal(denied.kind)
-        is_known = call.path in _REQUESTS or call.path == methods.DELETE_OBSERVATION_LOG
-        self._observer.call(_name(call.path) if is_known else "other", denied.code.name, elapsed_s, 0)
+        self._metrics.refusal(denied.kind)
+        is_known = call.path in self._methods or call.path == methods.DELETE_OBSERVATION_LOG
+        self._metrics.call(_name(call.path) if is_known else "other", denied.code.name, elapsed_s, 0)
 
     def _check_health(self, _requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         """Answer for the server as a whole, whatever service is asked for: its name is not waited for."""
-        if not self._health_checks.acquire(blocking=False):
-            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many health checks; try again")
         try:
-            return self._health.Check(messages.HealthCheckRequest(), context)
-        finally:
-            self._health_checks.release()
+            with self._health_checks.enter():
+                return self._health.Check(messages.HealthCheckRequest(), context)
+        except BusyError as error:
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
 
 def _handler(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:

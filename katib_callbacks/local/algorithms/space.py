@@ -5,7 +5,7 @@ distributions and steps make of a coordinate stands here, so that all algorithms
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from statistics import NormalDist
@@ -26,6 +26,7 @@ _LEAST_LOG = 1e-10
 """Katib's lower end of a logarithm where ``min`` is not above zero (pkg/suggestion/v1beta1/optuna/base_service.py)."""
 
 Coordinate = float | int | str
+Point = Mapping[str, Coordinate]
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,27 @@
 """An Experiment as Katib's users write it: read, checked as Katib's webhook checks it, and given Katib's defaults.
 
-Whatever is wrong is named with its path, all of it at once. What is legal is kept, acted upon here or not; which parts
-of it this machine cannot do is :mod:`katib_callbacks.local.plan`'s to say.
+A manifest is the result in JSON's form, for storing and showing. What is legal is kept, acted upon here or not; what
+this machine makes of it is :mod:`katib_callbacks.local.plan`'s to find out.
 """
 
 import copy
-import difflib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
-from katib_callbacks.local.api.models import (
-    V1beta1CollectorSpec,
-    V1beta1Experiment,
-    V1beta1MetricsCollectorSpec,
-    V1beta1MetricStrategy,
-)
-from katib_callbacks.local.api.serialization import Model, camel_case, model_fields, plain
+from katib_callbacks.local.api.models import V1beta1Experiment
+from katib_callbacks.local.api.serialization import plain
+from katib_callbacks.local.api.validation import API_VERSION, faults
 
-API_VERSION = "kubeflow.org/v1beta1"
 KIND = "Experiment"
 
 DEFAULT_PARALLEL_TRIAL_COUNT = 3
 """Katib's (pkg/apis/controller/experiments/v1beta1/constants.go), as the next one."""
 
 DEFAULT_RESUME_POLICY = "Never"
-RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
-COLLECTOR_KINDS = ("StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "Push")
-STRATEGIES = ("min", "max", "latest")
 
-TRIAL_PARAMETER = re.compile(r"\$\{trialParameters\.(.+?)\}")
-META_REFERENCE = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion|(?:Labels|Annotations)\[(.+)\])\}")
-
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_MAX_NAME = 63
-"""Of a Kubernetes label, which carries the experiment's name."""
-
-_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
+Manifest: TypeAlias = Mapping[str, Any]
 
 
 def read_file(path: str | Path) -> V1beta1Experiment:
@@ -83,192 +66,25 @@ def read(experiment: object) -> V1beta1Experiment:
     if not isinstance(data, dict):
         raise ConfigurationError(f"an experiment is a mapping, not {type(experiment).__name__}")
     data.pop("status", None)
-    faults = list(_field_faults(V1beta1Experiment, data, ""))
-    if not faults:
-        model = V1beta1Experiment.from_dict(data)
-        faults = list(_faults(model))
-        if not faults:
-            _set_defaults(model)
-            return model
-    raise ConfigurationError("; ".join(faults))
+    found = list(faults(data))
+    if found:
+        raise ConfigurationError("; ".join(found))
+    _set_defaults(data)
+    return V1beta1Experiment.from_dict(data)
 
 
-def objective_faults(objective: Any, path: str) -> Iterator[str]:
-    """Yield what is wrong with an objective."""
-    if objective is None:
-        yield f"{path}: must be specified"
-        return
-    if objective.type not in {"minimize", "maximize"}:
-        yield f"{path}.type: must be minimize or maximize, not {objective.type!r}"
-    if not objective.objective_metric_name:
-        yield f"{path}.objectiveMetricName: must be specified"
-    elif objective.objective_metric_name in (objective.additional_metric_names or ()):
-        yield f"{path}.additionalMetricNames: contains the objective {objective.objective_metric_name!r}"
-    for number, strategy in enumerate(objective.metric_strategies or ()):
-        if strategy.value not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            yield f"{path}.metricStrategies[{number}].value: {strategy.value!r} is not known; known: {known}"
-
-
-def _field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
-    """Yield unknown names and wrong types, with their paths; what Katib leaves open (dicts) is not looked into."""
-    if not isinstance(data, Mapping):
-        yield f"{path or 'the experiment'}: must be a mapping, not {_shown(data)}"
-        return
-    known = {camel_case(field.name): field for field in model_fields(kind)}
-    is_open = kind.__name__ == "V1ObjectMeta"  # Kubernetes' own, with more fields than are listed here
-    for name, value in data.items():
-        place = f"{path}.{name}" if path else str(name)
-        field = known.get(str(name))
-        if field is None:
-            if not is_open:
-                near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-                yield f"{place}: Katib knows no such field; {hint}"
-        elif value is not None:
-            yield from _value_faults(field.metadata["kind"], value, place, many=field.metadata["many"])
-
-
-def _value_faults(kind: type, value: Any, path: str, *, many: bool) -> Iterator[str]:
-    if many:
-        if not isinstance(value, (list, tuple)):
-            yield f"{path}: must be a list, not {_shown(value)}"
-            return
-        for number, item in enumerate(value):
-            yield from _value_faults(kind, item, f"{path}[{number}]", many=False)
-    elif issubclass(kind, Model):
-        yield from _field_faults(kind, value, path)
-    elif kind in _TYPE_NAMES and not _is_a(kind, value):
-        quoted = f'; write "{value}"' if kind is str and isinstance(value, (bool, int, float)) else ""
-        yield f"{path}: must be {_TYPE_NAMES[kind]}, not {_shown(value)}{quoted}"
-
-
-def _is_a(kind: type, value: Any) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"the {type(value).__name__} {text if len(text) <= 40 else text[:39] + '…'}"  # noqa: PLR2004  a glance
-
-
-def _faults(experiment: V1beta1Experiment) -> Iterator[str]:
-    """Yield what Katib's validating webhook refuses (pkg/webhook/v1beta1/experiment/validator/validator.go)."""
-    if experiment.api_version not in {None, API_VERSION}:
-        yield f"apiVersion: must be {API_VERSION}, not {experiment.api_version!r}"
-    name = experiment.metadata and (experiment.metadata.name or experiment.metadata.generate_name)
-    if not name:
-        yield "metadata.name: must be specified"
-    elif not _NAME.fullmatch(name.rstrip("-")) or len(name) > _MAX_NAME:
-        yield (
-            f"metadata.name: {name!r} must consist of lower case letters, digits and '-', begin with a letter, end "
-            f"with a letter or digit, and have {_MAX_NAME} characters at most"
-        )
-    spec = experiment.spec
-    if spec is None:
-        yield "spec: must be specified"
-        return
-    yield from _budget_faults(spec)
-    yield from objective_faults(spec.objective, "spec.objective")
-    if spec.algorithm is None or not spec.algorithm.algorithm_name:
-        yield "spec.algorithm.algorithmName: must be specified"
-    if spec.resume_policy not in {None, "", *RESUME_POLICIES}:
-        known = ", ".join(RESUME_POLICIES)
-        yield f"spec.resumePolicy: {spec.resume_policy!r} is not known; known: {known}"
-    if bool(spec.parameters) == bool(spec.nas_config):
-        yield "spec: one of parameters and nasConfig must be specified"
-    names = [parameter.name for parameter in spec.parameters or ()]
-    for number, parameter in enumerate(names):
-        if not parameter or parameter in names[:number]:
-            yield f"spec.parameters[{number}].name: must be specified, and only once: {parameter!r}"
-    yield from _collector_faults(spec)
-    yield from _template_faults(spec)
-
-
-def _budget_faults(spec: Any) -> Iterator[str]:
-    for name, least in (("max_trial_count", 1), ("parallel_trial_count", 1), ("max_failed_trial_count", 0)):
-        count = getattr(spec, name)
-        if count is not None and count < least:
-            yield f"spec.{camel_case(name)}: must be at least {least}, not {count}"
-        elif None not in {count, spec.max_trial_count} and count > spec.max_trial_count:
-            yield f"spec.{camel_case(name)}: {count} is above maxTrialCount {spec.max_trial_count}"
-
-
-def _collector_faults(spec: Any) -> Iterator[str]:
-    path = "spec.metricsCollectorSpec"
-    collector = spec.metrics_collector_spec and spec.metrics_collector_spec.collector
-    if collector is not None and collector.kind == "None":
-        yield f"{path}.collector.kind: the kind None was renamed to Push in Katib 0.17; write Push"
-    elif collector is not None and collector.kind not in COLLECTOR_KINDS:
-        yield f"{path}.collector.kind: {collector.kind!r} is not known; known: {', '.join(COLLECTOR_KINDS)}"
-    source = spec.metrics_collector_spec and spec.metrics_collector_spec.source
-    for number, pattern in enumerate((source and source.filter and source.filter.metrics_format) or ()):
-        place = f"{path}.source.filter.metricsFormat[{number}]"
-        try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
-            yield f"{place}: {pattern!r} is no regular expression: {error}"
-        else:
-            if groups < 2:  # noqa: PLR2004  the name and the value
-                yield f"{place}: {pattern!r} must have two groups, the name and the value"
-
-
-def _template_faults(spec: Any) -> Iterator[str]:
-    path = "spec.trialTemplate"
-    template = spec.trial_template
-    if template is None:
-        yield f"{path}: must be specified"
-        return
-    if not template.primary_container_name:
-        yield f"{path}.primaryContainerName: must be specified"
-    if (template.trial_spec is None) == (template.config_map is None):
-        yield f"{path}: one of trialSpec and configMap must be specified"
-    parameters = {str(parameter.name) for parameter in spec.parameters or ()}
-    declared: dict[str, str] = {}
-    for number, entry in enumerate(template.trial_parameters or ()):
-        place = f"{path}.trialParameters[{number}]"
-        if not entry.name or not entry.reference or {"{", "}"} & set(entry.name):
-            yield f"{place}: name and reference must be specified, and name without braces"
-        elif entry.name in declared or entry.reference in declared.values():
-            yield f"{place}: {entry.name!r} or its reference {entry.reference!r} stands there twice"
-        elif entry.reference not in parameters and not META_REFERENCE.fullmatch(entry.reference) and parameters:
-            yield f"{place}.reference: {entry.reference!r} is none of spec.parameters: {', '.join(sorted(parameters))}"
-        else:
-            declared[entry.name] = entry.reference
-    if isinstance(template.trial_spec, Mapping):
-        yield from _trial_spec_faults(template.trial_spec, declared, path)
-
-
-def _trial_spec_faults(trial_spec: Mapping[str, Any], declared: Mapping[str, str], path: str) -> Iterator[str]:
-    used = set(TRIAL_PARAMETER.findall(str(trial_spec)))
-    for name in sorted(set(declared) - used):
-        yield f"{path}.trialParameters: {name!r} is used nowhere in trialSpec"
-    for name in sorted(used - set(declared)):
-        yield f"{path}.trialSpec: uses ${{trialParameters.{name}}}, which trialParameters does not declare"
-    for field in ("apiVersion", "kind"):
-        if not trial_spec.get(field):
-            yield f"{path}.trialSpec.{field}: must be specified"
-    metadata = trial_spec.get("metadata") or {}
-    for field in ("name", "namespace"):
-        if metadata.get(field):
-            yield f"{path}.trialSpec.metadata.{field}: must be omitted; the trial's is taken"
-
-
-def _set_defaults(experiment: V1beta1Experiment) -> None:
+def _set_defaults(data: dict[str, Any]) -> None:
     """Set what Katib's mutating webhook sets (pkg/apis/controller/experiments/v1beta1/experiment_defaults.go)."""
-    spec = experiment.spec
-    assert spec is not None  # noqa: S101  checked before
-    assert spec.objective is not None  # noqa: S101  as above
-    experiment.api_version, experiment.kind = API_VERSION, KIND
-    if spec.parallel_trial_count is None:
-        spec.parallel_trial_count = DEFAULT_PARALLEL_TRIAL_COUNT
-    spec.resume_policy = spec.resume_policy or DEFAULT_RESUME_POLICY
-    collector = spec.metrics_collector_spec = spec.metrics_collector_spec or V1beta1MetricsCollectorSpec()
-    collector.collector = collector.collector or V1beta1CollectorSpec(kind="StdOut")
-    strategies = spec.objective.metric_strategies = list(spec.objective.metric_strategies or ())
-    given = {strategy.name for strategy in strategies}
-    default = "min" if spec.objective.type == "minimize" else "max"
-    names = (spec.objective.objective_metric_name, *(spec.objective.additional_metric_names or ()))
-    strategies.extend(V1beta1MetricStrategy(name=name, value=default) for name in names if name not in given)
+    spec = data["spec"]
+    data["apiVersion"], data["kind"] = API_VERSION, KIND
+    if spec.get("parallelTrialCount") is None:
+        spec["parallelTrialCount"] = DEFAULT_PARALLEL_TRIAL_COUNT
+    spec["resumePolicy"] = spec.get("resumePolicy") or DEFAULT_RESUME_POLICY
+    collector = spec["metricsCollectorSpec"] = spec.get("metricsCollectorSpec") or {}
+    collector["collector"] = collector.get("collector") or {"kind": "StdOut"}
+    objective = spec["objective"]
+    strategies = objective["metricStrategies"] = list(objective.get("metricStrategies") or ())
+    given = {strategy.get("name") for strategy in strategies}
+    default = "min" if objective["type"] == "minimize" else "max"
+    names = (objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or ()))
+    strategies.extend({"name": name, "value": default} for name in names if name not in given)

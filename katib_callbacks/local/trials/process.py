@@ -113,7 +113,6 @@ class RunningTrial:
     """The processes of a trial that was started.
 
     Args:
-        name: The trial's name.
         plan: What to run.
         own: Variables that the runner sets in all of its processes.
         folder: Where they work, unless the container says otherwise.
@@ -123,8 +122,7 @@ class RunningTrial:
         OSError: A process could not be started; none of them runs then.
     """
 
-    def __init__(self, name: str, plan: TrialPlan, *, own: Mapping[str, str], folder: Path, log: Path) -> None:
-        self.name = name
+    def __init__(self, plan: TrialPlan, *, own: Mapping[str, str], folder: Path, log: Path) -> None:
         self.log = log
         self.started_s = time.monotonic()
         self._deadline_s = None if plan.deadline_s is None else self.started_s + plan.deadline_s

@@ -1,23 +1,25 @@
 """From a trial template to the processes of one trial: parameters put in, the primary container found, ranks given.
 
 A container's command runs as a process of this machine, in this Python's environment; images, volumes, init containers,
-sidecars and resource limits do not exist here, and :func:`notes` says which of them an experiment asks for.
+sidecars and resource limits do not exist here, and the template's notes list those that an experiment asks for.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local.api.manifest import META_REFERENCE, TRIAL_PARAMETER
-from katib_callbacks.local.api.models import V1beta1TrialTemplate
+from katib_callbacks.local.api.manifest import Manifest
+from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
 
 KINDS = ("Job", "PyTorchJob", "TrainJob")
 """Which trialSpec.kind can run here."""
 
 TRAINJOB_CONTAINER = "node"
 """The container that a TrainJob's ``spec.trainer`` overrides (Kubeflow Trainer, pkg/constants/constants.go)."""
+
+DEFAULT_NAMESPACE = "default"
 
 PATH = "spec.trialTemplate.trialSpec"
 
@@ -55,55 +57,98 @@ class TrialPlan:
     deadline_s: float | None
 
 
-def render(
-    template: V1beta1TrialTemplate, *, trial_name: str, namespace: str, assignments: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the trial's own ``trialSpec``, with its name and all ``${trialParameters...}`` replaced."""
-    spec: dict[str, Any] = template.trial_spec
-    metadata = spec.get("metadata") or {}
-    own = {"Name": trial_name, "Namespace": namespace, "Kind": spec.get("kind"), "APIVersion": spec.get("apiVersion")}
-    values: dict[str, str] = {}
-    for entry in template.trial_parameters or ():
-        match = META_REFERENCE.fullmatch(str(entry.reference))
-        if match is None:
-            values[str(entry.name)] = assignments.get(str(entry.reference), "")
-        elif match[2] is None:
-            values[str(entry.name)] = str(own[match[1]])
-        else:
-            values[str(entry.name)] = str((metadata.get(match[1].partition("[")[0].lower()) or {}).get(match[2], ""))
-    rendered: dict[str, Any] = _replaced(spec, values)
-    rendered["metadata"] = {**(rendered.get("metadata") or {}), "name": trial_name, "namespace": namespace}
-    return rendered
-
-
-def plan(run_spec: Mapping[str, Any], *, primary_container_name: str, port: int) -> TrialPlan:
-    """Find out what to run for a rendered ``trialSpec``.
+@dataclass(frozen=True)
+class TrialTemplate:
+    """An experiment's ``trialTemplate``.
 
     Args:
-        run_spec: What :func:`render` returned.
-        primary_container_name: Which container counts.
-        port: A free port, for the processes of one trial to meet at.
-
-    Raises:
-        ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
+        trial_spec: The object with its references.
+        references: What each of the template's names stands for.
+        primary_container: Which container counts.
+        namespace: The experiment's; nothing but a word here.
+        retain: Whether a succeeded trial's working folder is kept.
     """
+
+    trial_spec: Mapping[str, Any]
+    references: Mapping[str, str]
+    primary_container: str
+    namespace: str
+    retain: bool
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "TrialTemplate":
+        """Read the template of a legal experiment."""
+        template = manifest["spec"]["trialTemplate"]
+        return cls(
+            trial_spec=template["trialSpec"],
+            references={entry["name"]: entry["reference"] for entry in template.get("trialParameters") or ()},
+            primary_container=template["primaryContainerName"],
+            namespace=(manifest.get("metadata") or {}).get("namespace") or DEFAULT_NAMESPACE,
+            retain=bool(template.get("retain")),
+        )
+
+    def render(self, trial: str, assignments: Mapping[str, str]) -> dict[str, Any]:
+        """Return a trial's own ``trialSpec``, with its name and all ``${trialParameters...}`` replaced."""
+        spec = self.trial_spec
+        metadata = spec.get("metadata") or {}
+        own = {"Name": trial, "Namespace": self.namespace, "Kind": spec["kind"], "APIVersion": spec["apiVersion"]}
+        values = {}
+        for name, reference in self.references.items():
+            match = META_REFERENCE.fullmatch(reference)
+            if match is None:
+                values[name] = assignments.get(reference, "")
+            elif match[2] is None:
+                values[name] = own[match[1]]
+            else:
+                values[name] = str((metadata.get(match[1].partition("[")[0].lower()) or {}).get(match[2], ""))
+        rendered: dict[str, Any] = _replaced(spec, values)
+        rendered["metadata"] = {**(rendered.get("metadata") or {}), "name": trial, "namespace": self.namespace}
+        return rendered
+
+    def plan(self, trial: str, assignments: Mapping[str, str], *, free_port: Callable[[], int]) -> TrialPlan:
+        """Find out what to run for a trial.
+
+        Args:
+            trial: Its name.
+            assignments: Its parameters.
+            free_port: Called where its processes are to meet at a port.
+
+        Raises:
+            ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
+        """
+        return _plan(self.render(trial, assignments), self.primary_container, free_port)
+
+    def notes(self) -> list[str]:
+        """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
+        seen: set[str] = set()
+        for key, value in _items(self.trial_spec):
+            if key in _IGNORED and value:
+                seen.add(_IGNORED[key])
+            if key == "containers" and isinstance(value, list) and len(value) > 1:
+                seen.add("containers beside the primary one")
+            if key == "valueFrom" and _field_reference(value) is None:
+                seen.add("variables from the cluster (valueFrom)")
+        return sorted(seen)
+
+
+def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:
     kind = run_spec.get("kind")
     spec = _mapping(run_spec, "spec", PATH)
     if kind == "Job":
         pod = _mapping(_mapping(spec, "template", f"{PATH}.spec"), "spec", f"{PATH}.spec.template")
-        container = _container(pod, primary_container_name, f"{PATH}.spec.template.spec")
+        container = _container(pod, primary, f"{PATH}.spec.template.spec")
         nodes, processes_per_node = [container], 1
         deadlines = [spec.get("activeDeadlineSeconds"), pod.get("activeDeadlineSeconds")]
     elif kind == "PyTorchJob":
-        nodes = list(_replicas(spec, primary_container_name))
+        nodes = list(_replicas(spec, primary))
         processes_per_node = _count(spec.get("nprocPerNode"))
         deadlines = [(spec.get("runPolicy") or {}).get("activeDeadlineSeconds")]
     elif kind == "TrainJob":
         trainer = _mapping(spec, "trainer", f"{PATH}.spec")
-        if primary_container_name != TRAINJOB_CONTAINER:
+        if primary != TRAINJOB_CONTAINER:
             raise ConfigurationError(
                 f"spec.trialTemplate.primaryContainerName: of a TrainJob {TRAINJOB_CONTAINER!r} runs here, "
-                f"not {primary_container_name!r}"
+                f"not {primary!r}"
             )
         nodes = [_checked(trainer, f"{PATH}.spec.trainer")] * _count(trainer.get("numNodes"))
         processes_per_node = _count(trainer.get("numProcPerNode"))
@@ -111,22 +156,10 @@ def plan(run_spec: Mapping[str, Any], *, primary_container_name: str, port: int)
     else:
         raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
     own = _own_values(run_spec)
-    processes = tuple(_processes(nodes, processes_per_node, own, port, is_single=kind == "Job"))
+    port = None if kind == "Job" else free_port()
+    processes = tuple(_processes(nodes, processes_per_node, own, port))
     limits = [float(seconds) for seconds in deadlines if seconds]
     return TrialPlan(processes, min(limits, default=None))
-
-
-def notes(trial_spec: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the parts of a ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
-    seen: set[str] = set()
-    for key, value in _items(trial_spec):
-        if key in _IGNORED and value:
-            seen.add(_IGNORED[key])
-        if key == "containers" and isinstance(value, list) and len(value) > 1:
-            seen.add("containers beside the primary one")
-        if key == "valueFrom" and _field_reference(value) is None:
-            seen.add("variables from the cluster (valueFrom)")
-    yield from sorted(seen)
 
 
 _IGNORED = {
@@ -214,7 +247,7 @@ def _own_values(run_spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _processes(
-    nodes: Sequence[Mapping[str, Any]], per_node: int, own: Mapping[str, str], port: int, *, is_single: bool
+    nodes: Sequence[Mapping[str, Any]], per_node: int, own: Mapping[str, str], port: int | None
 ) -> Iterator[ProcessPlan]:
     for node, container in enumerate(nodes):
         words = [*container["command"], *(container.get("args") or ())]
@@ -223,7 +256,7 @@ def _processes(
         count = 1 if is_torchrun else per_node
         for local in range(count):
             ranks = {}
-            if not is_single:
+            if port is not None:
                 ranks = _node_variables(node, len(nodes), per_node, port)
                 if not is_torchrun:
                     ranks |= _rank_variables(node, local, len(nodes), per_node, port)

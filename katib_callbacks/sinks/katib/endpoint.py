@@ -1,12 +1,12 @@
 """Endpoint: where a DB manager listens and how to get there, and the gRPC channels that lead to it."""
 
 import os
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.net.addresses import split_address
 from katib_callbacks.net.tls import AuthorizedChannel, Credentials
 from katib_callbacks.settings import Runtime
 from katib_callbacks.wire.forks import keep_core_up
@@ -35,9 +35,6 @@ CHANNEL_OPTIONS = (
 )
 """No keepalive pings: below five minutes they earn GOAWAY, and no channel outlives its delivery."""
 
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})", re.ASCII)
-_MAX_PORT = 65_535
-
 
 def check_address(source: str, address: str) -> str:
     """Return ``address`` if it is ``host:port``.
@@ -52,11 +49,12 @@ def check_address(source: str, address: str) -> str:
     Raises:
         ConfigurationError: It is not.
     """
-    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if match is None or not 1 <= int(match["port"]) <= _MAX_PORT:
+    try:
+        split_address(address)
+    except ValueError as error:
         raise ConfigurationError(
             f"{source} must be host:port, such as katib-db-manager.kubeflow:6789 or [::1]:6789, not {address!r}"
-        )
+        ) from error
     return address
 
 

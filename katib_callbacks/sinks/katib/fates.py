@@ -22,6 +22,13 @@ class Fate(enum.Enum):
     """Perhaps written, perhaps later: to be read back before it is sent again."""
 
 
+NO_CONNECTION = (
+    r"failed to connect|errors? resolving|dns resolution failed|name resolution"  # gRPC's own words
+    r"|no healthy upstream|reset reason: (remote )?connection failure"  # Envoy's, for a mesh in between
+)
+"""The text of an UNAVAILABLE of which no server has seen anything."""
+
+
 class Rule(NamedTuple):
     """One row of the table: the first one whose status and text both match decides."""
 
@@ -44,10 +51,11 @@ RULES = (
         r"|reset by peer)",
         Fate.NOT_WRITTEN,
     ),
+    # The database is read-only (a failover), or its disk is full: the statement was carried out nowhere.
+    Rule("UNKNOWN", r"error (1290|1836)\b|read[- ]only (option|mode|transaction)", Fate.NOT_WRITTEN),
+    Rule("UNKNOWN", r"error (1021|1114)\b|no space left on device|disk (is )?full", Fate.NOT_WRITTEN),
     Rule("UNKNOWN", r"", Fate.UNCLEAR),
-    # gRPC's own words for a connection that never came about, then Envoy's for a mesh in between.
-    Rule("UNAVAILABLE", r"failed to connect|errors? resolving|dns resolution failed|name resolution", Fate.NOT_WRITTEN),
-    Rule("UNAVAILABLE", r"no healthy upstream|reset reason: (remote )?connection failure", Fate.NOT_WRITTEN),
+    Rule("UNAVAILABLE", NO_CONNECTION, Fate.NOT_WRITTEN),
     Rule("UNAVAILABLE", r"credential could not be judged", Fate.NOT_WRITTEN),  # db_manager/trial_servicer.py
     Rule("UNAVAILABLE", r"", Fate.UNCLEAR),
     Rule("RESOURCE_EXHAUSTED", r"larger than max", Fate.REFUSED),

@@ -1,22 +1,17 @@
-"""Elsewhere: a delivery in a fresh interpreter, for a process that was forked after gRPC had been loaded.
+"""FreshProcess: a delivery in a fresh interpreter, for a process that was forked after gRPC had been loaded.
 
 Such a process must not use the core that it inherited (see :mod:`katib_callbacks.wire.forks`). A fresh interpreter
 inherits nothing: it is given the rows, delivers them as any other process would, and says what became of them. It ends
-with the process that started it, however that ends.
+with the process that started it, however that ends. What runs in it is in
+:mod:`katib_callbacks.sinks.katib.fresh_process_main`.
 """
 
-import contextlib
 import logging
-import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection as PipeEnd
-from typing import NoReturn
 
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError, UnavailableError
 from katib_callbacks.metrics import MetricLog
@@ -26,16 +21,12 @@ from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 GRACE_S = 2.0
-"""How long after the end of the budget the answer may come, which says more than that it did not."""
-
-PARENT_CHECK_S = 0.2
+"""How long after the deadline the answer may come, which says more than that it did not."""
 
 _PROGRAM = (
     "import sys; from multiprocessing.connection import Connection; end = Connection(int(sys.argv[1])); "
-    "sys.path[:] = end.recv(); from katib_callbacks.sinks.katib.fresh_process import serve; serve(end)"
+    "sys.path[:] = end.recv(); from katib_callbacks.sinks.katib.fresh_process_main import serve; serve(end)"
 )
-
-_LOGGER = "katib_callbacks"
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class FreshProcess:
     """A fresh interpreter, for one delivery.
 
     Args:
-        job: What it is to do; ``deadline_s`` is replaced by what the budget has left once it is up.
+        job: What it is to do; ``deadline_s`` is replaced by what is left once it is up.
 
     Raises:
         UnavailableError: It cannot be started.
@@ -87,22 +78,19 @@ class FreshProcess:
                 self._end.close()
                 raise self._failure(f"no fresh interpreter can be started: {sys.executable!r}: {error}") from error
 
-    def deliver(self, budget: Deadline) -> SinkOutcome:
+    def deliver(self, deadline: Deadline) -> SinkOutcome:
         """Deliver, blocking.
-
-        Args:
-            budget: How long it may take.
 
         Raises:
             KatibCallbacksError: As ``DBManagerSink.send``.
         """
-        reason = f"the budget of {budget.total_s:.4g} s is spent"
+        reason = f"the budget of {deadline.total_s:.4g} s is spent"
         try:
             self._end.send(sys.path)
-            while self._end.poll(budget.remaining_s + GRACE_S):
+            while self._end.poll(deadline.remaining_s + GRACE_S):
                 kind, content = self._end.recv()
                 if kind == "ready":
-                    self._end.send(replace(self._job, deadline_s=budget.remaining_s))
+                    self._end.send(replace(self._job, deadline_s=deadline.remaining_s))
                 elif kind == "log":
                     name, level, message = content
                     logging.getLogger(name).log(level, "%s", message)
@@ -138,56 +126,3 @@ class FreshProcess:
         if self._is_closed:
             return ReporterClosedError(f"{text}the reporter was closed while it delivered")
         return UnavailableError(text + reason, pending=rows - self._delivered)
-
-
-def serve(end: PipeEnd) -> NoReturn:
-    """Do one job, in the fresh interpreter, and end it.
-
-    Args:
-        end: Leads to the process that has the job, which sends nothing else.
-    """
-    from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  it imports this module
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the other process that is interrupted, and ends this one
-    end.send(("ready", None))
-    job: Job = end.recv()
-    threading.Thread(target=_end_with_the_other, args=(end, os.getppid()), daemon=True).start()
-    logger = logging.getLogger(_LOGGER)
-    logger.setLevel(job.log_level)
-    logger.addHandler(_Forwarding(end))
-    logger.propagate = False
-    sink = DBManagerSink(job.endpoint, verify=job.verify, previous_attempt=job.previous_attempt)
-    try:
-        outcome = sink.send(
-            job.trial_name,
-            job.logs,
-            deadline_s=job.deadline_s,
-            on_progress=lambda rows: end.send(("delivered", rows)),
-        )
-        end.send(("outcome", outcome))
-    except KatibCallbacksError as error:
-        end.send(("error", error))
-    os._exit(0)  # gRPC's threads are not waited for
-
-
-class _Forwarding(logging.Handler):
-    """Hands log records to the process that has handlers for them."""
-
-    def __init__(self, end: PipeEnd) -> None:
-        super().__init__()
-        self._end = end
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._end.send(("log", (record.name, record.levelno, record.getMessage())))
-
-
-def _end_with_the_other(end: PipeEnd, parent_pid: int) -> None:
-    """End this interpreter when the process that started it has ended.
-
-    A replay takes the rows of a process that was killed, and must not meet anybody who still sends them.
-    """
-    with contextlib.suppress(OSError):
-        # Its end of the pipe may have been inherited by a child of its own, which lives on.
-        while not end.poll(PARENT_CHECK_S) and os.getppid() == parent_pid:
-            pass
-    os._exit(1)

@@ -6,67 +6,58 @@ a trial decides, whatever its reporter's policy and whether or not it succeeds; 
 
 import contextlib
 import logging
-import os
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from katib_callbacks.metrics import StoredMetricLog, format_timestamp
+from katib_callbacks.metrics import format_timestamp
 from katib_callbacks.net.deadline import Deadline, patience_s
+from katib_callbacks.process_state import trial_state
 from katib_callbacks.settings import PreviousAttempt, Runtime
-from katib_callbacks.sinks.katib.calls import Courier
-from katib_callbacks.sinks.katib.connection import FailedCallError
+from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.fates import Fate
 
 logger = logging.getLogger(__name__)
 
 MAX_ANSWERED_FAILURES = 3
-"""How often a look or a deletion may fail for another reason than that no connection comes about. What is to be
+"""How often a look or a deletion may fail for another reason than that nothing can be reached or written. What is to be
 reported matters more than what was."""
 
-_TURN_S = 0.1  # how often a delivery that waits for another one's deletion looks at its own budget
+WAITING_SHARE = 0.5
+"""Of the deadline, for which a server that is UNAVAILABLE is waited for, as it is for the report."""
 
-
-@dataclass
-class _Attempt:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    has_begun: bool = False
-
-
-_guard = threading.Lock()
-_attempts: dict[str, _Attempt] = {}
+_TURN_S = 0.1  # how often a delivery that waits for another one's deletion looks at its own deadline
 
 
 @contextlib.contextmanager
-def first_delivery(trial_name: str, budget: Deadline) -> Iterator[bool]:
+def first_delivery(trial_name: str, deadline: Deadline) -> Iterator[bool]:
     """Yield whether this is the process's first delivery to the trial; until it is left, no other one begins.
 
     Raises:
         ReporterClosedError: Closed while another delivery was about it.
-        UnavailableError: The budget was spent in that.
+        UnavailableError: The deadline passed in that.
     """
-    attempt = _attempt(trial_name)
-    while not attempt.lock.acquire(timeout=_TURN_S):
-        budget.check()
+    state = trial_state(trial_name)
+    turn = state.turn  # the one of now: a child that is forked within gets another
+    while not turn.acquire(timeout=_TURN_S):
+        deadline.check()
     try:
-        is_first, attempt.has_begun = not attempt.has_begun, True
+        is_first, state.has_begun = not state.has_begun, True
         yield is_first
     finally:
-        attempt.lock.release()
+        turn.release()
 
 
-def handle_previous_attempt(courier: Courier, trial_name: str, policy: PreviousAttempt, runtime: Runtime) -> None:
+def handle_previous_attempt(calls: Calls, trial_name: str, policy: PreviousAttempt, runtime: Runtime) -> None:
     """Warn of, or delete, every row that the trial has. Failures are warned of.
 
     Args:
-        courier: Makes the calls.
+        calls: To the DB manager.
         trial_name: The trial, to which this process has written nothing yet.
         policy: ``"warn"`` or ``"clear"``.
         runtime: Clock.
 
     Raises:
         ReporterClosedError: Closed by another thread.
-        UnavailableError: The budget was spent.
+        UnavailableError: The deadline has passed.
         RejectedError: Files of ours are at fault.
     """
     failures = 0
@@ -74,7 +65,7 @@ def handle_previous_attempt(courier: Courier, trial_name: str, policy: PreviousA
         deleted_at_s: float | None = None
         try:
             # Looked at again after a failed deletion: it may have been carried out all the same.
-            found: list[StoredMetricLog] = courier.call("get", trial_name)
+            found = calls.get(trial_name)
             if not found:
                 return
             span = f"{len(found):,} rows from {format_timestamp(found[0].timestamp)} to "
@@ -83,42 +74,18 @@ def handle_previous_attempt(courier: Courier, trial_name: str, policy: PreviousA
                 logger.warning("Trial %r has %s, of an earlier attempt; Katib counts them too.", trial_name, span)
                 return
             deleted_at_s = runtime.monotonic()
-            courier.call("delete", trial_name)
+            calls.delete(trial_name)
         except FailedCallError as failure:
             if failure.fate is Fate.UNCLEAR and deleted_at_s is not None:
                 # A deletion that is carried out late must not meet rows of ours.
-                courier.budget.sleep(patience_s(runtime.monotonic() - deleted_at_s))
+                calls.deadline.sleep(patience_s(runtime.monotonic() - deleted_at_s))
             failures += failure.fate is not Fate.NOT_WRITTEN
-            if failure.fate is Fate.REFUSED or failures >= MAX_ANSWERED_FAILURES:
+            deadline = calls.deadline
+            may_pass = failure.status == "UNAVAILABLE" and deadline.elapsed_s < deadline.total_s * WAITING_SHARE
+            if failure.fate is Fate.REFUSED or (failures >= MAX_ANSWERED_FAILURES and not may_pass):
                 logger.warning("Rows of an earlier attempt of trial %r, if any, are left: %s", trial_name, failure)
                 return
-            courier.retry(failure)
+            calls.retry(failure)
         else:
             logger.info("Deleted %s of trial %r, which an earlier attempt had left.", span, trial_name)
             return
-
-
-def has_begun(trial_name: str) -> bool:
-    """Say whether this process has begun to deliver to the trial."""
-    return _attempt(trial_name).has_begun
-
-
-def mark_begun(trial_name: str) -> None:
-    """Note that rows of this attempt were delivered, here or in the process that this one was started by."""
-    _attempt(trial_name).has_begun = True
-
-
-def _attempt(trial_name: str) -> _Attempt:
-    with _guard:
-        return _attempts.setdefault(trial_name, _Attempt())
-
-
-def _renew_locks() -> None:
-    global _guard  # noqa: PLW0603  other threads may have held locks when the process forked
-    _guard = threading.Lock()
-    for attempt in _attempts.values():
-        attempt.lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_locks)

@@ -1,4 +1,4 @@
-"""Settlement: one report's rows on their way to a DB manager, until each is stored once or the budget is spent.
+"""Settlement: one report's rows on their way to a DB manager, until each is stored once or the deadline has passed.
 
 A call whose outcome is unclear is settled by reading back. A batch is one atomic INSERT, so one row proves it. A row
 that is found is proof; one that is not may still be on its way, so absence is asked again, for as long as the call had
@@ -7,15 +7,13 @@ waited and at least some seconds, before the same rows with the same timestamps 
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
+from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError, retold
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.net.deadline import LONGEST_PATIENCE_S, SHORTEST_PATIENCE_S, patience_s
 from katib_callbacks.settings import PreviousAttempt, Runtime
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.katib.calls import Courier
-from katib_callbacks.sinks.katib.connection import FailedCallError
+from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.fates import Fate
 from katib_callbacks.sinks.katib.previous_attempt import first_delivery, handle_previous_attempt
 
@@ -23,9 +21,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 1_000
 """Katib takes 16,383 rows a request at most, and its cost grows with their square."""
-
-MAX_UNCLEAR_SENDS = 5
-"""A request after which this many connections broke may be what breaks them."""
 
 ABSENCE_S = 1.0
 """How far apart the answers are that say that rows are absent."""
@@ -40,7 +35,7 @@ class Settlement:
     """One report's rows and one destination.
 
     Args:
-        courier: Makes the calls.
+        calls: To the destination.
         trial_name: The trial.
         logs: Rows with strictly increasing timestamps.
         previous_attempt: What to do about rows that were there before.
@@ -50,7 +45,7 @@ class Settlement:
 
     def __init__(
         self,
-        courier: Courier,
+        calls: Calls,
         trial_name: str,
         logs: Sequence[MetricLog],
         *,
@@ -58,7 +53,7 @@ class Settlement:
         is_always_verified: bool,
         runtime: Runtime,
     ) -> None:
-        self._courier = courier
+        self._calls = calls
         self._trial_name = trial_name
         self._logs = logs
         self._previous_attempt = previous_attempt
@@ -78,15 +73,15 @@ class Settlement:
             on_progress: Called with the number of rows delivered, after each batch.
 
         Raises:
-            RejectedError: The DB manager refused a batch for good, or breaks whenever it gets it.
-            UnavailableError: The budget was spent.
+            RejectedError: The DB manager refused a batch for good.
+            UnavailableError: The deadline has passed.
             ReporterClosedError: Closed by another thread.
         """
         batches = [self._logs[at : at + MAX_BATCH_ROWS] for at in range(0, len(self._logs), MAX_BATCH_ROWS)]
         try:
-            with first_delivery(self._trial_name, self._courier.budget) as is_first:
+            with first_delivery(self._trial_name, self._calls.deadline) as is_first:
                 if is_first and self._previous_attempt != "ignore":
-                    handle_previous_attempt(self._courier, self._trial_name, self._previous_attempt, self._runtime)
+                    handle_previous_attempt(self._calls, self._trial_name, self._previous_attempt, self._runtime)
             first = 0 if abandoned_s is None else self._count_stored(batches)
             self._delivered = self._read_back = sum(map(len, batches[:first]))
             for batch in batches[first:]:
@@ -96,12 +91,12 @@ class Settlement:
                 if on_progress is not None:
                     on_progress(self._delivered)
         except DeliveryError as error:
-            raise type(error)(
-                self._describe(error), attempts=self._courier.calls, pending=len(self._logs) - self._delivered
-            ) from (error.__cause__ or self._courier.last_failure)
+            told = retold(error, self._describe(error))
+            told.attempts, told.pending = self._calls.count, len(self._logs) - self._delivered
+            raise told from (error.__cause__ or self._calls.last_failure)
         except ReporterClosedError as error:
             raise ReporterClosedError(self._describe(error)) from error
-        return SinkOutcome(self._delivered, self._courier.calls, verified=self._read_back == self._delivered)
+        return SinkOutcome(self._delivered, self._calls.count, verified=self._read_back == self._delivered)
 
     def _count_stored(self, batches: Sequence[Sequence[MetricLog]]) -> int:
         """Return how many batches are surely stored. They went out in order, so each one proves those before it."""
@@ -118,7 +113,7 @@ class Settlement:
         """Deliver one batch; return ``abandoned_s`` for the next one: None if none after this was ever sent."""
         self._is_unclear = abandoned_s is not None
         patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S - (abandoned_s or 0.0)
-        has_sent, unclear_sends, why = False, 0, "nothing of it can be read back"
+        has_sent, troubles = False, 0
         while True:
             # A server that just woke up answers questions before it commits what it was sent: ask twice, apart.
             apart_s = 0.0 if not has_sent and (abandoned_s or 0.0) >= SHORTEST_PATIENCE_S else ABSENCE_S
@@ -126,33 +121,26 @@ class Settlement:
                 self._is_unclear = False
                 self._read_back += len(batch)
                 return None if has_sent else abandoned_s
-            if unclear_sends >= MAX_UNCLEAR_SENDS:
-                self._is_unclear = False
-                raise RejectedError(
-                    f"they were sent {unclear_sends} times and never stored; they are not sent again, because they may "
-                    f"be what breaks the DB manager ({why})"
-                ) from self._courier.last_failure
             sent_at_s = self._runtime.monotonic()
             try:
                 has_sent = True
-                self._courier.call("report", self._trial_name, batch)
+                self._calls.report(self._trial_name, batch)
             except FailedCallError as failure:
                 if failure.fate is Fate.REFUSED:
                     self._is_unclear = False
                     raise RejectedError(f"refused for good ({failure})") from failure
                 if failure.fate is Fate.UNCLEAR:
-                    unclear_sends, why = unclear_sends + 1, str(failure)
                     self._is_unclear = True
                     now_s = self._runtime.monotonic()
                     # A call that a fork or a mesh cancelled does not tell how long the server still takes.
                     is_cut_short = failure.status == "CANCELLED"
                     patient_until_s = now_s + (LONGEST_PATIENCE_S if is_cut_short else patience_s(now_s - sent_at_s))
-                self._courier.retry(failure)
+                troubles += failure.is_seen
+                self._calls.retry(failure, troubles=troubles)
                 continue
             if not self._is_always_verified:
                 self._is_unclear = False
                 return None
-            unclear_sends += 1
             self._is_unclear = True
             patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S
 
@@ -167,20 +155,18 @@ class Settlement:
             elif now_s - first_absent_at_s >= apart_s and now_s >= patient_until_s:
                 return False
             absences += 1
-            self._courier.budget.pause(min(absences, MAX_QUESTION_BACKOFF))
+            self._calls.deadline.pause(min(absences, MAX_QUESTION_BACKOFF))
         return True
 
     def _ask(self, row: MetricLog) -> bool:
         """Ask whether one row is stored, until there is an answer."""
         while True:
             try:
-                stored: list[Any] = self._courier.call(
-                    "get", self._trial_name, metric_name=row.name, start=row.timestamp, end=row.timestamp
-                )
+                stored = self._calls.get(self._trial_name, metric_name=row.name, start=row.timestamp, end=row.timestamp)
             except FailedCallError as failure:
                 if failure.fate is Fate.REFUSED:
                     raise UnavailableError(f"they cannot be read back ({failure})") from failure
-                self._courier.retry(failure)
+                self._calls.retry(failure)
                 continue
             value = format_value(row.value)
             return any(log.timestamp == row.timestamp and log.name == row.name and log.value == value for log in stored)
@@ -189,14 +175,14 @@ class Settlement:
         now_s = self._runtime.monotonic()
         if now_s - self._told_at_s >= PROGRESS_INTERVAL_S and self._delivered < len(self._logs):
             self._told_at_s = now_s
-            logger.info("Delivered %d of %d rows to %s.", self._delivered, len(self._logs), self._courier.address)
+            logger.info("Delivered %d of %d rows to %s.", self._delivered, len(self._logs), self._calls.address)
 
     def _describe(self, error: Exception) -> str:
         pending = len(self._logs) - self._delivered
         did = "may not have reached" if self._is_unclear else "did not reach"
         text = (
             f"{pending:,} of {len(self._logs):,} rows of trial {self._trial_name!r} {did} the DB manager at "
-            f"{self._courier.address}: {error}, after {self._courier.calls} calls"
+            f"{self._calls.address}: {error}, after {self._calls.count} calls"
         )
-        last = self._courier.last_failure
+        last = self._calls.last_failure
         return text if last is None or str(last) in text else f"{text}, of which the last to fail got {last}"

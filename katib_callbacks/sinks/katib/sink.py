@@ -4,15 +4,16 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
 from katib_callbacks.net.deadline import Deadline
+from katib_callbacks.process_state import once_a_thread, trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.katib.calls import Courier
-from katib_callbacks.sinks.katib.connection import Connection
+from katib_callbacks.sinks.katib.calls import Calls
 from katib_callbacks.sinks.katib.endpoint import Endpoint
 from katib_callbacks.sinks.katib.previous_attempt import first_delivery
 from katib_callbacks.sinks.katib.settling import Settlement
@@ -20,6 +21,8 @@ from katib_callbacks.wire.forks import is_core_inherited
 
 if TYPE_CHECKING:
     from katib_callbacks.sinks.katib.fresh_process import FreshProcess
+
+logger = logging.getLogger(__name__)
 
 
 class DBManagerSink:
@@ -32,6 +35,7 @@ class DBManagerSink:
         endpoint: Where the DB manager listens.
         verify: ``"ambiguous"``: read back where a call's outcome is unclear. ``"always"``: successes too.
         previous_attempt: What to do about rows that the trial already has before this process's first write.
+        spool_dir: Directory where rows lie from before the first attempt until they are known to be stored.
         runtime: For tests.
     """
 
@@ -41,15 +45,17 @@ class DBManagerSink:
         *,
         verify: Verify = "ambiguous",
         previous_attempt: PreviousAttempt = "ignore",
+        spool_dir: str | None = None,
         runtime: Runtime = DEFAULT_RUNTIME,
     ) -> None:
         self._endpoint = endpoint
         self._verify = verify
-        self._previous_attempt = previous_attempt
+        self._previous_attempt: PreviousAttempt = previous_attempt
+        self._spool_dir = spool_dir
         self._runtime = runtime
         self._closing = threading.Event()
-        self._ways: set[Connection | FreshProcess] = set()
-        self._lock = threading.Lock()
+        self._ways: set[Calls | FreshProcess] = set()
+        self._lock = threading.RLock()  # a signal handler may close what its thread is opening
 
     def send(
         self,
@@ -69,14 +75,44 @@ class DBManagerSink:
 
         Raises:
             ConfigurationError: The trial's name cannot be stored.
+            DeliveryError: A signal handler has interrupted this very method.
             RejectedError: The DB manager refused rows for good.
-            UnavailableError: The budget was spent.
+            UnavailableError: The deadline has passed.
             ReporterClosedError: Closed, before or in the meantime.
         """
-        if is_core_inherited():
-            return self._send_elsewhere(trial_name, logs, deadline_s)
-        with self._delivery(trial_name, logs, deadline_s, self._previous_attempt) as delivery:
-            return delivery.run(on_progress=on_progress)
+        deadline = self._deadline(trial_name, deadline_s)
+
+        def send() -> SinkOutcome:
+            if is_core_inherited():
+                return self._send_in_fresh_process(trial_name, logs, deadline)
+            with self._settlement(trial_name, logs, deadline, self._previous_attempt) as settlement:
+                return settlement.run(on_progress=on_progress)
+
+        with once_a_thread("sink katib"):
+            if self._spool_dir is None:
+                return send()
+            from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  only where one is used
+
+            return spool.deliver(self._spool_dir, trial_name, logs, send)
+
+    def latest_left_behind(self, trial_name: str) -> datetime | None:
+        """Return the time of the latest row that an earlier process left in the spool; None when asked again."""
+        known = trial_state(trial_name).known_spools
+        if self._spool_dir is None or self._spool_dir in known:
+            return None
+        known.add(self._spool_dir)
+        from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  as above
+
+        count, latest = spool.left_behind(self._spool_dir, trial_name)
+        if count and self._previous_attempt == "clear":
+            logger.warning(
+                "%s holds %d undelivered reports of an earlier attempt of trial %r; previous_attempt='clear' leaves "
+                "them there, and a replay would bring their rows back.",
+                self._spool_dir,
+                count,
+                trial_name,
+            )
+        return latest
 
     def resend(
         self,
@@ -99,8 +135,9 @@ class DBManagerSink:
         Raises:
             DeliveryError: As :meth:`send`, and so for the other errors.
         """
-        with self._delivery(trial_name, logs, deadline_s, "ignore") as delivery:
-            return delivery.run(abandoned_s=abandoned_s, on_progress=on_progress)
+        deadline = self._deadline(trial_name, deadline_s)
+        with self._settlement(trial_name, logs, deadline, "ignore") as settlement:
+            return settlement.run(abandoned_s=abandoned_s, on_progress=on_progress)
 
     def close(self) -> None:
         """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""
@@ -110,31 +147,29 @@ class DBManagerSink:
         for way in ways:
             way.close()
 
-    def _send_elsewhere(self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float) -> SinkOutcome:
+    def _send_in_fresh_process(self, trial_name: str, logs: Sequence[MetricLog], deadline: Deadline) -> SinkOutcome:
         from katib_callbacks.sinks.katib.fresh_process import FreshProcess, Job  # noqa: PLC0415  after a fork alone
 
-        budget = self._budget(trial_name, deadline_s)
         with contextlib.ExitStack() as stack:
-            is_first = stack.enter_context(first_delivery(trial_name, budget))
+            is_first = stack.enter_context(first_delivery(trial_name, deadline))
             policy: PreviousAttempt = self._previous_attempt if is_first else "ignore"
             if policy == "ignore":
                 stack.close()  # nothing is deleted, so other deliveries need not wait for this one
             level = logging.getLogger("katib_callbacks").getEffectiveLevel()
-            job = Job(self._endpoint, self._verify, policy, trial_name, logs, deadline_s, level)
-            interpreter = FreshProcess(job)
-            stack.callback(interpreter.release)
-            stack.enter_context(self._closable(interpreter))
-            return interpreter.deliver(budget)
+            job = Job(self._endpoint, self._verify, policy, trial_name, logs, deadline.remaining_s, level)
+            process = FreshProcess(job)
+            stack.callback(process.release)
+            stack.enter_context(self._closable(process))
+            return process.deliver(deadline)
 
     @contextlib.contextmanager
-    def _delivery(
-        self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float, previous_attempt: PreviousAttempt
+    def _settlement(
+        self, trial_name: str, logs: Sequence[MetricLog], deadline: Deadline, previous_attempt: PreviousAttempt
     ) -> Iterator[Settlement]:
-        budget = self._budget(trial_name, deadline_s)
-        connection = Connection(self._endpoint)
-        with self._closable(connection):
+        calls = Calls(self._endpoint, deadline)
+        with self._closable(calls):
             yield Settlement(
-                Courier(connection, self._endpoint.address, budget),
+                calls,
                 trial_name,
                 logs,
                 previous_attempt=previous_attempt,
@@ -142,14 +177,14 @@ class DBManagerSink:
                 runtime=self._runtime,
             )
 
-    def _budget(self, trial_name: str, deadline_s: float) -> Deadline:
+    def _deadline(self, trial_name: str, deadline_s: float) -> Deadline:
         problem = name_problem(trial_name)
         if problem:
             raise ConfigurationError(f"trial name {trial_name!r} {problem}")
         return Deadline(deadline_s, self._closing, self._runtime)
 
     @contextlib.contextmanager
-    def _closable(self, way: "Connection | FreshProcess") -> Iterator[None]:
+    def _closable(self, way: "Calls | FreshProcess") -> Iterator[None]:
         """Let :meth:`close` end what goes that way, and close it in the end."""
         with self._lock:
             if self._closing.is_set():
@@ -171,6 +206,6 @@ class DBManagerSink:
     def __setstate__(self, state: dict[str, Any]) -> None:
         is_closed = state.pop("is_closed")
         self.__dict__.update(state)
-        self._closing, self._ways, self._lock = threading.Event(), set(), threading.Lock()
+        self._closing, self._ways, self._lock = threading.Event(), set(), threading.RLock()
         if is_closed:
             self._closing.set()

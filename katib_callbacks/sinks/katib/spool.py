@@ -5,20 +5,26 @@ not at all, whenever the process is killed. Who delivers it holds a lock on it, 
 takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
 """
 
+import logging
 import os
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from io import FileIO
 from pathlib import Path
 from types import ModuleType
 
-from katib_callbacks.errors import SpoolError
+from katib_callbacks.errors import DeliveryError, ReporterClosedError, SpoolError
 from katib_callbacks.files import sync_folder
 from katib_callbacks.metrics import MetricLog
+from katib_callbacks.process_state import in_forked_child
+from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.spool_format import Header, SpooledRows, chunks, has_footer, parse, parse_header
+
+logger = logging.getLogger(__name__)
 
 fcntl: ModuleType | None
 try:
@@ -88,6 +94,46 @@ class SpoolFile:
         """Let go of it and leave it where it is. May be called twice."""
         _held.discard(self)
         self._file.close()
+
+
+def deliver(directory: str, trial_name: str, logs: Sequence[MetricLog], send: Callable[[], SinkOutcome]) -> SinkOutcome:
+    """Let rows lie in the spool while they are sent; a disk that does not take them is no reason not to send them.
+
+    Args:
+        directory: Where.
+        trial_name: The trial.
+        logs: Its rows, in order of time.
+        send: Sends them.
+
+    Raises:
+        DeliveryError, ReporterClosedError: As ``send``; the error tells the file in which the rows lie.
+    """
+    try:
+        file = write(Path(directory), trial_name, logs)
+    except SpoolError as error:
+        logger.warning("Delivering without a spool: %s", error)
+        return send()
+    try:
+        return _removed(file, send(), len(logs))
+    except (DeliveryError, ReporterClosedError) as error:
+        error.spool_path = str(file.path)
+        raise
+    except Exception as error:
+        failure = DeliveryError(f"{type(error).__name__}: {error}", pending=len(logs))
+        failure.spool_path = str(file.path)
+        raise failure from error
+    finally:
+        file.release()
+
+
+def _removed(file: SpoolFile, outcome: SinkOutcome, rows: int) -> SinkOutcome:
+    """Delete the file of rows that are delivered."""
+    try:
+        file.remove()
+    except SpoolError as error:
+        logger.warning("The rows are delivered, and a replay will find that: %s", error)
+        return replace(outcome, spooled=rows)
+    return outcome
 
 
 def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolFile:
@@ -169,10 +215,10 @@ def list_files(directory: Path) -> list[Path]:
     return sorted(paths, key=lambda path: header.first if (header := headers[path]) else _END_OF_TIME)
 
 
-def left_behind(directory: Path, trial_name: str) -> tuple[int, datetime | None]:
+def left_behind(directory: str | Path, trial_name: str) -> tuple[int, datetime | None]:
     """Return how many of a trial's deliveries lie in the spool, and the time of their latest row."""
     try:
-        names = [path for path in directory.iterdir() if path.name.startswith(_name_prefix(trial_name))]
+        names = [path for path in Path(directory).iterdir() if path.name.startswith(_name_prefix(trial_name))]
         paths = [path for path in names if path.is_file()]  # as above
     except OSError:
         return 0, None  # writing will say why
@@ -217,11 +263,8 @@ def _read_header(path: Path) -> Header | None:
         return None
 
 
+@in_forked_child
 def _release_all() -> None:
-    """A forked child delivers nothing of its parent's, and must not keep the parent's locks alive."""
+    """Let go of the parent's files: a child delivers nothing of them, and must not keep the locks alive."""
     for file in list(_held):
         file.release()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_release_all)

@@ -8,7 +8,6 @@ training, must not wipe out what the others showed.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
 from katib_callbacks.net.deadline import FIRST_PAUSE_S, LONGEST_PAUSE_S
-from katib_callbacks.sinks.trainjob.request import OK, Answer, StatusRequest
+from katib_callbacks.net.http import HTTPRequest
+from katib_callbacks.process_state import in_forked_child, locked
+from katib_callbacks.sinks.trainjob.server import Answer, StatusServer
 from katib_callbacks.sinks.trainjob.status import Status
 
 if TYPE_CHECKING:
     from katib_callbacks.settings import Runtime
-    from katib_callbacks.sinks.trainjob.server import StatusServer
 
 INTERVAL_S = 5.0
 """Between two requests, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
@@ -45,7 +45,7 @@ _ADVICE = {
     422: "it does not take the status as it is",
 }
 _MAY_PASS = frozenset({408, 425, 429})
-_REDIRECTS = range(300, 400)
+_OK = 200
 _SERVER_ERRORS = 500
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class StatusBoard:
         runtime: Clocks.
     """
 
-    def __init__(self, server: "StatusServer", runtime: "Runtime") -> None:
+    def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
         self._runtime = runtime
         self._turn = threading.Condition()
@@ -88,7 +88,7 @@ class StatusBoard:
         self._is_new = False
         self._reports: list[PendingUpdate] = []
         self._is_sending = False
-        self._news: StatusRequest | None = None  # the request under way, if nobody waits for it
+        self._news: HTTPRequest | None = None  # the request under way, if nobody waits for it
         self._thread: threading.Thread | None = None
         self._users: set[int] = set()
         self._said: set[object] = set()
@@ -136,7 +136,7 @@ class StatusBoard:
         # The thread says when time is up, unless it hangs in the look-up of a name.
         if not report.done.wait(max(0.0, end_s - time.monotonic())):
             report.finish()
-        if report.answer is not None and report.answer.status == OK:
+        if report.answer is not None and report.answer.status == _OK:
             return report
         if closing.is_set():
             raise ReporterClosedError("the reporter was closed while it delivered")
@@ -170,8 +170,8 @@ class StatusBoard:
                 if not (self._is_new or reports):
                     self._thread = None
                     return
-                request = self._next_request(reports)
-            answer = self._attempt(request)
+                request, body = self._next_request(reports)
+            answer = self._attempt(request, body)
             with self._turn:
                 is_final = answer.status is not None and not _may_pass(answer.status)
                 failures = 0 if is_final else failures + 1
@@ -183,14 +183,14 @@ class StatusBoard:
             longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
             self._runtime.wait(self._stir, self._runtime.uniform(0.0, longest_s) if is_waited_for else INTERVAL_S)
 
-    def _next_request(self, reports: Sequence[PendingUpdate]) -> StatusRequest:
+    def _next_request(self, reports: Sequence[PendingUpdate]) -> tuple[HTTPRequest, bytes]:
         left_s = [report.end_s - self._runtime.monotonic() for report in reports]
-        request = StatusRequest(self._server, self._status.body(self._runtime.now()), min([REQUEST_S, *left_s]))
+        request = HTTPRequest(self._server.url, min([REQUEST_S, *left_s]))
         self._news = None if reports else request
         self._is_sending, self._is_new = True, False
         for report in reports:
             report.attempts += 1
-        return request
+        return request, self._status.body(self._runtime.now())
 
     def _finish(self, reports: Sequence[PendingUpdate], answer: Answer, *, is_final: bool) -> None:
         self._news, self._is_sending = None, False
@@ -209,13 +209,13 @@ class StatusBoard:
         self._reports = [report for report in self._reports if not report.done.is_set()]
         return list(self._reports)
 
-    def _attempt(self, request: StatusRequest) -> Answer:
+    def _attempt(self, request: HTTPRequest, body: bytes) -> Answer:
         try:
-            answer = request.run()
+            answer = self._server.post(request, body)
         except Exception as error:
             logger.exception("Internal error while showing the TrainJob's status; training goes on.")
             answer = Answer(None, f"{type(error).__name__}: {error}")
-        if answer.status == OK:
+        if answer.status == _OK:
             if self._said:
                 logger.info("The status server takes the TrainJob's status again.")
                 self._said.clear()
@@ -230,7 +230,7 @@ class StatusBoard:
         if answer.status is None:
             return f"{self._server.url}: {answer.reason}"
         advice = _ADVICE.get(answer.status)
-        if answer.status in _REDIRECTS:
+        if answer.is_redirect:
             advice = "a redirect, which is not followed: the token would go with it"
         details = ": ".join(filter(None, [advice, answer.reason]))
         return f"{self._server.url} answered {answer.status} ({details})"
@@ -253,24 +253,18 @@ def _may_pass(status: int) -> bool:
 # -- one board for a process -----------------------------------------------------------------------------------------
 
 _boards: "dict[tuple[StatusServer, Runtime], StatusBoard]" = {}
-_lock = threading.Lock()
 
 
-def board_of(server: "StatusServer", runtime: "Runtime") -> StatusBoard:
+def board_of(server: StatusServer, runtime: "Runtime") -> StatusBoard:
     """Return this process's board for a server."""
-    with _lock:
+    with locked():
         board = _boards.get((server, runtime))
         if board is None:
             board = _boards[server, runtime] = StatusBoard(server, runtime)
         return board
 
 
-def _after_fork_in_child() -> None:
-    """Forget all: the thread has stayed behind, the locks may be held for ever, and the status is the parent's."""
-    global _lock  # noqa: PLW0603  as above
-    _lock = threading.Lock()
+@in_forked_child
+def _forget_boards() -> None:
+    """Forget all: the thread has stayed behind, and the status is the parent's."""
     _boards.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)

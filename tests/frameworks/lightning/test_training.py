@@ -11,7 +11,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from torch.utils.data import DataLoader
 
+from katib_callbacks import KatibReporter
 from katib_callbacks.lightning import KatibReportCallback
+from katib_callbacks.testing import RecordingSink
 
 
 def rows(katib_db_manager):
@@ -251,14 +253,13 @@ def test_two_validation_loaders_have_names_with_a_slash(katib_db_manager, make_t
 def test_the_last_checkpoint_is_on_disk_before_delivery(katib_db_manager, make_trainer, module, loader, tmp_path):
     found = []
 
-    class Looks:
-        trial_name = "trial"
-
-        def report_logs(self, logs, **_):
+    class Looks(RecordingSink):
+        def send(self, trial_name, logs, *, deadline_s):
             found.extend((tmp_path / "checkpoints").glob("last.ckpt"))
+            return super().send(trial_name, logs, deadline_s=deadline_s)
 
     checkpoint = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, save_on_train_epoch_end=True)
-    callback = KatibReportCallback("val_acc", reporter=Looks())
+    callback = KatibReportCallback("val_acc", reporter=KatibReporter(sinks=[Looks()]))
     make_trainer(callback, checkpoint, enable_checkpointing=True).fit(module, loader, loader)
     assert [path.name for path in found] == ["last.ckpt"]
 

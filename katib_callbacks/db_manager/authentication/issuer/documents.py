@@ -1,19 +1,31 @@
 """The two documents of a token issuer (OpenID Connect Discovery 1.0): where its keys are, and the keys."""
 
-import socket
-import ssl
+import json
+import time
 from collections.abc import Callable
 from os import PathLike
-from urllib.parse import urlsplit
+from typing import Any
 
 from katib_callbacks.db_manager.authentication.issuer.key_set import IssuerKey, read_key_set
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.net.issuer_http import (
-    FetchError,
-    get_json,
-    read_authorization,
-    tls_context,
-)
+from katib_callbacks.net.addresses import URL, split_url
+from katib_callbacks.net.http import ExchangeError, HTTPRequest
+from katib_callbacks.net.masking import MASK
+from katib_callbacks.net.tls import client_context, read_token
+
+MAX_DOCUMENT_BYTES = 256 * 1024
+"""Kubernetes publishes a key in about 450 bytes, and seldom more than three."""
+
+ACCEPT = "application/jwk-set+json, application/json"
+"""Kubernetes serves its keys as the former only, its discovery document as the latter only, and answers 406 to any
+other ``Accept`` (pkg/routes/openidmetadata.go)."""
+
+_CA_FILE, _TOKEN_FILE = "the CA file", "the token file"
+_OK = 200
+
+
+class FetchError(Exception):
+    """A document could not be had; the message says why and from which host, and nothing secret."""
 
 
 class IssuerDocuments:
@@ -29,62 +41,84 @@ class IssuerDocuments:
     """
 
     def __init__(self, issuer: str, ca: str | PathLike[str] | None, token_path: str | PathLike[str] | None) -> None:
-        if not _is_https(issuer) or "?" in issuer:
+        url = _https(issuer)
+        if url is None or "?" in issuer:
             raise ConfigurationError(
                 f"the issuer must be an https:// URL without user, query and fragment, not {issuer!r}"
             )
         self._issuer = issuer
+        self._url = url._replace(target=f"{url.target.rstrip('/')}/.well-known/openid-configuration")
         self._ca = ca
         self._token_path = token_path
         try:
-            self._tls()
-            self._authorization()
-        except FetchError as error:
+            client_context(_CA_FILE, ca)
+            self._token()
+        except ConfigurationError as error:
             raise ConfigurationError(f"issuer {issuer}: {error}") from error
 
-    def fetch_keys(self, deadline_s: float, opened: Callable[[socket.socket], None]) -> dict[str, IssuerKey]:
+    def fetch_keys(self, deadline_s: float, opened: Callable[[HTTPRequest], None]) -> dict[str, IssuerKey]:
         """Return the keys that the issuer publishes now, by their ids; at least one.
 
         Args:
             deadline_s: When to give up, on the monotonic clock.
-            opened: Told of each connection.
+            opened: Told of each request, so that it can be aborted.
 
         Raises:
             FetchError: They cannot be had, or none is of use.
         """
-        context, authorization = self._tls(), self._authorization()
-        url = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        discovery = get_json(url, context=context, authorization=authorization, deadline_s=deadline_s, opened=opened)
-        if discovery.get("issuer") != self._issuer:
-            raise FetchError("the discovery document is of another issuer")
-        keys_url = discovery.get("jwks_uri")
-        if not isinstance(keys_url, str) or not _is_https(keys_url):
-            raise FetchError("the discovery document names no https:// URL of keys")
-        if self._ca is None and urlsplit(keys_url).netloc != urlsplit(url).netloc:
-            # Kubernetes' keys are often at another name of the API server, whose certificate the cluster's CA signed
-            # as well. But anybody may have a certificate of a public authority, so there the token stays here.
-            authorization = None
-        key_set = get_json(keys_url, context=context, authorization=authorization, deadline_s=deadline_s, opened=opened)
         try:
-            keys = read_key_set(key_set)
-        except ValueError as error:
+            token = self._token()
+            discovery = self._document(self._url, token, deadline_s, opened)
+            if discovery.get("issuer") != self._issuer:
+                raise FetchError("the discovery document is of another issuer")
+            text = discovery.get("jwks_uri")
+            keys_url = _https(text) if isinstance(text, str) else None
+            if keys_url is None:
+                raise FetchError("the discovery document names no https:// URL of keys")
+            if self._ca is None and (keys_url.host, keys_url.port) != (self._url.host, self._url.port):
+                # Kubernetes' keys are often at another name of the API server, whose certificate the cluster's CA
+                # signed as well. But anybody may have one of a public authority, so there the token stays here.
+                token = None
+            keys = read_key_set(self._document(keys_url, token, deadline_s, opened))
+        except (ConfigurationError, ValueError) as error:
             raise FetchError(str(error)) from error
         if not keys:
             raise FetchError("the key set has no key that can be used")
         return keys
 
-    def _tls(self) -> ssl.SSLContext:
-        return tls_context(self._ca)
+    def _token(self) -> str | None:
+        return None if self._token_path is None else read_token(_TOKEN_FILE, self._token_path)
 
-    def _authorization(self) -> str | None:
-        return None if self._token_path is None else read_authorization(self._token_path)
+    def _document(
+        self, url: URL, token: str | None, deadline_s: float, opened: Callable[[HTTPRequest], None]
+    ) -> dict[str, Any]:
+        """Return the JSON object at ``url``."""
+        request = HTTPRequest(url, deadline_s - time.monotonic())
+        opened(request)
+        headers = {"Accept": ACCEPT} if token is None else {"Accept": ACCEPT, "Authorization": f"Bearer {token}"}
+        try:
+            answer = request.send(
+                "GET", headers=headers, context=client_context(_CA_FILE, self._ca), max_bytes=MAX_DOCUMENT_BYTES + 1
+            )
+        except ExchangeError as error:
+            raise FetchError(f"{url.host}: {error}") from error
+        if answer.status != _OK:
+            said = answer.said(lambda text: text.replace(token or MASK, MASK))
+            raise FetchError(f"{url.host}: answered {answer.status} ({said})")
+        if len(answer.body) > MAX_DOCUMENT_BYTES:
+            raise FetchError(f"{url.host}: the answer is larger than {MAX_DOCUMENT_BYTES} bytes")
+        try:
+            document = json.loads(answer.body)
+        except (ValueError, RecursionError) as error:
+            raise FetchError(f"{url.host}: the answer is no JSON") from error
+        if not isinstance(document, dict):
+            raise FetchError(f"{url.host}: the answer is no JSON object")
+        return document
 
 
-def _is_https(url: str) -> bool:
-    if not url.isascii() or not url.isprintable() or " " in url or "#" in url:
-        return False
+def _https(text: str) -> URL | None:
     try:
-        parts = urlsplit(url)
-        return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
-        return False
+        url = split_url(text)
+    except ValueError:
+        return None
+    return url if url.is_tls else None

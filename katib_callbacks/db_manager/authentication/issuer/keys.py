@@ -6,16 +6,15 @@ nobody has seen. It may be a new one, so the caller waits a moment for a fetch t
 
 import logging
 import math
-import socket
 import threading
 import time
 from os import PathLike
 from types import MappingProxyType
 
 from katib_callbacks.db_manager.authentication.grant import IssuerUnavailableError
-from katib_callbacks.db_manager.authentication.issuer.documents import IssuerDocuments
+from katib_callbacks.db_manager.authentication.issuer.documents import FetchError, IssuerDocuments
 from katib_callbacks.db_manager.authentication.issuer.key_set import IssuerKey
-from katib_callbacks.net.issuer_http import FetchError, cut
+from katib_callbacks.net.http import HTTPRequest
 
 REFRESH_INTERVAL_S = 30.0
 """How often the keys are fetched anew, so that a replaced one is gone within a minute of its removal."""
@@ -35,7 +34,7 @@ UNKNOWN_KEY_WAIT_S = 3.0
 MAX_WAITING_CALLS = 64
 """How many calls may wait so; each keeps one of the server's threads."""
 
-_CLOSE_TIMEOUT_S = 5.0  # a look-up of a name cannot be interrupted; the thread ends after it
+_CLOSE_TIMEOUT_S = 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class IssuerKeys:
         self._wanted = 1  # fetches asked for: the first one at once
         self._waiting = 0
         self._failure: str | None = None
-        self._connection: socket.socket | None = None
+        self._request: HTTPRequest | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-issuer-keys", daemon=True)
         self._thread.start()
@@ -93,8 +92,8 @@ class IssuerKeys:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            if self._connection is not None:
-                cut(self._connection)
+            if self._request is not None:
+                self._request.abort()
         self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _find_new(self, key_id: str) -> IssuerKey | None:
@@ -160,7 +159,7 @@ class IssuerKeys:
         """Return the keys, or why there are none."""
         deadline_s = time.monotonic() + FETCH_TIMEOUT_S
         try:
-            keys = self._documents.fetch_keys(deadline_s, self._note_connection)
+            keys = self._documents.fetch_keys(deadline_s, self._note_request)
         except FetchError as error:
             return None, str(error)
         except Exception as error:
@@ -168,14 +167,14 @@ class IssuerKeys:
             return None, type(error).__name__
         finally:
             with self._changed:
-                self._connection = None
-        return (keys, None) if keys else (None, "the key set has no key that can be used")
+                self._request = None
+        return keys, None
 
-    def _note_connection(self, connection: socket.socket) -> None:
+    def _note_request(self, request: HTTPRequest) -> None:
         with self._changed:
-            self._connection = connection
+            self._request = request
             if self._is_closed:
-                cut(connection)
+                request.abort()
 
     def _tell(self, had_failed: str | None, failure: str | None, count: int) -> None:
         """Log a change, not each of the attempts of an outage."""

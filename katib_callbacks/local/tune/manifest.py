@@ -1,66 +1,20 @@
-"""From a description to a stored experiment: what ``tune``, ``create_experiment`` and ``experiment run`` share."""
+"""The Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import plan
-from katib_callbacks.local.algorithms import optuna
-from katib_callbacks.local.api.manifest import API_VERSION, KIND, read
-from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1ParameterSpec
+from katib_callbacks.local.api.manifest import KIND
+from katib_callbacks.local.api.models import V1beta1ParameterSpec
 from katib_callbacks.local.api.serialization import plain
-from katib_callbacks.local.runner import database
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.api.validation import API_VERSION
 
 _logger = logging.getLogger(__name__)
-
-_SEED_BITS = 31
-_SUFFIX_BYTES = 3
-
-DEFAULT_NAMESPACE = plan.DEFAULT_NAMESPACE
 
 JOB_CONTAINER = "training-container"
 PYTORCHJOB_CONTAINER = "pytorch"
 """Upstream's names of the primary containers."""
-
-
-def store(
-    home: Path, experiment: object, *, folder: Path, in_trial_folder: bool = False
-) -> tuple[V1beta1Experiment, tuple[str, ...]]:
-    """Check an experiment and store it.
-
-    Args:
-        home: The folder of state and trials.
-        experiment: A mapping, our model, or upstream's.
-        folder: Where the trials' commands run, unless ``in_trial_folder``.
-        in_trial_folder: Whether each trial runs in a folder of its own.
-
-    Returns:
-        The experiment as it is stored, and what it asks for that has no effect here.
-
-    Raises:
-        ConfigurationError: It is not legal, or cannot be run here.
-        ExperimentError: There is one of its name.
-        MissingDependencyError: The algorithm's package is not installed.
-    """
-    model = read(experiment)
-    assert model.metadata is not None  # noqa: S101  checked by read
-    if not model.metadata.name:
-        model.metadata.name = f"{model.metadata.generate_name}{secrets.token_hex(_SUFFIX_BYTES)}"
-    found = plan.check(model)
-    optuna.check_installed(found.algorithm)  # now, and not in the thread or process that runs it
-    with ExperimentStore(database(home)) as opened:
-        opened.add_experiment(
-            model.metadata.name,
-            model.serialize(),
-            seed=secrets.randbits(_SEED_BITS),
-            folder=folder.absolute(),
-            in_trial_folder=in_trial_folder,
-        )
-    return model, found.notes
 
 
 def tuned(

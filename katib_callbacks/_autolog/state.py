@@ -1,0 +1,135 @@
+"""State: whether autolog is on in this process, with which arguments, and what it has patched."""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from katib_callbacks import settings
+from katib_callbacks._autolog import keras, transformers
+from katib_callbacks._autolog.import_hook import AfterImport
+from katib_callbacks._autolog.ownership import Ownership, Patch, is_ours
+from katib_callbacks.errors import KatibCallbacksError
+from katib_callbacks.settings import DEFAULT_RUNTIME
+
+if TYPE_CHECKING:
+    from katib_callbacks.reporting.reporter import KatibReporter
+
+logger = logging.getLogger(__name__)
+
+PATCHES: Mapping[str, Patch] = {**transformers.PATCHES, **keras.PATCHES}
+
+
+class State:
+    """Autolog in this process.
+
+    Attributes:
+        is_on: None until the code turns it on or off; until then the environment decides, for Lightning.
+    """
+
+    def __init__(self) -> None:
+        self.is_on: bool | None = None
+        self._arguments: Mapping[str, Any] = {}
+        self._switch = Ownership()
+        self._has_said = False
+        self._lock = threading.RLock()
+        self._hook: AfterImport | None = None
+        self._undo: list[Callable[[], None]] = []
+
+    def turn_on(self, arguments: Mapping[str, Any]) -> None:
+        """Make callbacks with these arguments from now on."""
+        with self._lock:
+            self._arguments = dict(arguments)
+            self._has_said = False
+            if not self._switch.is_on:
+                self._switch = Ownership()
+            was_on, self.is_on = self.is_on, True
+            if was_on:
+                return
+            self._hook = hook = AfterImport({name: functools.partial(self._patch, p) for name, p in PATCHES.items()})
+        hook.start()  # without the lock: it may wait for another thread's import, at whose end is _patch
+
+    def turn_off(self) -> None:
+        """Undo all of it."""
+        with self._lock:
+            self.is_on = False
+            self._switch.turn_off()
+            if self._hook is not None:
+                self._hook.stop()
+                self._hook = None
+            while self._undo:
+                self._undo.pop()()
+
+    def _patch(self, patch: Patch, module: ModuleType) -> None:
+        with self._lock:
+            if not self.is_on:
+                return
+            try:
+                self._undo.append(patch(module, self.callback))
+            except AttributeError as error:
+                logger.warning("autolog does not know this release of %s: %s", module.__name__.partition(".")[0], error)
+
+    def is_asked(self) -> bool:
+        """Return whether autolog is on in this process.
+
+        Raises:
+            ConfigurationError: ``KATIB_CALLBACKS_AUTOLOG`` is neither yes nor no.
+        """
+        return settings.is_autolog_on(DEFAULT_RUNTIME) if self.is_on is None else self.is_on
+
+    def callback(self, adapter: str, present: Iterable[object], *, is_inert_welcome: bool = False) -> Any:
+        """Make a callback of autolog's. Never raises: a framework calls this.
+
+        Args:
+            adapter: The framework's module in this package.
+            present: The callbacks that are there already.
+            is_inert_welcome: Whether to make one that will report nothing, too.
+
+        Returns:
+            None if autolog is off, if there is a callback of ours already, and outside a trial.
+        """
+        try:
+            if not self.is_asked() or any(map(is_ours, present)):
+                return None
+            if not (self._has_something_to_report() or is_inert_welcome):
+                return None
+            callback = import_module(f"katib_callbacks.{adapter}").KatibReportCallback(**self._arguments)
+            self._switch.mark(callback)
+        except KatibCallbacksError as error:
+            logger.warning("autolog adds no callback: %s", error)
+        except Exception:
+            logger.exception("Internal error in autolog, which adds no callback; training goes on.")
+        else:
+            return callback
+        return None
+
+    def _has_something_to_report(self) -> bool:
+        """Return whether this is part of a trial; if it is not, log once why nothing will be reported."""
+        if settings.is_disabled(DEFAULT_RUNTIME):
+            level, message, variable = logging.INFO, "%s is set: nothing will be reported.", settings.DISABLE
+        else:
+            reporter = self._arguments.get("reporter")
+            name = settings.trial_name(None, DEFAULT_RUNTIME) if reporter is None else reporter.trial_name
+            if name is not None or _shows_trainjob(reporter):
+                return True
+            level = logging.WARNING if settings.is_conspicuous(DEFAULT_RUNTIME) else logging.INFO
+            message, variable = "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
+        if not self._has_said:
+            self._has_said = True
+            logger.log(level, message, variable)
+        return False
+
+
+def _shows_trainjob(reporter: "KatibReporter | None") -> bool:
+    """Return whether there is something to report outside a trial: the status of a TrainJob."""
+    if DEFAULT_RUNTIME.variable(settings.TRAINER_SERVER_URL) is None:
+        return False
+    from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  there alone
+
+    return (KatibReporter() if reporter is None else reporter).idle_reason is None
+
+
+STATE = State()

@@ -1,0 +1,105 @@
+"""What the plaintext listener answers: Katib's methods, health, and reflection."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from katib_callbacks.db_manager.arrivals import REQUEST_TIMEOUT_S, Arrivals
+from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.limits import Places, Watchdog
+from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.store.errors import BusyError
+from katib_callbacks.wire import messages, methods, reflection
+from katib_callbacks.wire.server import decode
+
+MAX_REFLECTIONS = 8
+"""Calls of reflection at once: each keeps a thread for as long as its client asks."""
+
+
+class KatibService(grpc.GenericRpcHandler):
+    """What ``grpc.Server.add_generic_rpc_handlers`` takes.
+
+    Each method takes a stream of requests, though clients send one: so the request is asked for when there is a place
+    for it.
+
+    Args:
+        servicer: Answers Katib's methods.
+        health: Answers health checks.
+        arrivals: The places for requests.
+        watchdog: Ends calls that take too long.
+    """
+
+    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, watchdog: Watchdog) -> None:
+        self._arrivals = arrivals
+        self._watchdog = watchdog
+        self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
+        self._health = health
+        self._handlers = {
+            methods.REPORT_OBSERVATION_LOG: self._unary(messages.ReportObservationLogRequest, servicer.report),
+            methods.GET_OBSERVATION_LOG: self._unary(messages.GetObservationLogRequest, servicer.get),
+            methods.DELETE_OBSERVATION_LOG: self._unary(messages.DeleteObservationLogRequest, servicer.delete),
+            methods.HEALTH_CHECK: self._unary(messages.HealthCheckRequest, health.Check),
+            methods.HEALTH_WATCH: _streaming(self._watch),
+        }
+        self._reflection = [reflection.generic_handler(version) for version in reflection.VERSIONS]
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers a call of a method; None for one that there is not."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is not None:
+            return handler
+        for reflecting in self._reflection:
+            handler = reflecting.service(handler_call_details)
+            if handler is not None:
+                return _streaming(self._bounded(handler.stream_stream))
+        return None
+
+    def _unary(self, request_class: Any, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Any:
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            try:
+                with self._arrivals.request(context.peer(), requests, context) as received:
+                    return answer(_only(request_class, received, context), context)
+            except BusyError as error:
+                return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+        handler: Any = grpc.stream_unary_rpc_method_handler(
+            handle, request_deserializer=None, response_serializer=_serialize
+        )
+        return handler
+
+    def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            with self._arrivals.request(context.peer(), requests, context) as received:
+                request = _only(messages.HealthCheckRequest, received, context)
+        except BusyError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        yield from self._health.Watch(request, context)
+
+    def _bounded(self, answer: Any) -> Callable[..., Iterator[Any]]:
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                with self._reflections.enter(), self._watchdog.limit(context, REQUEST_TIMEOUT_S):
+                    yield from answer(requests, context)
+            except BusyError as error:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+        return handle
+
+
+def _only(request_class: Any, received: list[bytes], context: grpc.ServicerContext) -> Any:
+    if not received:
+        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
+    return decode(request_class, received.pop(), context)
+
+
+def _streaming(handle: Callable[..., Iterator[Any]]) -> Any:
+    handler: Any = grpc.stream_stream_rpc_method_handler(
+        handle, request_deserializer=None, response_serializer=_serialize
+    )
+    return handler
+
+
+def _serialize(reply: Any) -> bytes:
+    data: bytes = reply.SerializeToString()
+    return data

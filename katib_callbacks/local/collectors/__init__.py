@@ -1,0 +1,1 @@
+"""Where a trial's metrics are found, beside those that it pushes."""

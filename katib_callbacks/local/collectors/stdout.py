@@ -1,0 +1,63 @@
+"""Katib's StdOut collector: metrics found in what a trial's primary process has written."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from katib_callbacks.local.observation import number
+from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
+
+DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
+"""Katib's (pkg/metricscollector/v1beta1/common/const.go)."""
+
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is read in pieces of this length: a bar of progress that never ends its line may be a gigabyte."""
+
+
+def parse_output(
+    lines: Iterable[str], metrics: Sequence[str], filters: Sequence[str], now: datetime
+) -> list[StoredMetricLog]:
+    """Find a trial's metrics in its output, as Katib's StdOut collector does.
+
+    A line's time is the RFC 3339 timestamp that it begins with, else ``now``, a microsecond later for each row. Two
+    things differ from Katib: its time without a timestamp is the year 1, which orders nothing, and a match without a
+    number (``loss=nan``) gives a row with an empty value, which breaks its suggestion service; here it gives none.
+
+    Args:
+        lines: The output.
+        metrics: The names to look for.
+        filters: Regular expressions with two groups, the name and the value; Katib's if there is none.
+        now: Timezone-aware.
+    """
+    patterns = [re.compile(pattern) for pattern in filters or (DEFAULT_FILTER,)]
+    rows = []
+    for line in lines:
+        if not any(name in line for name in metrics):
+            continue
+        timestamp = _time_of(line)
+        for pattern in patterns:
+            for match in pattern.finditer(line):
+                name, value = (match[1] or "").strip(), (match[2] or "").strip()
+                if name in metrics and number(value) is not None:
+                    rows.append(StoredMetricLog(name, value, timestamp or now))
+                    now = now if timestamp else now + RESOLUTION
+    return rows
+
+
+def read_output(log: Path) -> Iterator[str]:
+    """Yield the lines of a trial's output, one at a time; what is no UTF-8 is replaced."""
+    try:
+        file = log.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        while piece := file.readline(MAX_LINE_BYTES):
+            yield from piece.decode("utf-8", errors="replace").replace("\0", "").splitlines()
+
+
+def _time_of(line: str) -> datetime | None:
+    try:
+        return parse_timestamp(line.partition(" ")[0])
+    except ValueError:
+        return None

@@ -1,0 +1,62 @@
+"""What a trial's rows come to: its observation, reduced as Katib does it, and the objective's value."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TypeAlias
+
+from katib_callbacks.metrics import StoredMetricLog
+
+UNAVAILABLE = "unavailable"
+"""Katib's word for a metric without a value (pkg/controller.v1beta1/consts/const.go)."""
+
+UNAVAILABLE_TIME = datetime(1, 1, 1, tzinfo=timezone.utc)
+"""The time of the row that says so: Go's zero time."""
+
+Observation: TypeAlias = list[dict[str, str]]
+
+
+def reduce(rows: Sequence[StoredMetricLog], metrics: Sequence[str]) -> Observation:
+    """Return ``min``, ``max`` and ``latest`` of the declared metrics, as strings that were reported.
+
+    As Katib's trial controller does (trial_controller_util.go, getMetrics): values that are no numbers count for
+    ``latest`` alone, a NaN that comes first stays, and of equal times the later row is the latest.
+    """
+    reduced = {name: {"name": name, "min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in metrics}
+    for row in sorted(rows, key=lambda row: row.timestamp):
+        metric = reduced.get(row.name)
+        if metric is None:
+            continue
+        metric["latest"] = row.value
+        value = number(row.value)
+        if value is None:
+            continue
+        if metric["min"] == UNAVAILABLE:
+            metric["min"] = metric["max"] = row.value
+        elif value < float(metric["min"]):
+            metric["min"] = row.value
+        elif value > float(metric["max"]):
+            metric["max"] = row.value
+    return list(reduced.values())
+
+
+def objective_text(observation: Sequence[Mapping[str, str]], metric: str, strategy: str) -> str:
+    """Return the objective that counts, as a string; ``unavailable`` if there is none."""
+    for one in observation:
+        if one["name"] == metric:
+            return one["latest"] if one[strategy] == UNAVAILABLE else one[strategy]
+    return UNAVAILABLE
+
+
+def objective_value(text: str) -> float | None:
+    """Return the objective as a number that an algorithm can learn from; None for any other."""
+    value = number(text)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def number(text: str) -> float | None:
+    """Return the number that a text is, as Go and Python read one; None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

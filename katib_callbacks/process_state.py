@@ -1,0 +1,93 @@
+"""What this process has done for each trial, under one lock, and what a forked child has to forget of it.
+
+:mod:`katib_callbacks.wire.forks` keeps forks and gRPC apart; everything else that a fork must not inherit is let go
+here, by the one handler that the package registers for it.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from katib_callbacks.errors import DeliveryError
+
+Forget = TypeVar("Forget", bound=Callable[[], None])
+
+
+@dataclass
+class TrialState:
+    """What this process has done for one trial.
+
+    Attributes:
+        latest: The time of the latest row that was reported, for each DB manager's address.
+        known_spools: The directories in which rows of an earlier process were looked for.
+        has_begun: Whether the first delivery has begun, here or in the process that started this one.
+        turn: Held by the first delivery while it deals with rows of an earlier attempt.
+    """
+
+    latest: dict[str, datetime] = field(default_factory=dict)
+    known_spools: set[str] = field(default_factory=set)
+    has_begun: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+_lock = threading.RLock()
+_trials: dict[str, TrialState] = {}
+_inside: set[tuple[str, int]] = set()
+_to_forget: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Keep the other threads away from what the process has; a thread may do so again within."""
+    with _lock:  # the one of now: a child that is forked within gets another
+        yield
+
+
+def trial_state(trial_name: str) -> TrialState:
+    """Return what this process has done for a trial."""
+    with locked():
+        return _trials.setdefault(trial_name, TrialState())
+
+
+@contextlib.contextmanager
+def once_a_thread(place: str) -> Iterator[None]:
+    """Let a thread into a place only once: in a signal handler it would wait there for what it has itself interrupted.
+
+    Raises:
+        DeliveryError: It is in there already.
+    """
+    entry = (place, threading.get_ident())
+    if entry in _inside:
+        raise DeliveryError(
+            "this report interrupts another one of the same thread, as in a signal handler, and would wait for it for "
+            "ever; report in another thread, or when the other report has returned"
+        )
+    _inside.add(entry)
+    try:
+        yield
+    finally:
+        _inside.discard(entry)
+
+
+def in_forked_child(forget: Forget) -> Forget:
+    """Have a function called in every child that this process forks: decorates what lets go of the parent's things."""
+    _to_forget.append(forget)
+    return forget
+
+
+def _after_fork_in_child() -> None:
+    global _lock  # noqa: PLW0603  another thread may have held it when the process forked
+    _lock = threading.RLock()
+    _inside.clear()
+    for state in _trials.values():
+        state.turn = threading.Lock()
+    for forget in _to_forget:
+        forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,97 @@
+"""RecordingOptions: what a callback was asked for, resolved once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from katib_callbacks import settings
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.metrics import check_name
+from katib_callbacks.settings import AfterTraining, Mode, OnError, OnMissing, OnNan, Report, Runtime
+
+Metrics = str | Sequence[str] | Mapping[str, str] | None
+"""One name, several, or ``{name in Katib: name in the framework}``; None for every scalar."""
+
+
+class RecordingArguments(TypedDict, total=False):
+    """The keyword arguments of ``KatibReportCallback``, its reporter aside; see ``ReportingCallback``."""
+
+    report: Report | None
+    monitor: str | None
+    mode: Mode | None
+    after_training: AfterTraining | None
+    on_missing: OnMissing | None
+    on_nan: OnNan | None
+    on_error: OnError | None
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """The options of one callback.
+
+    Args:
+        names: ``{name in Katib: name in the framework}``; None for every scalar.
+        report: The reduction.
+        monitor: The framework's name of the metric that decides; None unless ``report`` is ``best``.
+        mode: Whether less or more of it is better; None if the framework is to tell.
+        after_training: What an evaluation after training adds.
+        on_missing: What to do if a named metric never appeared.
+        on_nan: What to do with NaN and the infinities.
+        on_error: What to do if the delivery failed.
+        is_disabled: Whether ``KATIB_CALLBACKS_DISABLE`` turns everything off.
+    """
+
+    names: Mapping[str, str] | None
+    report: Report
+    monitor: str | None
+    mode: Mode | None
+    after_training: AfterTraining
+    on_missing: OnMissing
+    on_nan: OnNan
+    on_error: OnError
+    is_disabled: bool
+
+
+def resolve_options(
+    metrics: Metrics, arguments: RecordingArguments, runtime: Runtime, *, is_mode_deferred: bool
+) -> RecordingOptions:
+    """Resolve each option: the argument, then the environment variable, then the default.
+
+    Args:
+        metrics: As the user gave them; so are the next.
+        arguments: By their names.
+        runtime: Where the environment comes from.
+        is_mode_deferred: Whether the framework itself may tell the mode when training starts.
+
+    Raises:
+        ConfigurationError, MetricValueError: An argument, or an environment variable, cannot be right.
+    """
+
+    def pick(choices: object, argument: str, default: Any) -> Any:  # the caller's annotation tells the type
+        variable = settings.PREFIX + argument.upper()
+        return settings.choice(choices, argument, arguments.get(argument), variable, default, runtime)
+
+    names = settings.metric_selection(metrics, runtime)
+    for name in names or ():
+        check_name(name)
+    report: Report = pick(Report, "report", "final")
+    monitor = settings.text(arguments.get("monitor"), settings.MONITOR, runtime)
+    mode: Mode | None = pick(Mode, "mode", None)
+    if report == "best":
+        if monitor is None:
+            raise ConfigurationError("report='best' needs monitor, the framework's name of the metric that decides")
+        if mode is None and not is_mode_deferred:
+            raise ConfigurationError("report='best' needs mode: 'min' or 'max'")
+    elif arguments.get("monitor") is not None or arguments.get("mode") is not None:
+        raise ConfigurationError(f"monitor and mode belong to report='best', not to report={report!r}")
+    return RecordingOptions(
+        names=names,
+        report=report,
+        monitor=monitor if report == "best" else None,  # a cluster-wide variable need not fit every script
+        mode=mode,
+        after_training=pick(AfterTraining, "after_training", "missing"),
+        on_missing=pick(OnMissing, "on_missing", "warn"),
+        on_nan=pick(OnNan, "on_nan", "skip"),
+        on_error=pick(OnError, "on_error", "warn"),
+        is_disabled=settings.is_disabled(runtime),
+    )

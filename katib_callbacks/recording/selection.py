@@ -1,0 +1,150 @@
+"""Selection: which of the names that a framework shows are reported, which were seen, and which are missing."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from katib_callbacks.recording.options import RecordingOptions
+
+logger = logging.getLogger(__name__)
+
+_MAX_CHOSEN = 64
+"""Frameworks show the same few sets of names again and again, so what is chosen of each is kept, for so many."""
+
+_VALIDATION_PATIENCE_ROWS = 3
+"""A validation metric may come every few epochs only, so it is missed after so many rows; others after the first."""
+
+
+class Selection:
+    """The names of one callback.
+
+    Args:
+        options: What was asked for.
+        is_bookkeeping: Given a name and all names beside it, says whether the framework shows it for its own purposes;
+            such metrics are reported only when they are named.
+    """
+
+    def __init__(
+        self, options: RecordingOptions, is_bookkeeping: Callable[[str, Collection[str]], bool] | None
+    ) -> None:
+        self._names = options.names
+        self._monitor = options.monitor
+        self._on_missing = options.on_missing
+        self._is_bookkeeping = is_bookkeeping
+        self._chosen: dict[tuple[str, ...], list[str]] = {}  # by what was shown
+        self._warned: set[str] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what the last run has shown."""
+        self._seen: dict[str, None] = {}
+        self._has_all = False
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no metric was named, so that all are reported."""
+        return self._names is None
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether the run has shown anything."""
+        return bool(self._seen)
+
+    def choose(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is reported of these values, or decides, by the framework's names; detached from graphs."""
+        if not self._has_all:  # the messages alone need them
+            self._seen.update(dict.fromkeys(name for name in values if isinstance(name, str)))
+        shown = tuple(values)
+        names = self._chosen.get(shown)
+        if names is None:
+            if len(self._chosen) == _MAX_CHOSEN:
+                self._chosen.clear()
+            names = self._chosen[shown] = self._names_among(shown)
+        # Most frameworks show floats: no call for each of them.
+        return {name: value if type(value := values[name]) is float else _detached(value) for name in names}
+
+    def _names_among(self, shown: Collection[str]) -> list[str]:
+        if self._names is None:
+            ignored = self._is_bookkeeping
+            names = [name for name in shown if self._is_name(name) and (ignored is None or not ignored(name, shown))]
+        else:
+            names = [name for name in self._names.values() if name in shown]
+        if self._monitor is not None and self._monitor in shown:
+            names.append(self._monitor)
+        return names
+
+    def _is_name(self, name: object) -> bool:
+        """Say whether a key of what is shown is a name at all; what other callbacks add may have any key."""
+        if isinstance(name, str):
+            return True
+        kind = type(name).__name__
+        self.warn_once(repr(name), "Not reported: a metric's name must be a str, not %s: %r", kind, name)
+        return False
+
+    def in_katib(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return what of these values is reported, in the order asked for: names in Katib and in the framework."""
+        pairs = self._names.items() if self._names is not None else [(name, name) for name in values]
+        return [(katib_name, name) for katib_name, name in pairs if name in values]
+
+    # -- what is missing -------------------------------------------------------------------------------------------
+
+    def _missing(self, had: Collection[str]) -> list[str]:
+        wanted = [*(self._names or {}).values(), *([self._monitor] if self._monitor else [])]
+        return [name for name in dict.fromkeys(wanted) if name not in had]
+
+    def warn_early(self, had: Collection[str], rows: int, is_awaited: Callable[[str], bool] | None) -> None:
+        """Warn of a missing metric while the training can still be corrected for little, once a name.
+
+        Args:
+            had: The names that have had a value.
+            rows: How many rows there are; the last is still open.
+            is_awaited: Says of a missing name that it is too early to miss it, where the framework knows.
+        """
+        if self._has_all or rows <= 1:  # so the first row is complete
+            return
+        missing = self._missing(had)
+        self._has_all = not missing
+        if not missing or self._on_missing == "ignore":
+            return
+        has_validated = any(map(_is_validation_name, self._seen))
+        for name in missing:
+            if is_awaited is not None and is_awaited(name):
+                continue
+            if has_validated or not _is_validation_name(name) or rows > _VALIDATION_PATIENCE_ROWS:
+                self.warn_once(
+                    f"missing {name}", "Metric %r has not appeared so far. %s", name, self._describe_seen(name)
+                )
+
+    def missed(self, had: Collection[str]) -> str | None:
+        """Return what is to be said of the metrics that never appeared; None if nothing is.
+
+        Args:
+            had: The names that have had a value.
+        """
+        missing = [] if self._on_missing == "ignore" else self._missing(had)
+        return " ".join(f"Metric {name!r} never appeared. {self._describe_seen(name)}" for name in missing) or None
+
+    def _describe_seen(self, name: str) -> str:
+        from difflib import get_close_matches  # noqa: PLC0415  rarely needed
+
+        nearest = get_close_matches(name, self._seen, n=1, cutoff=0.5)
+        question = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        return f"Seen: {', '.join(sorted(self._seen)) or 'nothing'}.{question}"
+
+    def warn_once(self, key: str, message: str, *arguments: object) -> None:
+        """Log a warning, once in all runs for each key."""
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning(message, *arguments)
+
+
+def _detached(value: Any) -> Any:
+    """Let go of the graph that computed a tensor."""
+    try:
+        return value.detach() if hasattr(value, "detach") else value
+    except Exception:  # noqa: BLE001  no tensor: to_number names it, and the other metrics go their way
+        return value
+
+
+def _is_validation_name(name: str) -> bool:
+    return name.startswith(("val", "eval"))

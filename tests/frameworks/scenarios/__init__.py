@@ -1,7 +1,7 @@
 """What every framework's callback is put through: each module here is a suite, run once a framework.
 
 A framework joins with a driver and one file. ``<framework>/driver.py`` derives from ``Driver`` and ``Training`` in
-``driver.py`` here; ``<framework>/conftest.py`` hands it out as the fixture ``driver``; ``<framework>/test_scenarios.py``
+``driver.py`` here; ``<framework>/conftest.py`` has it as the fixture ``driver``; ``<framework>/test_scenarios.py``
 imports the suites that the framework can run (``checkpoints``, for one, only where rows travel in a checkpoint).
 
 A new case is a test function in a suite here. It asks for ``driver`` and ``rows``, trains by

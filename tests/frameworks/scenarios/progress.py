@@ -52,7 +52,10 @@ def test_a_training_that_fails_stays_where_it_was(curve, driver):
 
 
 def test_evaluation_has_no_progress(curve, driver):
-    driver.trainer(driver.callback(reporter=curve.reporter)).evaluate()
+    training = driver.trainer(driver.callback(reporter=curve.reporter))
+    training.evaluate()
+    if driver.tested:
+        training.test()
     assert curve.told == []
 
 

@@ -19,7 +19,7 @@ from katib_callbacks.recording.callback import ReportingCallback, callers
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
-from katib_callbacks.sinks.registry import TRAINJOB
+from katib_callbacks.sinks.auto import TRAINJOB
 
 __all__ = ["KatibReportCallback"]
 

@@ -218,7 +218,8 @@ class HTTPRequest:
             )
         if isinstance(error, TimeoutError):
             return ExchangeError(f"no answer within {self._timeout_s:.3g} s")
-        return ExchangeError(f"{type(error).__name__}: {error}")
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        return ExchangeError(f"{why} ({type(error).__name__})")
 
 
 class _TimedSocket:

@@ -175,7 +175,7 @@ class BackgroundSender:
             said = f"{type(error).__name__}: {error}"
             self._complain("failed", str(error) if isinstance(error, KatibCallbacksError) else said)
             if isinstance(error, DeliveryError):  # another's attributes of these names may be anything
-                return SinkOutcome(len(job.logs) - error.pending, error.attempts, error=said)
+                return SinkOutcome(len(job.logs) - error.pending_of(len(job.logs)), error.attempts, error=said)
             return SinkOutcome(delivered=0, attempts=0, error=said)
         if outcome.error is not None:
             self._complain("failed", f"it delivered {outcome.delivered} of {len(job.logs)} rows: {outcome.error}")

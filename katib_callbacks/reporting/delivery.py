@@ -80,8 +80,11 @@ def deliver(
         follows = (
             "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among them. "
         )
-        where = _where(sink, error.spool_path, rows[len(rows) - error.pending :])
-        raise retold(error, f"{error}. {follows if trial_name else ''}{where}") from (error.__cause__ or error)
+        pending = error.pending_of(len(rows))
+        where = _where(sink, error.spool_path, rows[len(rows) - pending :])
+        told = retold(error, f"{error}. {follows if trial_name else ''}{where}")
+        told.pending = pending
+        raise told from (error.__cause__ or error)
     except ReporterClosedError as error:
         raise retold(error, f"{error}. {_where(sink, error.spool_path, rows)}") from error
     return outcome, _outcomes(name, outcome, deliveries, idle)

@@ -22,8 +22,9 @@ from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks.auto import KATIB, TRAINJOB
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
+from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -119,6 +120,8 @@ class KatibReporter:
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
         self._loop: tuple[int, Progress] | None = None  # of this process
+        if process_rank(_runtime.environ()).is_global_zero:
+            settings.warn_of_unknown_variables(_runtime)
 
     @classmethod
     def from_env(cls) -> "KatibReporter":

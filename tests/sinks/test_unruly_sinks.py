@@ -10,7 +10,7 @@ import pytest
 from http_partners import wait_until
 
 from katib_callbacks import KatibReporter, SinkOutcome
-from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.errors import ConfigurationError, RejectedError, UnavailableError
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
@@ -68,6 +68,48 @@ def test_whatever_a_sink_raises_it_gets_the_next_report_and_one_line_says_so(kat
     assert sink.names == ["first", "second"]
     assert [line.partition("depend on it: ")[2] for line in lines(caplog)] == [error]
     assert [log.name for log in katib_db_manager.metrics()] == ["first", "second"]
+
+
+class QuotaError(RejectedError):
+    """An error of a plug-in's own, made of other things than ours."""
+
+    def __init__(self, store, quota):
+        super().__init__(f"{store} takes {quota} rows")
+        self.quota = quota
+
+
+def is_down(_logs):
+    raise UnavailableError("down")
+
+
+def is_full(_logs):
+    raise QuotaError("mystore", 7)
+
+
+@pytest.mark.parametrize(("act", "kind"), [(is_down, UnavailableError), (is_full, QuotaError)])
+def test_an_error_that_does_not_say_how_many_rows_are_pending_means_all_of_them(katib_db_manager, act, kind):
+    with KatibReporter(sinks=["katib", Sink(act)]) as reporter:
+        outcome = reporter.report({"loss": 1, "accuracy": 0.5}).sinks["Sink"]
+    with KatibReporter(sinks=[Sink(act)]) as reporter, pytest.raises(kind) as caught:
+        reporter.report({"loss": 1, "accuracy": 0.5})
+
+    assert (outcome.delivered, outcome.error.partition(":")[0]) == (0, kind.__name__)
+    assert type(caught.value) is kind
+    assert caught.value.pending == 2
+    assert "loss=1, accuracy=0.5" in str(caught.value)
+    copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  our own bytes
+    assert (type(copied), str(copied), vars(copied)) == (kind, str(caught.value), vars(caught.value))
+
+
+def test_an_error_that_says_how_many_rows_are_pending_is_believed():
+    def takes_one(logs):
+        raise UnavailableError("down", attempts=2, pending=len(logs) - 1)
+
+    with KatibReporter(trial_name="trial", sinks=[Sink(takes_one)]) as reporter, pytest.raises(UnavailableError) as it:
+        reporter.report({"loss": 1, "accuracy": 0.5})
+
+    assert (it.value.attempts, it.value.pending) == (2, 1)
+    assert "loss=1" not in str(it.value)
 
 
 def test_a_sink_cannot_take_rows_from_the_first():

@@ -17,8 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from katib_callbacks.local.trials.template import TrialPlan
+from katib_callbacks.settings import LOCAL_ATTEMPT
 
-ATTEMPT_VARIABLE = "KATIB_CALLBACKS_LOCAL_ATTEMPT"
+ATTEMPT_VARIABLE = LOCAL_ATTEMPT
 """Set in every process of a trial, to a value of each attempt's own: by it the processes are found again after their
 runner was killed. For this module alone, and read by nobody in the trial."""
 

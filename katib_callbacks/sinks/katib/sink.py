@@ -13,14 +13,18 @@ from katib_callbacks.net.deadline import Deadline
 from katib_callbacks.process_state import once_a_thread, trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.katib.calls import Calls
+from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.endpoint import Endpoint
+from katib_callbacks.sinks.katib.fates import Fate
 from katib_callbacks.sinks.katib.previous_attempt import first_delivery
 from katib_callbacks.sinks.katib.settling import Settlement
 from katib_callbacks.wire.forks import is_core_inherited
 
 if TYPE_CHECKING:
     from katib_callbacks.sinks.katib.fresh_process import FreshProcess
+
+QUESTION_S = 20.0
+"""Time for the one call that finds out whether a DB manager answers."""
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +142,17 @@ class DBManagerSink:
         deadline = self._deadline(trial_name, deadline_s)
         with self._settlement(trial_name, logs, deadline, "ignore") as settlement:
             return settlement.run(abandoned_s=abandoned_s, on_progress=on_progress)
+
+    def answers(self) -> bool:
+        """Ask the DB manager for a trial that there is not; return whether it answered, whatever it did."""
+        deadline = Deadline(QUESTION_S, self._closing, self._runtime)
+        calls = Calls(self._endpoint, deadline)
+        with self._closable(calls):
+            try:
+                calls.get("katib-callbacks-replay", metric_name="none")
+            except FailedCallError as failure:
+                return failure.fate is Fate.REFUSED
+            return True
 
     def close(self) -> None:
         """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""

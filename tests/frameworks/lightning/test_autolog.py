@@ -30,6 +30,13 @@ def ours(trainer):
 # -- on, off, twice ----------------------------------------------------------------------------------------------------
 
 
+def test_a_misspelt_variable_is_named(autolog, make_trainer, monkeypatch, caplog):
+    monkeypatch.setenv("KATIB_CALLBACKS_AUTOLGO", "1")
+    assert ours(make_trainer()) == []
+    assert "KATIB_CALLBACKS_AUTOLGO is not a variable" in caplog.text
+    assert "Did you mean KATIB_CALLBACKS_AUTOLOG?" in caplog.text
+
+
 def test_twice_the_last_arguments_count_for_new_trainers(autolog, rows, make_trainer, fit):
     autolog(metrics="train_loss")
     first = make_trainer()

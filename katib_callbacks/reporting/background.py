@@ -102,6 +102,7 @@ class BackgroundSender:
         self._is_running = False
         self._is_closed = False
         self._is_troubled = False
+        self._is_late = False
         self._busy_since_s = 0.0
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> PendingOutcome:
@@ -189,9 +190,11 @@ class BackgroundSender:
         while sender.is_alive() and time.monotonic() < end_s:
             sender.join(_WATCH_INTERVAL_S)
             if sender.is_alive() and time.monotonic() > self._busy_since_s + GRACE_S:
-                self._complain(
-                    "is late", f"it has not answered for {GRACE_S:g} s, and the end of the process will not wait"
-                )
+                if not self._is_late:  # once for all of its reports, however slow it is
+                    self._is_late = True
+                    self._complain(
+                        "is late", f"it has not answered for {GRACE_S:g} s, and the end of the process will not wait"
+                    )
                 if not main.is_alive():
                     return
             if not main.is_alive():

@@ -5,6 +5,7 @@ package offers under that name in the entry-point group ``katib_callbacks.sinks`
 name that is none of ours alone, since that takes milliseconds.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
 from katib_callbacks.sinks.auto import AUTO, KATIB, TRAINJOB, sinks_here
@@ -25,6 +27,10 @@ STDOUT = "stdout"
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
+
+
+_making: set[tuple[str, int]] = set()
+"""Names of sinks that are being made, and in which threads."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,18 @@ class SinkFactory:
         if name == KATIB:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
-        return _MAKERS.get(scheme_of(name), _make_plug_in)(options)
+        making = (name, threading.get_ident())
+        if making in _making:
+            raise ConfigurationError(
+                f"the sink {options.label!r} makes a reporter that has this sink again, and so for ever; that reporter "
+                f"needs sinks of its own, as KatibReporter(sinks=[{KATIB!r}])"
+            )
+        _making.add(making)
+        try:
+            with out_of_report():  # a plug-in may make a reporter of its own, and use it
+                return _MAKERS.get(scheme_of(name), _make_plug_in)(options)
+        finally:
+            _making.discard(making)
 
     def _make_katib(self) -> MetricSink:
         from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  not where all sinks are others

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from http_partners import wait_until
@@ -12,6 +13,7 @@ from http_partners import wait_until
 from katib_callbacks import KatibReporter, SinkOutcome
 from katib_callbacks.errors import ConfigurationError, RejectedError, UnavailableError
 from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting import background
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import registry
@@ -222,6 +224,42 @@ with KatibReporter(sinks=["katib", "hangs"]) as reporter:
     assert len(katib_db_manager.metrics()) == 1
 
 
+def test_a_sink_that_is_always_late_is_complained_of_once(katib_db_manager, caplog, monkeypatch):
+    monkeypatch.setattr(background, "GRACE_S", 0.1)
+    monkeypatch.setattr(background, "_WATCH_INTERVAL_S", 0.01)
+    caplog.set_level("DEBUG", logger="katib_callbacks.reporting.background")
+    sink = Sink(lambda logs: time.sleep(0.5))
+    with KatibReporter(sinks=["katib", sink]) as reporter:
+        for _ in range(3):
+            reporter.report({"loss": 1})
+    wait_until(lambda: len(sink.names) == 3, "the sink does not get the rows")
+    wait_until(lambda: "watcher" not in str(threading.enumerate()), "its threads go on")
+
+    assert [record.levelname for record in caplog.records if "is late" in record.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize("sinks", [["katib"], None], ids=["with sinks of its own", "with itself"])
+def test_a_sink_that_makes_a_reporter_when_it_is_made_does_not_lock_it_out(
+    katib_db_manager, monkeypatch, tmp_path, sinks
+):
+    class Copies(Sink):
+        def __init__(self, options):
+            self.reporter = KatibReporter(trial_name="copy", sinks=sinks)
+            self.reporter.report({"made": 1})
+            super().__init__(self.reporter.report_logs, self.reporter.close)
+
+    monkeypatch.setattr(registry, "_MAKERS", {**registry._MAKERS, "copies": Copies})
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "katib,copies")
+    if sinks is None:
+        with pytest.raises(ConfigurationError, match=r"'copies' makes a reporter that has this sink again"):
+            KatibReporter()
+        return
+    with copy.copy(KatibReporter()) as reporter:  # a copy makes its sinks when it reports
+        assert reporter.report({"loss": 1}).sinks["copies"].delivered == 1
+
+    assert [log.name for log in katib_db_manager.metrics("copy")] == ["made", "made", "loss"]
+
+
 # -- other processes, other environments ---------------------------------------------------------------------------
 
 
@@ -248,14 +286,24 @@ def test_a_sink_that_cannot_be_made_there_takes_no_progress_from_the_others(tmp_
     assert shown == [{}]
 
 
-def test_a_spool_is_no_obstacle_in_a_trainjob_that_is_no_trial(tmp_path):
-    variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path), "KATIB_CALLBACKS_SINKS": "auto"}
+def test_a_spool_of_the_whole_cluster_is_no_obstacle_where_rows_go_elsewhere(tmp_path):
+    variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path / "spool"), "KATIB_CALLBACKS_SINKS": "auto"}
     reporter = KatibReporter(_runtime=Runtime(environ=lambda: variables))
     assert reporter.idle_reason is None
 
-    variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": "trainjob"}
+    variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": f"file://{tmp_path}/rows.jsonl,katib"}
+    runtime = Runtime(environ=lambda: variables)
     with pytest.raises(ConfigurationError, match="has to be the first"):
-        KatibReporter(_runtime=Runtime(environ=lambda: variables))
+        KatibReporter(spool_dir=tmp_path, _runtime=runtime)
+    variables["KATIB_CALLBACKS_SINKS"] = f"file://{tmp_path}/rows.jsonl"
+    recorder = MetricRecorder("loss", _runtime=runtime)
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.record({"loss": 0.5})
+    recorder.finish()
+    recorder.deliver()
+
+    assert recorder.receipt.delivered == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_password_with_a_comma_is_not_shown():

@@ -281,3 +281,8 @@ def test_a_worker_that_the_launcher_does_not_call_rank_zero_is_silent(
 def test_best_without_a_mode_raises_when_the_callback_is_made():
     with pytest.raises(ConfigurationError, match="needs mode"):
         KatibReportCallback(report="best", monitor="loss")
+
+
+def test_a_misspelt_argument_blames_the_public_class():
+    with pytest.raises(TypeError, match=r"^KatibReportCallback\(\) got .* 'metric'; did you mean 'metrics'\?$"):
+        KatibReportCallback(metric="loss")

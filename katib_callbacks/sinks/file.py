@@ -71,7 +71,8 @@ class JsonLinesSink:
                     # By name: a process that was forked meanwhile has the descriptor, and would hold the lock.
                     _unlock(descriptor)
         except DeliveryError as error:
-            raise type(error)(str(error), attempts=1, pending=len(logs)) from None
+            error.attempts, error.pending = 1, len(logs)
+            raise
         except OSError as error:
             raise DeliveryError(
                 f"{self._path} cannot be written: {error.strerror or error}", attempts=1, pending=len(logs)

@@ -270,6 +270,18 @@ def test_what_is_refused_for_good_is_not_tried_again(server, reporter, status, a
     assert "MetricsUnavailable" not in str(caught.value), "this is no Katib trial"
 
 
+def test_of_rows_that_are_refused_each_counts(server, clock, katib_db_manager):
+    server.behave_always(422)
+    now = datetime.now(timezone.utc)
+    logs = [MetricLog("loss", second, now + timedelta(seconds=second)) for second in range(30)]
+    with KatibReporter(
+        katib_db_manager.address, trial_name="test-trial", sinks=["katib", "trainjob"], _runtime=clock.runtime
+    ) as reporter:
+        outcome = reporter.report_logs(logs).sinks["trainjob"]
+
+    assert (outcome.delivered, outcome.attempts) == (0, 1)
+
+
 def test_a_wrong_token_is_refused_and_never_shown(server, reporter):
     server.rotate("other")
     server.token_path.write_text("my-secret", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
 from katib_callbacks.net.deadline import Deadline
-from katib_callbacks.process_state import once_a_thread, trial_state
+from katib_callbacks.process_state import trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
@@ -79,7 +79,6 @@ class DBManagerSink:
 
         Raises:
             ConfigurationError: The trial's name cannot be stored.
-            DeliveryError: A signal handler has interrupted this very method.
             RejectedError: The DB manager refused rows for good.
             UnavailableError: The deadline has passed.
             ReporterClosedError: Closed, before or in the meantime.
@@ -92,12 +91,11 @@ class DBManagerSink:
             with self._settlement(trial_name, logs, deadline, self._previous_attempt) as settlement:
                 return settlement.run(on_progress=on_progress)
 
-        with once_a_thread("sink katib"):
-            if self._spool_dir is None:
-                return send()
-            from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  only where one is used
+        if self._spool_dir is None:
+            return send()
+        from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  only where one is used
 
-            return spool.deliver(self._spool_dir, trial_name, logs, send)
+        return spool.deliver(self._spool_dir, trial_name, logs, send)
 
     def latest_left_behind(self, trial_name: str) -> datetime | None:
         """Return the time of the latest row that an earlier process left in the spool; None when asked again."""

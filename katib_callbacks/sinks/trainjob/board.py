@@ -107,13 +107,14 @@ class StatusBoard:
             self._ensure_thread()
 
     def deliver(
-        self, user: object, metrics: Mapping[str, float], deadline_s: float, closing: threading.Event
+        self, user: object, metrics: Mapping[str, float], rows: int, deadline_s: float, closing: threading.Event
     ) -> PendingUpdate:
         """Have these metrics shown, and wait until they are.
 
         Args:
             user: Who asks.
             metrics: The values.
+            rows: How many rows they were taken from, for the error.
             deadline_s: Seconds that it may take.
             closing: Whether it is set says why the wait ended, when :meth:`close` ends it.
 
@@ -140,7 +141,7 @@ class StatusBoard:
             return report
         if closing.is_set():
             raise ReporterClosedError("the reporter was closed while it delivered")
-        raise self._failure(report, len(metrics), deadline_s)
+        raise self._failure(report, rows, deadline_s)
 
     def close(self, user: object) -> None:
         """End the waits of this user, and let the end of a training be shown, for a moment."""

@@ -72,7 +72,7 @@ class TrainJobSink:
         if self._closing.is_set():
             raise ReporterClosedError("the sink is closed")
         latest = {log.name: log.value for log in logs}
-        report = self._its_board(self._server).deliver(self, latest, deadline_s, self._closing)
+        report = self._its_board(self._server).deliver(self, latest, len(logs), deadline_s, self._closing)
         return SinkOutcome(delivered=len(logs), attempts=report.attempts)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import katib_callbacks
+from katib_callbacks.lightning import KatibReportCallback
 
 SCRIPT = """
 import warnings
@@ -93,3 +94,8 @@ def test_made_for_one_package_it_works_in_the_others_list(katib_db_manager, load
         return
     assert result.returncode == 0, result.stderr
     assert [(row.name, row.value) for row in katib_db_manager.metrics()] == [("loss", "0.25")]
+
+
+def test_a_misspelt_argument_blames_the_public_class():
+    with pytest.raises(TypeError, match=r"^KatibReportCallback\(\) got .* 'metric'; did you mean 'metrics'\?$"):
+        KatibReportCallback(metric="loss")

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from homes import REPORT, experiment
+from homes import REPORT, SUBMITTED, experiment
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
 from katib_callbacks.local import LocalKatibClient, TrainerResources, search

@@ -31,7 +31,7 @@ INTERVAL_SPREAD = 0.2
 """The share by which it varies: jobs that were started together shall not send together for ever."""
 
 REQUEST_S = 5.0
-"""What one request with news may take, all in all; the server answers in milliseconds as a rule."""
+"""Seconds for one request with news, all in all; the server answers in milliseconds as a rule."""
 
 WAITED_REQUEST_S = 15.0
 """The same for one that somebody waits for. The server writes five statuses a second for the whole cluster, and lets
@@ -91,7 +91,7 @@ class StatusBoard:
     def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
         self._runtime = runtime
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # a signal handler may show progress, too
         self._stir = threading.Event()  # ends a pause
         self._status = Status()
         self._version = 0  # of the status

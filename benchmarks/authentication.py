@@ -41,6 +41,9 @@ START_TIMEOUT_S = 60.0
 TLS_ALONE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from katib_callbacks.db_manager.arrivals import Arrivals
+from katib_callbacks.db_manager.health import Health, HealthMonitor
+from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.authentication.tls_files import TLSFiles
 from katib_callbacks.db_manager.listening import bind, make_server
@@ -51,7 +54,9 @@ from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 db, certificate, key = sys.argv[1:]
 store = ObservationLogStore(db, max_connections=10)
 server = make_server(ThreadPoolExecutor(64))
-server.add_generic_rpc_handlers((Servicer(store, call_places(64), ServerMetrics()).generic_handler(),))
+servicer = Servicer(store, call_places(64), ServerMetrics())
+service = KatibService(servicer, Health(HealthMonitor(store.check)), Arrivals())
+server.add_generic_rpc_handlers((service,))
 print("listening on", bind(server, "127.0.0.1:0", TLSFiles(certificate, key).credentials()), flush=True)
 server.start()
 server.wait_for_termination()

@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 def say(line: str) -> None:
-    """Print a line at once, for whoever still listens: a server does not end for want of a reader, or of disk space."""
+    """Print a line at once. A server goes on where nobody reads its output any more, or the disk is full."""
     try:
         print(line, flush=True)
     except OSError:
@@ -13,7 +14,7 @@ def say(line: str) -> None:
 
 
 def abandon_stdout() -> None:
-    """Lead stdout to nowhere after it failed: the interpreter would complain of what is still in its buffer."""
+    """Point a broken stdout at /dev/null: at exit the interpreter would complain about the rest of its buffer."""
     if sys.stdout is None:
         return
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -26,3 +27,10 @@ def abandon_stdout() -> None:
 def printable(text: str) -> str:
     """Escape control characters: a stored name must not move a terminal's cursor."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows, the headings first, in columns that are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -67,16 +67,23 @@ class DeliveryError(KatibCallbacksError, RuntimeError):
 
     Attributes:
         attempts: How many requests were sent to the destination, the ones that read back included.
-        pending: How many rows are not known to be stored.
+        pending: How many rows are not known to be stored. A sink that raises it without a number means all of them.
         spool_path: The file in which they lie; None if they were not saved.
     """
 
+    attempts: int = 0
+    pending: int = 0
     spool_path: str | None = None
 
-    def __init__(self, message: str, *, attempts: int = 0, pending: int = 0) -> None:
+    def __init__(self, message: str, *, attempts: int = 0, pending: int | None = None) -> None:
         super().__init__(message)
         self.attempts = attempts
-        self.pending = pending
+        if pending is not None:
+            self.pending = pending
+
+    def pending_of(self, rows: int) -> int:
+        """Return how many of the rows that a sink was handed are pending: all, where the error does not say."""
+        return min(max(self.pending, 0), rows) if "pending" in vars(self) else rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), str(self)), self.__dict__)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from katib_callbacks.errors import DeliveryError
@@ -34,9 +34,10 @@ class TrialState:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
 
+_imported_at = datetime.now(timezone.utc)
 _lock = threading.RLock()
 _trials: dict[str, TrialState] = {}
-_inside: set[tuple[str, int]] = set()
+_reporting: set[int] = set()
 _to_forget: list[Callable[[], None]] = []
 
 
@@ -53,24 +54,57 @@ def trial_state(trial_name: str) -> TrialState:
         return _trials.setdefault(trial_name, TrialState())
 
 
+def started_at() -> datetime:
+    """Return when this process started, or the one that forked it; where nobody tells, when it loaded this module."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as stat, open("/proc/uptime", encoding="utf-8") as uptime:  # noqa: PTH123  pathlib is not imported for this
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+            age_s = float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        return min(_imported_at, datetime.now(timezone.utc) - timedelta(seconds=age_s))
+    except (OSError, ValueError, IndexError):
+        return _imported_at
+
+
+def count_from(started: datetime) -> None:
+    """Let this process count as started when the one did for which it works."""
+    global _imported_at  # noqa: PLW0603  one for the process
+    _imported_at = min(_imported_at, started)
+
+
 @contextlib.contextmanager
-def once_a_thread(place: str) -> Iterator[None]:
-    """Let a thread into a place only once: in a signal handler it would wait there for what it has itself interrupted.
+def in_report(what_follows: Callable[[], str]) -> Iterator[None]:
+    """Let a thread be in one report only: in a signal handler it would wait for what it has itself interrupted.
+
+    Args:
+        what_follows: Returns the rest of the error's message.
 
     Raises:
-        DeliveryError: It is in there already.
+        DeliveryError: It is in one already.
     """
-    entry = (place, threading.get_ident())
-    if entry in _inside:
+    thread = threading.get_ident()
+    if thread in _reporting:
         raise DeliveryError(
             "this report interrupts another one of the same thread, as in a signal handler, and would wait for it for "
-            "ever; report in another thread, or when the other report has returned"
+            f"ever; report in another thread, or when the other report has returned. {what_follows()}"
         )
-    _inside.add(entry)
+    _reporting.add(thread)
     try:
         yield
     finally:
-        _inside.discard(entry)
+        _reporting.discard(thread)
+
+
+@contextlib.contextmanager
+def out_of_report() -> Iterator[None]:
+    """Take the thread out of its report, if it is in one, for code of somebody else that may report in turn."""
+    thread = threading.get_ident()
+    was_in_report = thread in _reporting
+    _reporting.discard(thread)
+    try:
+        yield
+    finally:
+        if was_in_report:
+            _reporting.add(thread)
 
 
 def in_forked_child(forget: Forget) -> Forget:
@@ -82,7 +116,7 @@ def in_forked_child(forget: Forget) -> Forget:
 def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603  another thread may have held it when the process forked
     _lock = threading.RLock()
-    _inside.clear()
+    _reporting.clear()
     for state in _trials.values():
         state.turn = threading.Lock()
     for forget in _to_forget:

@@ -20,7 +20,7 @@ from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
-from katib_callbacks.sinks.registry import TRAINJOB
+from katib_callbacks.sinks.auto import TRAINJOB
 
 __all__ = ["KatibReportCallback"]
 
@@ -33,7 +33,8 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 _NUMBERS = frozenset({float, int})
-_BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen"})
+_BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen", "num_tokens", "step_time"})
+"""The last two are TRL's, which shows them of an evaluation as well."""
 _BOOKKEEPING_SUFFIXES = ("_runtime", "_per_second", "_model_preparation_time", "_jit_compilation_time")
 
 
@@ -240,7 +241,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
         del names
-        return name in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
+        return name.removeprefix("eval_") in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
 
 
 def _share(state: Any) -> float | None:

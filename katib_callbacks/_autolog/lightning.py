@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from katib_callbacks import settings
 from katib_callbacks._autolog import state
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.recording.callback import callers
@@ -20,6 +21,8 @@ def lightning_callbacks() -> list[Any]:
         Otherwise nothing; never raises, because that would break the Trainer.
     """
     try:
+        if process_rank(DEFAULT_RUNTIME.environ()).is_global_zero:
+            settings.warn_of_unknown_variables(DEFAULT_RUNTIME)  # such as a KATIB_CALLBACKS_AUTOLGO
         if not state.STATE.is_asked():
             return []
         present, is_one_of_many = _callbacks_of_trainer(), _is_launched()

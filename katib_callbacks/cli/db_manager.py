@@ -4,6 +4,7 @@ The same under the name and with the defaults of Katib's own DB manager, ``katib
 """
 
 import argparse
+import ctypes
 import logging
 import math
 import queue
@@ -33,6 +34,9 @@ DEFAULT_DB = "sqlite:///katib.db"
 
 DEFAULT_CONNECT_TIMEOUT = "60s"
 """As Katib's own manager has it."""
+
+_M_ARENA_MAX = -8  # glibc, malloc.h
+_ARENAS = 2
 
 _SIGNAL_CHECK_INTERVAL_S = 1.0  # on Windows a waiting main thread runs signal handlers only between waits
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -114,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     from katib_callbacks.db_manager.katib_environment import database_url, is_initialized  # noqa: PLC0415  as above
 
     configure_logging(arguments.log_format, arguments.log_level)
+    _keep_few_arenas()
     # Put is safe in a signal handler, where setting an Event could wait for the very thread that it interrupts.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -176,6 +181,12 @@ def _run_as_katib(arguments: argparse.Namespace) -> int:
     if arguments.db is None and DEFAULT_RUNTIME.variable(DB_NAME) is None:
         raise ConfigurationError(f"{DB_NAME} is not set; write mysql or postgres, or name a database with --db")
     return run(arguments)
+
+
+def _keep_few_arenas() -> None:
+    """Let the C library's threads share their free memory: each would keep that of the largest request it has had."""
+    with suppress(AttributeError, OSError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def _wait_for(signals: "queue.SimpleQueue[int]") -> int:

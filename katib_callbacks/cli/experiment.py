@@ -5,13 +5,13 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from katib_callbacks.console import printable, say
+from katib_callbacks.console import print_columns, printable, say
 from katib_callbacks.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
     run = _command(commands, "run", _run, "run an experiment from a YAML file, to its end")
     run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment (kubeflow.org/v1beta1)")
+    run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
+    run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
+    run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")
 
     resume = _command(commands, "resume", _resume, "go on with an experiment that was stopped or killed")
     resume.add_argument("name", metavar="NAME", help="the experiment")
@@ -76,7 +79,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local.api.manifest import read_file  # noqa: PLC0415  as above
 
     home = Path(arguments.home)
-    name, notes = runner.create(home, read_file(arguments.file), folder=Path.cwd())
+    name, notes = runner.create(
+        home,
+        read_file(arguments.file, arguments.name),
+        folder=Path.cwd(),
+        workdir=arguments.workdir,
+        gpus_per_trial=arguments.gpus_per_trial,
+    )
     if notes:
         print(f"without effect on one machine: {', '.join(notes)}", file=sys.stderr)
     return _run_stored(home, name)
@@ -146,7 +155,7 @@ def _list(arguments: argparse.Namespace) -> int:
         failed = found[states.FAILED] + found[states.METRICS_UNAVAILABLE]
         counts = (str(len(own)), str(found[states.SUCCEEDED]), str(failed))
         table.append((row.name, row.state, *counts, _time(row.created_s)))
-    _print_columns(table)
+    print_columns(table)
     return 0
 
 
@@ -167,7 +176,7 @@ def _status(arguments: argparse.Namespace) -> int:
             value = "" if trial.value is None else f"{trial.value:g}"
             message = str(trial.conditions[-1]["message"])
             table.append((trial.name, trial.state, value, printable(parameters), printable(message)))
-        _print_columns(table)
+        print_columns(table)
         _print_result(store, row)
     return 0
 
@@ -221,12 +230,6 @@ def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
     say(f"  {printable(objective)}: {best.value!r}")
     for name, value in best.assignments.items():
         say(f"  {printable(name)} = {printable(value)}")
-
-
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""``katib-callbacks logs``: what a DB manager holds for a trial, as a table or as JSON lines."""
+"""``katib-callbacks logs``: the rows that a DB manager holds for a trial, as a table or as JSON lines."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
-from katib_callbacks.console import printable
+from katib_callbacks.console import print_columns, printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
 from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, LONGEST_S
@@ -109,9 +109,7 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
     if len(rows) <= _MAX_RICH_ROWS and find_spec("rich") is not None:
         _print_rich_table(rows)
         return
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows, strict=True)]
-    for row in (_HEADINGS, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_columns([_HEADINGS, *rows])
 
 
 def _print_rich_table(rows: Sequence[tuple[str, str, str]]) -> None:

@@ -121,6 +121,8 @@ class _Replay:
 
     def _deliver(self, file: "SpoolFile", abandoned_s: float) -> bool:
         """Deliver one file; return whether the DB manager answered."""
+        from katib_callbacks.sinks.katib.spool_format import DamagedError  # noqa: PLC0415  --help does without
+
         if self._is_stopped:
             self.problems.append(f"{file.path}: not tried")
             return False
@@ -138,10 +140,13 @@ class _Replay:
             file.remove()
         except SpoolError as error:  # it names the file
             self.problems.append(str(error))
+            if isinstance(error, DamagedError):
+                file.set_aside(error)
             return False
-        except KatibCallbacksError as error:
-            self._is_stopped = isinstance(error, UnavailableError)
-            self.problems.append(f"{file.path}: {error}")
+        except Exception as error:  # noqa: BLE001  one file must not keep the others from being delivered
+            self._is_stopped = isinstance(error, UnavailableError) and not self._sink.answers()
+            text = str(error) if isinstance(error, KatibCallbacksError) else f"{type(error).__name__}: {error}"
+            self.problems.append(f"{file.path}: {text}")
             return not self._is_stopped
         self.files += 1
         return True

@@ -23,6 +23,9 @@ MAX_WATCHERS = 16
 SERVICES = frozenset({"", methods.DB_MANAGER_SERVICE, methods.HEALTH_SERVICE})
 """Whose health may be asked. Katib's own manager answers for the empty name and its health service's."""
 
+LIVENESS = "liveness"
+"""By this name the process itself is asked for, whatever its database does: to restart it would not help that."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -118,6 +121,8 @@ class Health(HealthServicer):
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
         """Answer whether the database can be used now."""
+        if request.service == LIVENESS:
+            return _response(messages.SERVING)
         if request.service not in SERVICES:
             context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return _response(self._status(context))

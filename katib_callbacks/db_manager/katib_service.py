@@ -5,9 +5,9 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.arrivals import REQUEST_TIMEOUT_S, Arrivals
+from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health
-from katib_callbacks.db_manager.limits import Places, Watchdog
+from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.wire import messages, methods, reflection
@@ -27,12 +27,10 @@ class KatibService(grpc.GenericRpcHandler):
         servicer: Answers Katib's methods.
         health: Answers health checks.
         arrivals: The places for requests.
-        watchdog: Ends calls that take too long.
     """
 
-    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, watchdog: Watchdog) -> None:
+    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
-        self._watchdog = watchdog
         self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
         self._health = health
         self._handlers = {
@@ -79,7 +77,7 @@ class KatibService(grpc.GenericRpcHandler):
     def _bounded(self, answer: Any) -> Callable[..., Iterator[Any]]:
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                with self._reflections.enter(), self._watchdog.limit(context, REQUEST_TIMEOUT_S):
+                with self._reflections.enter(), self._arrivals.limit(context.peer(), context):
                     yield from answer(requests, context)
             except BusyError as error:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))

@@ -1,4 +1,4 @@
-"""How much of the server its callers may have: places for calls and bytes, time, buckets of tokens, connections.
+"""How much of the server its callers may have: places for calls and bytes, buckets of tokens, connections.
 
 The same for both listeners.
 """
@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Network, ip_address
 from urllib.parse import unquote
-
-import grpc
 
 from katib_callbacks.db_manager.store.errors import BusyError
 
@@ -32,9 +30,6 @@ HANDSHAKE_TIMEOUT_S = 20
 
 MAX_IDLE_S = 300
 """After which a connection without calls is closed. Clients connect anew without noticing."""
-
-WATCH_INTERVAL_S = 0.5
-"""How exact a watchdog is."""
 
 MAX_PEERS = 4_096
 """Buckets kept at once; the one that was not used for longest is forgotten, which refills it."""
@@ -103,42 +98,6 @@ class Places:
 def call_places(max_calls: int) -> Places:
     """Return the places of calls that are worked on or wait at once."""
     return Places(max_calls, f"{max_calls} calls are being worked on; try again")
-
-
-class Watchdog:
-    """Ends calls that take too long where gRPC would wait for ever. Has one thread, until it is closed.
-
-    A handler that waits for its client cannot be woken up otherwise; the client sees CANCELLED.
-    """
-
-    def __init__(self) -> None:
-        self._calls: dict[int, tuple[float, grpc.ServicerContext]] = {}
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="katib-callbacks-watchdog", daemon=True)
-        self._thread.start()
-
-    @contextmanager
-    def limit(self, context: grpc.ServicerContext, timeout_s: float) -> Iterator[None]:
-        """End a call if the block takes longer."""
-        number = id(context)
-        self._calls[number] = time.monotonic() + timeout_s, context  # one operation on a dict needs no lock
-        try:
-            yield
-        finally:
-            self._calls.pop(number, None)
-
-    def close(self) -> None:
-        """End the thread. May be called twice."""
-        self._is_closed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._is_closed.wait(WATCH_INTERVAL_S):
-            now_s = time.monotonic()
-            for number, (end_s, context) in list(self._calls.items()):
-                if now_s > end_s:
-                    self._calls.pop(number, None)
-                    context.cancel()
 
 
 class Buckets:
@@ -219,6 +178,7 @@ def connection_options() -> tuple[tuple[str, int], ...]:
     """Return gRPC's options that bound a listener's connections and their streams."""
     return (
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.http2.bdp_probe", 0),  # it would let megabytes of each call come before anybody has asked for them
         ("grpc.max_connection_idle_ms", MAX_IDLE_S * 1_000),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_S * 1_000),
         ("grpc.max_allowed_incoming_connections", max_connections()),

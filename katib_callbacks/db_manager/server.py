@@ -12,10 +12,11 @@ from types import TracebackType
 import grpc
 from sqlalchemy import URL
 
-from katib_callbacks.db_manager.arrivals import MAX_ARRIVING_CALLS, MAX_BYTES, Arrivals
+from katib_callbacks.db_manager.arrivals import MAX_CALLS as MAX_ARRIVING
+from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import Places, Watchdog, call_places
+from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.servicer import Servicer
@@ -35,7 +36,7 @@ MAX_CALLS = 512
 """Calls worked on or waiting at once; further ones are told to try again. Each has a thread, which costs little while
 it waits, and its rows in memory."""
 
-MORE_THREADS = MAX_ARRIVING_CALLS + 64
+MORE_THREADS = MAX_ARRIVING + 64
 """Than calls: for those whose request has not arrived, for watchers, and for what never waits long, as refusals."""
 
 STOP_GRACE_S = 20.0
@@ -180,8 +181,8 @@ class DBManager:
             undo.callback(monitor.close)
             metrics = open_metrics(self._metrics_address, monitor.is_serving)
             undo.callback(metrics.close)
-            watchdog = Watchdog()
-            undo.callback(watchdog.close)
+            arrivals = Arrivals()
+            undo.callback(arrivals.close)
             workers = ThreadPoolExecutor(
                 max_workers=self._max_calls + MORE_THREADS, thread_name_prefix="katib-callbacks-db-manager"
             )
@@ -189,15 +190,12 @@ class DBManager:
             server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, call_places(self._max_calls), metrics)
-            bytes_at_work = Places(MAX_BYTES, "large requests are being worked on; try again")
-            arrivals = Arrivals(bytes_at_work, watchdog)
-            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, watchdog),))
+            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:
                 servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics)
                 reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
-                arrivals = Arrivals(bytes_at_work, watchdog)
                 trials = undo.enter_context(
                     TrialServer(authenticator, servicer, health, metrics, arrivals, max_reads=reads)
                 )

@@ -61,6 +61,14 @@ class ReportingCallback:
     _lent: frozenset[str] = frozenset()  # attributes that hold what the framework lends to every callback it calls
     _autolog: Any = None  # katib_callbacks._autolog.ownership.Ownership, in a callback that autolog made
 
+    if not TYPE_CHECKING:  # type checkers read __init__
+
+        def __new__(cls, *args: object, **kwargs: object) -> Any:
+            """Refuse wrong arguments in the name of the class that the user knows."""
+            if (args or kwargs) and cls.__init__ is ReportingCallback.__init__:
+                _check_call(cls, args, kwargs)
+            return super().__new__(cls)
+
     def __init__(
         self,
         metrics: str | Sequence[str] | Mapping[str, str] | None = None,
@@ -145,6 +153,20 @@ def callbacks_beside(callback: object) -> list[Any]:
         if isinstance(callbacks, list) and any(other is callback for other in callbacks):
             return callbacks
     return []
+
+
+def _check_call(kind: type, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    import inspect  # noqa: PLC0415  frameworks have loaded it
+    from difflib import get_close_matches  # noqa: PLC0415  as above
+
+    signature = inspect.signature(kind.__init__)  # type: ignore[misc]  # of a class that has it from this module
+    try:
+        signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        unknown = [name for name in kwargs if name not in signature.parameters][:1]
+        nearest = [match for name in unknown for match in get_close_matches(name, signature.parameters, n=1)]
+        question = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise TypeError(f"{kind.__name__}() {error}{question}") from None
 
 
 def callers() -> Iterator[FrameType]:

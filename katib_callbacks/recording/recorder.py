@@ -19,6 +19,7 @@ from katib_callbacks.recording import unsaid
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import Position, RowBuffer, older
 from katib_callbacks.recording.selection import Selection
+from katib_callbacks.recording.thinning import readable
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -277,7 +278,7 @@ class MetricRecorder:
             self._is_finished = True
             is_kept_wanted = is_restored or self.report == "kept"
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
-            self._pending = [log for row in rows for log in self._to_logs(row.values, row.timestamp)]
+            self._pending = readable([self._to_logs(row.values, row.timestamp) for row in rows])
             if self._rows.latest:
                 self._warn_of_doubtful(is_kept_wanted=is_kept_wanted)
         except Exception:  # as in record

@@ -102,6 +102,7 @@ class BackgroundSender:
         self._is_running = False
         self._is_closed = False
         self._is_troubled = False
+        self._is_late = False
         self._busy_since_s = 0.0
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> PendingOutcome:
@@ -175,7 +176,7 @@ class BackgroundSender:
             said = f"{type(error).__name__}: {error}"
             self._complain("failed", str(error) if isinstance(error, KatibCallbacksError) else said)
             if isinstance(error, DeliveryError):  # another's attributes of these names may be anything
-                return SinkOutcome(len(job.logs) - error.pending, error.attempts, error=said)
+                return SinkOutcome(len(job.logs) - error.pending_of(len(job.logs)), error.attempts, error=said)
             return SinkOutcome(delivered=0, attempts=0, error=said)
         if outcome.error is not None:
             self._complain("failed", f"it delivered {outcome.delivered} of {len(job.logs)} rows: {outcome.error}")
@@ -189,9 +190,11 @@ class BackgroundSender:
         while sender.is_alive() and time.monotonic() < end_s:
             sender.join(_WATCH_INTERVAL_S)
             if sender.is_alive() and time.monotonic() > self._busy_since_s + GRACE_S:
-                self._complain(
-                    "is late", f"it has not answered for {GRACE_S:g} s, and the end of the process will not wait"
-                )
+                if not self._is_late:  # once for all of its reports, however slow it is
+                    self._is_late = True
+                    self._complain(
+                        "is late", f"it has not answered for {GRACE_S:g} s, and the end of the process will not wait"
+                    )
                 if not main.is_alive():
                     return
             if not main.is_alive():

@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from katib_callbacks import settings
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, retold
 from katib_callbacks.metrics import MetricLog, format_value
+from katib_callbacks.process_state import in_report, out_of_report
 from katib_callbacks.reporting.timestamps import put_in_order, start_after
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
 
 MAX_ROWS_SHOWN = 5
-"""How many of the rows that are lost an error spells out."""
+"""How many rows a message spells out."""
+
+
+def one_report_a_thread(logs: Sequence[MetricLog]) -> AbstractContextManager[None]:
+    """Return what a report happens in; it raises DeliveryError where it interrupts one of the same thread."""
+    return in_report(lambda: _where(logs, None, can_spool=False))
 
 
 @dataclass(frozen=True)
@@ -68,22 +75,24 @@ def deliver(
     latest = None if latest_left_behind is None else latest_left_behind(trial_name)
     if latest is not None:
         start_after(trial_name, address, latest)
-    try:
-        rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
-    except DeliveryError as error:
-        raise retold(error, f"{error}. {_where(sink, None, logs)}") from error
+    rows = tuple(put_in_order(trial_name, address, logs))  # all sinks get the same: none may take from another
     deliveries = {sender.name: sender.send(trial_name, rows, timeout_s) for sender in secondary}
     left_s = max(timeout_s - (runtime.monotonic() - start_s), 0.0)
     try:
-        outcome = _send(name, sink, trial_name, rows, left_s)
+        with nullcontext() if latest_left_behind is not None else out_of_report():  # another sink may report in turn
+            outcome = _send(name, sink, trial_name, rows, left_s)
     except DeliveryError as error:
         follows = (
             "When this process ends, Katib marks the trial MetricsUnavailable for good if the objective is among them. "
         )
-        where = _where(sink, error.spool_path, rows[len(rows) - error.pending :])
-        raise retold(error, f"{error}. {follows if trial_name else ''}{where}") from (error.__cause__ or error)
+        pending = error.pending_of(len(rows))
+        where = _where(rows[len(rows) - pending :], error.spool_path, can_spool=latest_left_behind is not None)
+        told = retold(error, f"{error}. {follows if trial_name else ''}{where}")
+        told.pending = pending
+        raise told from (error.__cause__ or error)
     except ReporterClosedError as error:
-        raise retold(error, f"{error}. {_where(sink, error.spool_path, rows)}") from error
+        where = _where(rows, error.spool_path, can_spool=latest_left_behind is not None)
+        raise retold(error, f"{error}. {where}") from error
     return outcome, _outcomes(name, outcome, deliveries, idle)
 
 
@@ -117,14 +126,18 @@ def _outcomes(
     return ChainMap({}, cast("dict[str, SinkOutcome]", sent), cast("dict[str, SinkOutcome]", idle)) if idle else sent
 
 
-def _where(sink: MetricSink, spool_path: str | None, rows: Sequence[MetricLog]) -> str:
+def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool) -> str:
     """Say where rows are that were not delivered, and what to do."""
     if spool_path is not None:
         return (
             f"The rows lie in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
             "not the trial."
         )
+    advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if can_spool else ""
+    return f"The rows were not saved{advice}: {spelled_out(rows)}."
+
+
+def spelled_out(rows: Sequence[MetricLog]) -> str:
+    """Return the names and values of the first rows, and how many more there are, for a message."""
     shown = ", ".join(f"{row.name}={format_value(row.value)}" for row in rows[:MAX_ROWS_SHOWN])
-    more = f" and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else ""
-    advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if hasattr(sink, "latest_left_behind") else ""
-    return f"The rows were not saved{advice}: {shown}{more}."
+    return f"{shown} and {len(rows) - MAX_ROWS_SHOWN:,} more" if len(rows) > MAX_ROWS_SHOWN else shown

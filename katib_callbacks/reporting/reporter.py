@@ -22,8 +22,9 @@ from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
+from katib_callbacks.sinks.auto import KATIB, TRAINJOB
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.registry import KATIB, TRAINJOB, SinkFactory, resolve_sinks
+from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -83,15 +84,16 @@ class KatibReporter:
         self._trial_name = settings.trial_name(trial_name, _runtime)
         settings.check_rank(_runtime)
         timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-        spool_dir = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
         chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
-        if self._trial_name is None and chosen[0] == TRAINJOB:
-            spool_dir = None  # "auto" in a TrainJob that is no trial: there is nothing to replay
-        elif spool_dir is not None and chosen[0] != KATIB:
-            raise ConfigurationError(
-                f"spool_dir ({settings.SPOOL_DIR}) is for the sink {KATIB!r}, to which alone rows can be replayed; it "
-                f"has to be the first of sinks ({settings.SINKS})"
-            )
+        spool = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
+        if chosen[0] != KATIB:
+            # A cluster-wide variable need not fit every script; and "auto" in a TrainJob that is no trial has no rows.
+            if spool_dir is not None and not (self._trial_name is None and chosen[0] == TRAINJOB):
+                raise ConfigurationError(
+                    f"spool_dir is for the sink {KATIB!r}, to which alone rows can be replayed; it has to be the first "
+                    f"of sinks ({settings.SINKS})"
+                )
+            spool = None
         factory = SinkFactory(
             endpoint=resolve_endpoint(
                 db_manager_address,
@@ -111,14 +113,18 @@ class KatibReporter:
                 "ignore",
                 _runtime,
             ),
-            spool_dir=spool_dir,
+            spool_dir=spool,
+            timeout_s=timeout,
             trial_name=self._trial_name,
             runtime=_runtime,
         )
         self._destinations = Destinations(chosen, factory)
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
-        self._loop: tuple[int, Progress] | None = None  # of this process
+        self._loop: tuple[int, Progress] | None = None  # of this process, or of the one that it was forked from
+        self._unshown: dict[str, SupportsFloat] = {}  # the latest values that report_progress has not shown yet
+        if process_rank(_runtime.environ()).is_global_zero:
+            settings.warn_of_unknown_variables(_runtime)
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
@@ -186,13 +192,16 @@ class KatibReporter:
         if not 0 <= fraction <= 1:
             raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
         pid, progress = self._loop or (None, None)
-        progress = progress if pid == os.getpid() else None
+        if progress is not None and pid != os.getpid():
+            self._unshown, progress = {**progress.latest, **self._unshown}, None
+        if metrics:
+            self._unshown.update(metrics)
         if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._destinations.is_closed:
             return
         run = self._run_of_report()
         if not run.is_reporting:
             return
-        latest = _finite_numbers(metrics or {})
+        latest, self._unshown = _finite_numbers(self._unshown), {}
         if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
             shown = run.begin_progress(lambda: fraction, lambda: latest)
             progress = shown or Progress((), self._runtime.monotonic)
@@ -247,7 +256,8 @@ class KatibReporter:
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
 
-        What is on its way to sinks after the first is delivered nevertheless.
+        What is on its way to sinks after the first is delivered nevertheless. Where the first one shows progress, the
+        end of a training (``report_progress(1.0)``) is delivered before this returns, within the budget of a report.
         """
         self._destinations.close()
 
@@ -265,7 +275,9 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
-        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
+        unshown = {**(self._loop[1].latest if self._loop else {}), **_finite_numbers(self._unshown)}
+        live = {"_destinations": copy.copy(self._destinations), "_loop": None, "_unshown": unshown}
+        return {**self.__dict__, **live, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
@@ -282,24 +294,43 @@ class KatibReporter:
         return self.open_run(rank=rank)
 
 
+_UPSTREAMS_TIMEOUT_S = 120.0
+"""The default of ``kubeflow.katib.report_metrics``; by its identity it is told from a 120 that was passed."""
+
+
 def report_metrics(
-    metrics: Mapping[str, SupportsFloat], db_manager_address: str | None = None, timeout: float = 120
+    metrics: Mapping[str, SupportsFloat | str],
+    db_manager_address: str | None = None,
+    timeout: float = _UPSTREAMS_TIMEOUT_S,
 ) -> ReportReceipt:
     """Report metrics of this trial once; takes the place of ``kubeflow.katib.report_metrics``.
 
     Args:
-        metrics: Names and numbers.
+        metrics: Names and numbers; a text that is a number, such as ``"0.912"``, is taken as well.
         db_manager_address: ``host:port``. Default ``KATIB_DB_MANAGER_ADDRESS``, then upstream's own default,
             ``katib-db-manager.kubeflow:6789``.
-        timeout: Seconds for the whole report, all retries included.
+        timeout: Seconds for the whole report, all retries included. Default ``KATIB_CALLBACKS_TIMEOUT_S``, then 120.
 
     Raises:
         ConfigurationError: A ValueError: no trial name, or an option that cannot be right.
         MetricValueError: A ValueError: no metrics, or a name or value that cannot be sent.
         DeliveryError: A RuntimeError: not all rows are known to be stored.
     """
-    with KatibReporter(db_manager_address, timeout_s=timeout) as reporter:
-        return reporter.report(metrics)
+    is_given = timeout is not _UPSTREAMS_TIMEOUT_S
+    timeout_s = settings.seconds(
+        "timeout", timeout if is_given else None, settings.TIMEOUT_S, _UPSTREAMS_TIMEOUT_S, DEFAULT_RUNTIME
+    )
+    with KatibReporter(db_manager_address, timeout_s=timeout_s) as reporter:
+        return reporter.report(_without_texts(metrics) if isinstance(metrics, Mapping) else metrics)
+
+
+def _without_texts(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the numbers that are texts; any other text is left for ``report`` to refuse by its name."""
+    numbers = dict(metrics)
+    for name, value in metrics.items():
+        with contextlib.suppress(ValueError):
+            numbers[name] = float(value) if isinstance(value, str) else value
+    return numbers
 
 
 def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricLog:

@@ -1,20 +1,24 @@
 """ReporterRun: one training's use of a reporter, or one report's, from its first progress to its delivery."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.reporting.delivery import DeliveryOptions, deliver
+from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
 from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
+from katib_callbacks.sinks.auto import KATIB
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.reporting.ranks import ProcessRank
+
+logger = logging.getLogger(__name__)
 
 
 class ReporterRun:
@@ -82,13 +86,23 @@ class ReporterRun:
             DeliveryError: Not all rows are known to be stored; the message says where they are.
             ReporterClosedError: The reporter was closed, before or in the meantime.
         """
-        options = self._options
-        start_s = options.runtime.monotonic()
         self._destinations.check_open()
         if not self.is_reporting:
             return self._skipped(str(self._rank))
         if not rows:
             return self._skipped("no rows to report")
+        with one_report_a_thread(rows):
+            return self._deliver(rows)
+
+    def close(self) -> None:
+        """End the run: show no more progress, and close the sinks if they are the run's own. May be called twice."""
+        self.progress = None
+        if self._is_own:
+            self._destinations.close()
+
+    def _deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
+        options = self._options
+        start_s = options.runtime.monotonic()
         opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
         if opened is None:
             if NO_TRIAL in self._destinations.idle_reasons:
@@ -98,6 +112,16 @@ class ReporterRun:
             return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
         first, secondary = opened
         outcome, outcomes = deliver(options, rows, first, secondary, idle)
+        elapsed_s = options.runtime.monotonic() - start_s
+        if outcome.skipped is None and logger.isEnabledFor(logging.INFO):
+            name = first[0]
+            logger.info(
+                "Reported %s%s to %s in %.2f s.",
+                spelled_out(rows),
+                f" of trial {options.trial_name!r}" if options.trial_name else "",
+                f"the DB manager at {options.address}" if name == KATIB else f"the sink {name!r}",
+                elapsed_s,
+            )
         return ReportReceipt(
             options.trial_name,
             delivered=outcome.delivered,
@@ -105,16 +129,10 @@ class ReporterRun:
             dropped=0,
             attempts=outcome.attempts,
             verified=outcome.verified,
-            elapsed_s=options.runtime.monotonic() - start_s,
+            elapsed_s=elapsed_s,
             skipped=outcome.skipped,
             sinks=outcomes,
         )
-
-    def close(self) -> None:
-        """End the run: show no more progress, and close the sinks if they are the run's own. May be called twice."""
-        self.progress = None
-        if self._is_own:
-            self._destinations.close()
 
     def _skipped(self, reason: str, sinks: Mapping[str, SinkOutcome] = MappingProxyType({})) -> ReportReceipt:
         return ReportReceipt(

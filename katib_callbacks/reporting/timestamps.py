@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from katib_callbacks.errors import MetricValueError
 from katib_callbacks.metrics import RESOLUTION, MetricLog
-from katib_callbacks.process_state import locked, once_a_thread, trial_state
+from katib_callbacks.process_state import locked, trial_state
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,10 @@ def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> li
 
     Raises:
         MetricValueError: There is no later time.
-        DeliveryError: A signal handler has interrupted this very function.
     """
     rows = sorted(logs, key=lambda log: log.timestamp)
     largest_move = timedelta()
-    with once_a_thread("line of time"), locked():
+    with locked():
         latest = trial_state(trial_name).latest
         last = latest.get(address)
         for index, log in enumerate(rows):

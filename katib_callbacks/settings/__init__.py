@@ -1,11 +1,13 @@
 """Every environment variable, read in this one place, and the runtime that tests replace.
 
 An option is resolved once: the argument, then the variable, then the default. An empty variable counts as unset:
-that is what an unset ``${trialSpec...}`` reference or an empty Helm value leaves behind. A bad value raises
-``ConfigurationError`` naming the variable.
+that is what an unset ``${trialSpec...}`` reference or an empty Helm value leaves behind. An empty argument is refused:
+somebody wrote it. A bad value raises ``ConfigurationError`` naming the argument or the variable.
 """
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeVar, cast, get_args
 
@@ -15,6 +17,8 @@ from katib_callbacks.settings.runtime import DEFAULT_RUNTIME as DEFAULT_RUNTIME
 from katib_callbacks.settings.runtime import Runtime as Runtime
 
 __all__ = ["Runtime"]
+
+logger = logging.getLogger(__name__)
 
 TRIAL_NAME = "KATIB_TRIAL_NAME"
 """Injected by Katib's pod webhook into the primary container of every pod of a trial."""
@@ -47,6 +51,12 @@ NAMESPACE = PREFIX + "NAMESPACE"
 EXPERIMENT = PREFIX + "EXPERIMENT"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
+
+LOCAL_ATTEMPT = PREFIX + "LOCAL_ATTEMPT"
+"""Set by the runner of local trials in every process of a trial, and read by the runner alone."""
+
+SUBMIT_DIR = PREFIX + "SUBMIT_DIR"
+"""Set by the runner of local trials: the folder in which the experiment was started, for the trial's own program."""
 
 TRAINER_SERVER_URL = "KUBEFLOW_TRAINER_SERVER_URL"
 """Injected by Kubeflow Trainer into every pod of a TrainJob whose status can be shown, as the next two are."""
@@ -82,15 +92,7 @@ T = TypeVar("T")
 
 
 def choice(options: object, argument: str, value: T | None, variable: str, default: T, runtime: Runtime) -> T:
-    """Resolve an option that is one of a ``Literal``'s words.
-
-    Args:
-        options: The ``Literal`` type.
-        argument: The argument's name, for messages.
-        value: The argument; None if it was not given.
-        variable: The environment variable's name.
-        default: What holds when neither is given.
-        runtime: Where the environment comes from.
+    """Resolve an option that is one of the words of a ``Literal`` type, ``options``.
 
     Raises:
         ConfigurationError: Another word; the message lists the known ones.
@@ -110,7 +112,7 @@ def text(value: str | os.PathLike[str] | None, variable: str, runtime: Runtime) 
     """Resolve an option that is a text or a path.
 
     Raises:
-        ConfigurationError: Neither, or with a NUL, which no path can have.
+        ConfigurationError: Neither, or empty, or with a NUL, which no path can have.
     """
     if value is None:
         return runtime.variable(variable)
@@ -121,6 +123,8 @@ def text(value: str | os.PathLike[str] | None, variable: str, runtime: Runtime) 
         given = None
     if not isinstance(given, str):
         raise ConfigurationError(f"{argument} must be a str or a path, not {value!r}")
+    if not given.strip():
+        raise ConfigurationError(f"{argument} is an empty text; leave it out, or pass None, to use {variable}")
     if "\0" in given:
         raise ConfigurationError(f"{argument} has a NUL character: {given!r}")
     return given
@@ -176,7 +180,8 @@ def metric_selection(
 
     Args:
         metrics: One name, several names, or a mapping in that direction (the one of Ray's report callbacks).
-        runtime: Where ``KATIB_CALLBACKS_METRICS`` comes from: ``accuracy=val_acc,loss`` separated by commas.
+        runtime: Where ``KATIB_CALLBACKS_METRICS`` comes from: ``accuracy=val_acc,loss`` separated by commas. A name
+            with a comma, or a name in Katib with an equals sign, stands in quotes.
 
     Raises:
         ConfigurationError: No names, an empty or repeated one, or something that is no str.
@@ -186,8 +191,7 @@ def metric_selection(
         return None
     pairs: list[tuple[object, object]]
     if source == METRICS:
-        items = (item.partition("=") for item in str(given).split(","))
-        pairs = [(name.strip(), (framework_name if equals else name).strip()) for name, equals, framework_name in items]
+        pairs = _named_pairs(str(given))
     elif isinstance(given, Mapping):
         pairs = list(given.items())
     elif isinstance(given, Iterable):
@@ -207,6 +211,32 @@ def metric_selection(
     return selection
 
 
+_NAMED_PAIR = r'\s*(?:"([^"]*)"|([^"=,]*))\s*(?:=\s*(?:"([^"]*)"|([^",]*))\s*)?(,|$)'
+"""A name, perhaps an equals sign and a second name, then a comma or the end; each name may stand in quotes."""
+
+
+def _named_pairs(text: str) -> list[tuple[object, object]]:
+    """Split ``accuracy=val_acc,f1="F1(average=macro, k=5)"``; refuse a comma within a name that is not quoted."""
+    pairs: list[tuple[object, object]] = []
+    position, separator = 0, ","
+    while separator:
+        match = re.compile(_NAMED_PAIR).match(text, position)
+        if match is None or not all(map(_has_even_brackets, (match[2], match[4]))):
+            raise ConfigurationError(
+                f"{METRICS}: it is unclear where the names end in {text[position:].strip()!r}. Put a name that has a "
+                'comma or an equals sign in double quotes, as in f1="F1(average=macro, k=5)"'
+            )
+        name = match[2].strip() if match[1] is None else match[1]
+        framework_name = match[3] if match[4] is None else match[4].strip()
+        pairs.append((name, name if framework_name is None else framework_name))
+        position, separator = match.end(), match[5]
+    return pairs
+
+
+def _has_even_brackets(name: str | None) -> bool:
+    return name is None or len(re.findall(r"[(\[{]", name)) == len(re.findall(r"[)\]}]", name))
+
+
 def is_disabled(runtime: Runtime) -> bool:
     """Return whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
     return flag("disable", None, DISABLE, runtime)
@@ -215,6 +245,27 @@ def is_disabled(runtime: Runtime) -> bool:
 def is_autolog_on(runtime: Runtime) -> bool:
     """Return whether ``KATIB_CALLBACKS_AUTOLOG`` turns autolog on where the code says nothing of it."""
     return flag("autolog", None, AUTOLOG, runtime)
+
+
+_said_unknown: set[str] = set()
+
+
+def warn_of_unknown_variables(runtime: Runtime) -> None:
+    """Log each variable with our prefix that nothing reads, once in a process, with the nearest one that is read."""
+    for name in sorted(runtime.environ()):
+        if not name.startswith(PREFIX) or name in _known_variables() or name in _said_unknown:
+            continue
+        _said_unknown.add(name)
+        from difflib import get_close_matches  # noqa: PLC0415  rarely needed
+
+        known = {variable.removeprefix(PREFIX) for variable in _known_variables()}
+        nearest = get_close_matches(name.removeprefix(PREFIX), known, n=1)
+        question = f" Did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+        logger.warning("%s is not a variable of katib-callbacks, so it has no effect.%s", name, question)
+
+
+def _known_variables() -> set[str]:
+    return {value for value in globals().values() if isinstance(value, str) and value.startswith(PREFIX)} - {PREFIX}
 
 
 def is_conspicuous(runtime: Runtime) -> bool:

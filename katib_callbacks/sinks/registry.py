@@ -5,30 +5,32 @@ package offers under that name in the entry-point group ``katib_callbacks.sinks`
 name that is none of ours alone, since that takes milliseconds.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
+from katib_callbacks.sinks.auto import AUTO, KATIB, TRAINJOB, sinks_here
 from katib_callbacks.sinks.katib.endpoint import Endpoint
-from katib_callbacks.sinks.masking import discreet
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-KATIB = "katib"
 STDOUT = "stdout"
-TRAINJOB = "trainjob"
-
-AUTO = "auto"
-"""Stands for the sinks that this process has a destination for: see :func:`resolve_sinks`."""
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
+
+
+_making: set[tuple[str, int]] = set()
+"""Names of sinks that are being made, and in which threads."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class SinkFactory:
         verify: See ``KatibReporter``.
         previous_attempt: See ``KatibReporter``.
         spool_dir: See ``KatibReporter``.
+        timeout_s: See ``KatibReporter``.
         trial_name: The trial; None outside one.
         runtime: Clock and the like.
     """
@@ -48,6 +51,7 @@ class SinkFactory:
     verify: Verify
     previous_attempt: PreviousAttempt
     spool_dir: str | None
+    timeout_s: float
     trial_name: str | None
     runtime: Runtime
 
@@ -61,8 +65,18 @@ class SinkFactory:
         if name == KATIB:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
-        maker = _MAKERS.get(scheme_of(name))
-        return maker(options) if maker else discreet(_make_plug_in(options), name)
+        making = (name, threading.get_ident())
+        if making in _making:
+            raise ConfigurationError(
+                f"the sink {options.label!r} makes a reporter that has this sink again, and so for ever; that reporter "
+                f"needs sinks of its own, as KatibReporter(sinks=[{KATIB!r}])"
+            )
+        _making.add(making)
+        try:
+            with out_of_report():  # a plug-in may make a reporter of its own, and use it
+                return _MAKERS.get(scheme_of(name), _make_plug_in)(options)
+        finally:
+            _making.discard(making)
 
     def _make_katib(self) -> MetricSink:
         from katib_callbacks.sinks.katib.sink import DBManagerSink  # noqa: PLC0415  not where all sinks are others
@@ -81,8 +95,7 @@ def resolve_sinks(
 ) -> tuple[MetricSink | str, ...]:
     """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``katib``.
 
-    ``auto`` is ``katib`` in a Katib trial and ``trainjob`` where Kubeflow Trainer shows the status of its jobs, in this
-    order where both are true; elsewhere it is ``katib``, which does nothing outside a trial.
+    ``auto`` is what :func:`katib_callbacks.sinks.auto.sinks_here` finds.
 
     Args:
         sinks: The argument.
@@ -117,10 +130,7 @@ def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_tr
         if not (isinstance(sink, str) and sink == AUTO):
             sinks.append(sink)
             continue
-        found = [KATIB] if has_trial else []
-        if runtime.variable(settings.TRAINER_SERVER_URL) is not None:
-            found.append(TRAINJOB)
-        sinks += [name for name in found or [KATIB] if name not in [*given, *sinks]]
+        sinks += [name for name in sinks_here(runtime, has_trial=has_trial) if name not in [*given, *sinks]]
     return sinks
 
 
@@ -183,36 +193,22 @@ def _package_of(entry: "EntryPoint") -> str:
     return f"{package} ({entry.value})"
 
 
-def _make_trainjob(options: SinkOptions) -> MetricSink:
-    from katib_callbacks.sinks.trainjob.sink import make_trainjob  # noqa: PLC0415  where it is asked for
+def _lazily(module: str, name: str) -> Callable[[SinkOptions], MetricSink]:
+    """Return what makes a sink of ours, from a module that is imported where it is asked for."""
 
-    return make_trainjob(options)
+    def make(options: SinkOptions) -> MetricSink:
+        sink: MetricSink = getattr(import_module(f"katib_callbacks.sinks.{module}"), name)(options)
+        return sink
 
-
-def _make_stdout(options: SinkOptions) -> MetricSink:
-    from katib_callbacks.sinks.stdout import StdoutSink  # noqa: PLC0415  where it is asked for
-
-    return StdoutSink(options)
-
-
-def _make_file(options: SinkOptions) -> MetricSink:
-    from katib_callbacks.sinks.file import JsonLinesSink  # noqa: PLC0415  as above
-
-    return JsonLinesSink(options)
-
-
-def _make_prometheus(options: SinkOptions) -> MetricSink:
-    from katib_callbacks.sinks.prometheus import PushgatewaySink  # noqa: PLC0415  as above
-
-    return PushgatewaySink(options)
+    return make
 
 
 _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
-    STDOUT: _make_stdout,
-    TRAINJOB: _make_trainjob,
-    "prometheus+http": _make_prometheus,
-    "prometheus+https": _make_prometheus,
-    "file": _make_file,
+    STDOUT: _lazily("stdout", "StdoutSink"),
+    TRAINJOB: _lazily("trainjob.sink", "make_trainjob"),
+    "prometheus+http": _lazily("prometheus", "PushgatewaySink"),
+    "prometheus+https": _lazily("prometheus", "PushgatewaySink"),
+    "file": _lazily("file", "JsonLinesSink"),
 }
 """Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
 

@@ -54,7 +54,11 @@ class StdoutSink:
             f"{format_timestamp(log.timestamp)} {names[log.name]}={format_value(log.value)}\n".encode()
             for log in finite
         ]
-        written = self._write(lines, self._runtime.monotonic() + deadline_s)
+        try:
+            written = self._write(lines, self._runtime.monotonic() + deadline_s)
+        except _UnwrittenError as error:
+            kind = UnavailableError if error.may_pass else DeliveryError
+            raise kind(str(error), attempts=1, pending=len(logs) - error.written) from error.__cause__
         if len(finite) < len(logs):
             others = ", ".join(sorted({repr(log.name) for log in logs if not math.isfinite(log.value)}))
             raise RejectedError(
@@ -71,7 +75,7 @@ class StdoutSink:
     def _write(self, lines: Sequence[bytes], end_s: float) -> int:
         stream = _stream()
         if stream is None:
-            raise DeliveryError("stdout is closed", attempts=1, pending=len(lines))
+            raise _UnwrittenError("stdout is closed", 0)
         written = 0
         try:
             descriptor = _descriptor(stream)
@@ -87,10 +91,10 @@ class StdoutSink:
                     chunk, rows = chunk + lines[written + rows], rows + 1
                 self._write_chunk(descriptor, chunk, end_s)
                 written += rows
-        except UnavailableError as error:
-            raise UnavailableError(str(error), attempts=1, pending=len(lines) - written) from None
+        except TimeoutError as error:
+            raise _UnwrittenError("stdout: nobody reads what is printed", written, may_pass=True) from error
         except (OSError, ValueError) as error:
-            raise DeliveryError(f"stdout: {error}", attempts=1, pending=len(lines) - written) from error
+            raise _UnwrittenError(f"stdout: {error}", written) from error
         return written
 
     def _write_chunk(self, descriptor: int, chunk: bytes, end_s: float) -> None:
@@ -104,7 +108,22 @@ class StdoutSink:
         """Wait until somebody reads."""
         while not _is_writable(descriptor):
             if self._is_closed.is_set() or self._runtime.monotonic() > end_s:
-                raise UnavailableError("stdout: nobody reads what is printed")
+                raise TimeoutError
+
+
+class _UnwrittenError(Exception):
+    """Why lines were not printed.
+
+    Args:
+        why: Why.
+        written: How many were.
+        may_pass: Whether they could be later.
+    """
+
+    def __init__(self, why: str, written: int, *, may_pass: bool = False) -> None:
+        super().__init__(why)
+        self.written = written
+        self.may_pass = may_pass
 
 
 def _stream() -> IO[str] | None:

@@ -71,6 +71,7 @@ class ServerProcess:
     """``katib-callbacks db-manager`` in a process of its own."""
 
     def __init__(self, db: Path) -> None:
+        self.db = db
         command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager"]
         self.process = subprocess.Popen(
             [*command, "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db}"],

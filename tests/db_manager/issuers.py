@@ -207,7 +207,16 @@ class _Server(http.server.ThreadingHTTPServer):
         """Be silent: clients that hang up are what the tests are about."""
 
 
+MEDIA_TYPES = {
+    "/.well-known/openid-configuration": "application/json",
+    "/openid/v1/jwks": "application/jwk-set+json",
+}
+"""What Kubernetes serves each document as, and as nothing else (kubernetes/pkg/routes/openidmetadata.go, v1.34)."""
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self) -> None:
         issuer: Issuer = self.server.issuer
         issuer.requests.append((self.path, self.headers.get("Authorization")))
@@ -221,6 +230,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def reply_in_chunks(self, body: bytes, media_type: str) -> None:
+        """Send a document as Go's server does that has not been told its length."""
+        self.send_response(200)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Cache-Control", "public, max-age=3600")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for start in range(0, len(body), 100):
+            chunk = body[start : start + 100]
+            self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def reply_status(self, code: int, reason: str, message: str) -> None:
+        """Send an error as the API server does."""
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        status |= {"message": message, "reason": reason, "details": {}, "code": code}
+        self.reply(code, json.dumps(status).encode(), **{"Content-Type": "application/json"})
+
+    def accepts(self, media_type: str) -> bool:
+        """Judge ``Accept`` as go-restful does (route.go, matchesAccept): no wildcard but ``*/*``."""
+        asked = (part.partition(";")[0].strip() for part in self.headers.get("Accept", "*/*").split(","))
+        return any(part in {"*/*", media_type} for part in asked)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -231,12 +263,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def answer(handler: _Handler) -> None:
     issuer = handler.server.issuer
     document = issuer.document(handler.path)
-    if issuer.required_token is not None and handler.headers.get("Authorization") != f"Bearer {issuer.required_token}":
-        handler.reply(403, b'{"kind": "Status", "code": 403}')
+    authorization = handler.headers.get("Authorization")
+    if issuer.required_token is not None and authorization is None:
+        message = f'forbidden: User "system:anonymous" cannot get path "{handler.path}"'
+        handler.reply_status(403, "Forbidden", message)
+    elif issuer.required_token is not None and authorization != f"Bearer {issuer.required_token}":
+        handler.reply_status(401, "Unauthorized", "Unauthorized")
     elif document is None:
-        handler.reply(404, b"{}")
+        handler.reply(404, b"404 page not found\n", **{"Content-Type": "text/plain; charset=utf-8"})
+    elif not handler.accepts(MEDIA_TYPES[handler.path]):
+        message = "only the following media types are accepted: application/json, application/yaml"
+        handler.reply_status(406, "NotAcceptable", message)
     else:
-        handler.reply(200, json.dumps(document).encode())
+        handler.reply_in_chunks(json.dumps(document).encode(), MEDIA_TYPES[handler.path])
 
 
 def hang(handler: _Handler) -> None:

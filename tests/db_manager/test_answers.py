@@ -15,7 +15,7 @@ from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import Places, Watchdog
+from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -325,10 +325,9 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     store = ObservationLogStore(f"sqlite:///{tmp_path / 'katib.db'}", max_connections=3)
     workers = ThreadPoolExecutor(2)
     server = grpc.server(workers)
-    watchdog = Watchdog()
     monitor = HealthMonitor(store.check)
-    arrivals = Arrivals(Places(1_000, "full"), watchdog)
-    server.add_generic_rpc_handlers((KatibService(Seen(store, line, calls), Health(monitor), arrivals, watchdog),))
+    arrivals = Arrivals()
+    server.add_generic_rpc_handlers((KatibService(Seen(store, line, calls), Health(monitor), arrivals),))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
@@ -345,7 +344,7 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     finally:
         server.stop(0).wait()
         workers.shutdown()
-        watchdog.close()
+        arrivals.close()
         monitor.close()
         store.close()
     assert calls.codes == [("ReportObservationLog", "CANCELLED"), ("GetObservationLog", "OK")]

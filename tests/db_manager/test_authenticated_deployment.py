@@ -102,21 +102,9 @@ def test_the_ports_of_server_service_fence_and_example_are_one():
     (address,) = [argument for argument in container["args"] if argument.startswith("--trial-listen-address=")]
     port = int(address.rpartition(":")[2])
     assert [entry["containerPort"] for entry in container["ports"]] == [port]
-    assert [(entry["port"], entry["protocol"]) for entry in service["spec"]["ports"]] == [(port, "TCP")]
-    # A patch by name: ports merge by their number, so that Katib's own stays.
+    assert [(entry["port"], entry["protocol"]) for entry in service["spec"]["ports"]] == [(6789, "TCP"), (port, "TCP")]
     assert (service["kind"], service["metadata"]["name"]) == ("Service", "katib-db-manager")
     assert f'value: "katib-db-manager.kubeflow.svc:{port}"' in EXAMPLE.read_text(encoding="utf-8")
-
-
-def test_the_authenticated_overlay_patches_what_the_base_has():
-    overlay, base = read("authenticated/kustomization.yaml"), read("kustomization.yaml")
-    assert (overlay["kind"], base["kind"]) == ("Kustomization", "Kustomization")
-    assert (DEPLOY / "authenticated" / overlay["resources"][0]).resolve() == DEPLOY.resolve()
-    for patch in overlay["patches"]:
-        manifest = read(f"authenticated/{patch['path']}")
-        assert manifest["metadata"] == {"name": "katib-db-manager", "namespace": base["namespace"]}
-    for name in read("fence/kustomization.yaml")["resources"]:
-        assert (DEPLOY / "fence" / name).is_file()
 
 
 def test_the_document_has_every_flag_the_example_and_a_token_file_that_is_one(tmp_path):
@@ -144,7 +132,7 @@ def test_the_server_knows_the_flags_and_keeps_those_of_the_base():
     patch = read("authenticated/deployment.yaml")
     pod = patch["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    (base,) = read("patch.yaml")["spec"]["template"]["spec"]["containers"]
+    (base,) = read("manager/deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert container["name"] == base["name"]
     assert set(base["args"]) < set(container["args"])
     parser = argparse.ArgumentParser(exit_on_error=False)

@@ -82,15 +82,11 @@ def test_the_probe_of_older_manifests_tells_by_its_exit_status(server, db, capfd
     assert "no connection to 127.0.0.1" in err
 
 
-def test_the_patch_changes_katibs_deployment_alone_and_has_flags_that_there_are():
+def test_the_manifest_is_about_katibs_deployment_alone_and_has_flags_that_there_are():
     yaml = pytest.importorskip("yaml")
-    patch = yaml.safe_load((DEPLOY / "patch.yaml").read_text(encoding="utf-8"))
-    kustomization = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text(encoding="utf-8"))
-    (image,) = kustomization["images"]
-    assert image["name"] == "ghcr.io/kubeflow/katib/katib-db-manager"
-    assert kustomization["patches"] == [{"path": "patch.yaml"}]
-    assert (patch["kind"], patch["metadata"]["name"]) == ("Deployment", "katib-db-manager")
-    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    manifest = yaml.safe_load((DEPLOY / "manager" / "deployment.yaml").read_text(encoding="utf-8"))
+    assert (manifest["kind"], manifest["metadata"]["name"]) == ("Deployment", "katib-db-manager")
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert container["name"] == "katib-db-manager"
     assert container["securityContext"]["runAsUser"] == 1000
     script = Path(sys.executable).parent / "katib-db-manager"
@@ -98,6 +94,22 @@ def test_the_patch_changes_katibs_deployment_alone_and_has_flags_that_there_are(
         [script, *container["args"], "--help"], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_kubelet_does_not_restart_a_manager_whose_database_is_away(server, db, open_channel):
+    yaml = pytest.importorskip("yaml")
+    manifest = yaml.safe_load((DEPLOY / "manager" / "deployment.yaml").read_text(encoding="utf-8"))
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    channel = open_channel(server.address)
+    check = channel.unary_unary(methods.HEALTH_CHECK, response_deserializer=messages.HealthCheckResponse.FromString)
+
+    def ask(probe):
+        request = messages.HealthCheckRequest(service=container[probe]["grpc"].get("service", ""))
+        return check(request.SerializeToString(), timeout=60).status
+
+    assert {ask("livenessProbe"), ask("readinessProbe"), ask("startupProbe")} == {messages.SERVING}
+    db.rename(db.with_name("moved.db"))
+    assert (ask("livenessProbe"), ask("readinessProbe")) == (messages.SERVING, messages.NOT_SERVING)
 
 
 @pytest.mark.skipif(os.getuid() != 0 or UNSHARE is None, reason="makes a read-only root, as root")

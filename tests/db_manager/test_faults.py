@@ -17,7 +17,7 @@ from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import Places, Watchdog, call_places
+from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -243,10 +243,9 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    watchdog = Watchdog()
     servicer, health = Servicer(store, call_places(2), ServerMetrics()), Health(monitor)
-    arrivals = Arrivals(Places(1_000, "full"), watchdog)
-    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, watchdog),))
+    arrivals = Arrivals()
+    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -264,7 +263,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     finally:
         server.stop(None).wait()
         monitor.close()
-        watchdog.close()
+        arrivals.close()
     assert caplog.text.count("RuntimeError: the disk is on fire") == 4  # with its traceback
 
 

@@ -1,16 +1,22 @@
 """The DB manager under clients that ask too much of it: the others are served, and memory stays bounded."""
 
+import re
 import select
 import socket
+import sqlite3
+import sys
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 
+import grpc
 import pytest
 from http2 import open_streams
 from trials import ROW
 
 from katib_callbacks.db_manager import DBManager, arrivals, limits
-from katib_callbacks.wire import methods, reflection
+from katib_callbacks.wire import messages, methods, reflection
 
 PATHS = [
     methods.REPORT_OBSERVATION_LOG,
@@ -47,6 +53,38 @@ def test_a_request_that_does_not_come_is_not_waited_for(db, monkeypatch):
     monkeypatch.setattr(arrivals, "REQUEST_TIMEOUT_S", 0.2)
     with DBManager(f"sqlite:///{db}") as server, open_streams(server.address, 1) as connection:
         assert _ended(connection, 1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_large_requests_that_come_at_once_are_all_stored_and_do_not_fill_the_memory(start_process):
+    """30 of 28 MiB, of 30 clients that try again when they are told to."""
+    server, value, trials = start_process(), "7" * 60_000, [f"t{number}" for number in range(30)]
+
+    def send(trial):
+        request = messages.ReportObservationLogRequest(trial_name=trial)
+        for number in range(480):
+            metric = messages.Metric(name="loss", value=value)
+            request.observation_log.metric_logs.add(time_stamp=f"2026-01-31T12:00:00.{number:06}Z", metric=metric)
+        data = request.SerializeToString()
+        with grpc.insecure_channel(server.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+            for attempt in range(100):
+                call = channel.unary_unary(methods.REPORT_OBSERVATION_LOG).future(data, timeout=60)
+                if call.code() is grpc.StatusCode.OK:
+                    return
+                assert call.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED}, call
+                time.sleep(0.1 * (attempt + 1))
+        raise AssertionError(f"{trial} was never stored")
+
+    with ThreadPoolExecutor(len(trials)) as threads:
+        list(threads.map(send, trials))
+    assert _peak_mib(server.process.pid) < 512
+    with closing(sqlite3.connect(server.db)) as connection:
+        counts = connection.execute("SELECT COUNT(*) FROM observation_logs GROUP BY trial_name").fetchall()
+    assert counts == [(480,)] * 30
+
+
+def _peak_mib(pid: int) -> float:
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1_024
 
 
 def _ended(connection: socket.socket, streams: int) -> bool:

@@ -20,6 +20,9 @@ from katib_callbacks import KatibReporter
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.authentication.issuer import keys
 from katib_callbacks.errors import RejectedError
+from katib_callbacks.net.addresses import split_url
+from katib_callbacks.net.http import HTTPRequest
+from katib_callbacks.net.tls import client_context
 
 pytestmark = pytest.mark.usefixtures("fetches_follow_soon")
 
@@ -186,6 +189,32 @@ def test_the_reporter_is_accepted_as_it_is(site, issuer):
     assert sorted(site.rows("trial-1")) == ["0.25", "0.9"]
     with site.reporter("trial-2") as reporter, pytest.raises(RejectedError):
         reporter.report({"accuracy": 0.9})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda issuer: issuer.token("https://kubernetes.default.svc"), lambda issuer: issuer.token(namespace="team-b")],
+    ids=["audience", "namespace"],
+)
+def test_a_token_that_is_for_no_trial_is_not_tried_again(site, issuer, make):
+    site.write_token(make(issuer))
+    with site.reporter("trial-1") as reporter, pytest.raises(RejectedError, match="names no trial") as caught:
+        reporter.report({"accuracy": 0.9})
+
+    assert caught.value.attempts == 1
+    assert site.rows("trial-1") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/openid/v1/jwks", "application/json"), ("/.well-known/openid-configuration", "application/jwk-set+json")],
+)
+def test_the_tests_issuer_serves_each_document_as_kubernetes_does(issuer, path, media_type):
+    request = HTTPRequest(split_url(issuer.url + path), TIMEOUT_S)
+    answer = request.send("GET", headers={"Accept": media_type}, context=client_context("ca", issuer.ca))
+
+    status = json.loads(answer.body)
+    assert (answer.status, status["kind"], status["reason"]) == (406, "Status", "NotAcceptable")
 
 
 def test_no_call_of_a_rightful_trial_fails_while_keys_and_tokens_are_rotated(site, issuer):

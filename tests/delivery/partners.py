@@ -1,6 +1,7 @@
 """Partners of deliveries: a DB manager that follows a script, a proxy with a bad line, a process to kill."""
 
 import contextlib
+import json
 import signal
 import socket
 import struct
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -409,6 +411,35 @@ class Trial:
             {int(number) for word, number in lines if word == kind} for kind in ("accepted", "delivered")
         )
         return accepted, delivered
+
+
+def hostile_files(trial_name: str) -> dict[str, bytes]:
+    """Return contents that no reporter writes, with right checksums, by what is wrong with them."""
+    header = {
+        "format": "katib-callbacks spool",
+        "version": 1,
+        "trial_name": trial_name,
+        "rows": 1,
+        "first": "2026-01-31T12:00:00.000000Z",
+        "last": "2026-01-31T12:00:00.000000Z",
+    }
+    end = "9999-12-31T23:59:59.999999Z"
+    row = ["loss", "1", "2026-01-31T12:00:00.000000Z"]
+
+    def content(*lines: object) -> bytes:
+        body = b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+        return body + b'{"crc32": %d}\n' % zlib.crc32(body)
+
+    return {
+        "no JSON": b"?",
+        "a deep header": content(b"[" * 4_000),
+        "a deep row": content(header, b"[" * 100_000),
+        "a header that ends with time": content({**header, "last": end}, row),
+        "a row at the end of time": content({**header, "first": end, "last": end}, ["loss", "1", end]),
+        "a number of rows that is none": content({**header, "rows": 1e400}, row),
+        "a name with a surrogate": content(header, ["\ud800", "1", row[2]]),
+        "rows of another time": content(header, ["loss", "1", "2026-01-31T13:00:00.000000Z"]),
+    }
 
 
 @contextlib.contextmanager

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from partners import LOST_REPLY, NOON, TRUNCATED, Fault, ScriptedDBManager, stub
+from partners import LOST_REPLY, NOON, TRUNCATED, Fault, ScriptedDBManager, hostile_files, stub
 
 from katib_callbacks import MetricLog
 from katib_callbacks.cli import main
 from katib_callbacks.sinks.katib import spool as spool_files
 
+HOSTILE = hostile_files("trial")
 DOWN = Fault("UNAVAILABLE", "failed to connect to all addresses")
 
 
@@ -153,12 +154,41 @@ def test_files_that_are_damaged_or_foreign_are_left(server, spool, capsys):
 
     assert replay(server, spool) == 1
 
-    assert set(spool.iterdir()) == {damaged, unfinished, foreign, fifo}
+    assert set(spool.iterdir()) == {spool / f"damaged{spool_files.DAMAGED_SUFFIX}", unfinished, foreign, fifo}
     assert server.values() == [("loss", "1")]
     out = capsys.readouterr().out
     assert f"{damaged} is damaged" in out
     assert f"{unfinished} is incomplete" in out
     assert "notes.txt" not in out
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTILE.keys() - {"a row at the end of time"}))  # which stops later rows alone
+def test_a_hostile_file_is_set_aside_once_and_the_others_are_delivered(server, spool, capsys, caplog, kind):
+    lay(spool, "trial", 1)
+    lay(spool, "other", 2)
+    path = spool / f"trial-0{spool_files.SUFFIX}"
+    path.write_bytes(HOSTILE[kind])
+
+    assert replay(server, spool) == 1
+
+    assert {(trial, value) for trial, _, value, _ in server.rows} == {("trial", "1"), ("other", "2")}
+    aside = spool / f"trial-0{spool_files.DAMAGED_SUFFIX}"
+    assert list(spool.iterdir()) == [aside]
+    assert f"left: {path} is damaged" in capsys.readouterr().out
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"set aside as {aside}" in record.message
+    assert replay(server, spool) == 0
+
+
+def test_a_file_that_breaks_the_db_manager_each_time_does_not_keep_the_others_from_it(server, spool, capsys):
+    lay(spool, "bad", 1)
+    lay(spool, "good", 2, hour=13)
+    server.report_faults = [Fault("UNAVAILABLE", "Socket closed")]
+
+    assert replay(server, spool, "--timeout", "3.5") == 1
+
+    assert server.values("good") == [("loss", "2")]
+    assert "may not have reached" in capsys.readouterr().out
 
 
 def test_a_temporary_file_that_was_written_to_its_end_is_delivered(server, spool):

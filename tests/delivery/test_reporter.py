@@ -5,11 +5,13 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -67,6 +69,49 @@ def test_report_metrics_takes_the_place_of_upstreams(katib_db_manager):
     report_metrics(metrics={"accuracy": 1}, db_manager_address=katib_db_manager.address, timeout=60)
 
     assert katib_db_manager.latest() == {"loss": 0.125, "accuracy": 1}
+
+
+def test_report_metrics_takes_numbers_that_are_texts_as_upstreams_does(katib_db_manager):
+    report_metrics({"accuracy": "0.912", "loss": " 1e-7 "})
+
+    assert [(row.name, row.value) for row in katib_db_manager.metrics()] == [("accuracy", "0.912"), ("loss", "1e-07")]
+    with pytest.raises(ValueError, match="metric 'loss': a str is not a number"):
+        report_metrics({"accuracy": "0.5", "loss": "high"})
+    assert len(katib_db_manager.metrics()) == 2
+
+
+def test_report_metrics_heeds_the_variable_where_its_argument_is_not_given(server, monkeypatch):
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
+    monkeypatch.setenv("KATIB_CALLBACKS_TIMEOUT_S", "nonsense")
+
+    with pytest.raises(ConfigurationError, match="KATIB_CALLBACKS_TIMEOUT_S must be a positive number of seconds"):
+        report_metrics({"loss": 1}, server.address)
+    report_metrics({"loss": 2}, server.address, 120)
+    report_metrics({"loss": 3}, server.address, timeout=120.0)
+    assert len(server.calls) == 2
+
+
+@pytest.mark.parametrize("is_trial", [True, False])
+def test_the_loop_in_the_readme_runs_in_a_trial_and_outside(katib_db_manager, monkeypatch, is_trial):
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"\*\*A loop of your own\*\*\n\n```python\n(.*?)```", page, re.DOTALL)
+    if not is_trial:
+        monkeypatch.delenv("KATIB_TRIAL_NAME")
+    exec(code, {"accuracy": 0.9, "loss": 0.5})  # noqa: S102  our own page
+
+    assert katib_db_manager.latest() == ({"accuracy": 0.9, "loss": 0.5} if is_trial else {})
+
+
+def test_a_delivery_says_in_one_line_what_went_where(katib_db_manager, caplog):
+    caplog.set_level(logging.INFO)
+    with KatibReporter() as reporter:
+        reporter.report({"accuracy": 0.9, "loss": 1})
+        reporter.report({f"m{number}": number for number in range(7)})
+
+    accuracy, seven = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    where = f"of trial 'test-trial' to the DB manager at {katib_db_manager.address} in"
+    assert re.fullmatch(rf"Reported accuracy=0\.9, loss=1 {re.escape(where)} \d+\.\d\d s\.", accuracy)
+    assert seven.startswith(f"Reported m0=0, m1=1, m2=2, m3=3, m4=4 and 2 more {where} ")
 
 
 def test_arguments_come_before_the_environment(server, clock):

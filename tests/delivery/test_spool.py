@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from partners import NOON, FastClock, Fault, ScriptedDBManager
+from partners import NOON, FastClock, Fault, ScriptedDBManager, hostile_files
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, SpoolError
 from katib_callbacks.sinks.katib import spool as spool_files
 from katib_callbacks.sinks.katib.spool_format import chunks, parse
+
+HOSTILE = list(hostile_files("trial"))
+HARMLESS_HEADERS = {"a deep row", "a name with a surrogate", "rows of another time"}
+"""The header alone is read before a report; a replay finds what is behind it."""
 
 DOWN = Fault("UNAVAILABLE", "failed to connect to all addresses")
 
@@ -295,6 +299,21 @@ def test_timestamps_begin_after_those_that_lie_in_the_spool(server, clock, spool
         reporter.report({"loss": 2})
 
     assert server.rows == [("trial", "loss", "2", "2090-01-31T12:00:00.000001Z")]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_of_the_trial_is_set_aside_and_its_reports_go_out(server, clock, spool, caplog, kind):
+    trial = f"attacked by {kind}"
+    spool_files.write(spool, trial, rows(1)).release()
+    path = spool / f"{trial.replace(' ', '_')}-0{spool_files.SUFFIX}"
+    path.write_bytes(hostile_files(trial)[kind])
+    with KatibReporter(server.address, trial_name=trial, spool_dir=spool, _runtime=clock.runtime) as reporter:
+        reporter.report({"loss": 2})
+
+    assert server.values(trial) == [("loss", "2")]
+    (left,) = [path for path in spool.iterdir() if not path.name.endswith(spool_files.SUFFIX)] or [path]
+    assert left.name.endswith(spool_files.DAMAGED_SUFFIX) or kind in HARMLESS_HEADERS
+    assert all(str(left) in record.message for record in caplog.records)
 
 
 def test_what_clearing_leaves_in_the_spool_is_warned_of(server, spool, caplog):

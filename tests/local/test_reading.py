@@ -77,10 +77,6 @@ def test_a_model_is_read_like_its_mapping():
 
 # Legal in Katib, and kept as they stand, though one machine cannot run them: {why: (change, message)}.
 ELSEWHERE = {
-    "hyperband": (
-        {"algorithm": {"algorithmName": "hyperband"}},
-        r"spec\.algorithm\.algorithmName: 'hyperband'.*known: ran",
-    ),
     "pbt": ({"algorithm": {"algorithmName": "pbt"}}, r"'pbt' is not one of the algorithms here"),
     "a file": (
         {
@@ -203,6 +199,28 @@ ILLEGAL = [
         {"filter": {"metricsFormat": ["ok=(.*)"]}},
         r"metricsFormat\[0\]: 'ok=\(\.\*\)' must have two groups",
     ),
+    (
+        ("spec", "metricsCollectorSpec", "source"),
+        {"filter": {"metricsFormat": [r"(\w+)(?=:) (\d+)"]}},
+        r"is no regular expression: '\(\?=:': Go has no such group",
+    ),
+    (
+        ("spec", "parameters", 0, "feasibleSpace", "list"),
+        ["1"],
+        r"spec\.parameters\[0\]\.feasibleSpace\.list: is for categorical and discrete parameters, not for double",
+    ),
+    (
+        ("spec", "parameters", 0, "parameterType"),
+        "categorical",
+        r"feasibleSpace: min, max and step are for int and double parameters, not for categorical; write list",
+    ),
+    (("spec", "parameters", 0, "feasibleSpace"), {}, r"spec\.parameters\[0\]\.feasibleSpace: must be specified"),
+    (
+        ("spec", "earlyStopping"),
+        {"algorithmName": "hyperband"},
+        r"spec\.earlyStopping\.algorithmName: 'hyperband' is not known; known: medianstop",
+    ),
+    (("spec", "trialTemplate", "trialParameters"), None, r"spec\.trialTemplate\.trialParameters: must be specified"),
     (("spec", "trialTemplate"), None, r"spec\.trialTemplate: must be specified"),
     (("spec", "trialTemplate", "primaryContainerName"), None, r"primaryContainerName: must be specified"),
     (("spec", "trialTemplate", "trialSpec"), None, r"one of trialSpec and configMap must be specified"),

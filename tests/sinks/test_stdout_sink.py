@@ -152,6 +152,23 @@ def test_a_full_device_is_an_error():
     assert done.returncode == 0
 
 
+def test_a_broken_stdout_has_taken_no_row_that_it_could_not_have_taken():
+    with open("/dev/full", "w") as full:  # noqa: PTH123  a device
+        code = """
+from datetime import datetime, timezone
+from katib_callbacks import MetricLog
+values = [1.0, float("nan"), 2.0, float("inf")]
+logs = [MetricLog("loss", value, datetime.now(timezone.utc)) for value in values]
+try:
+    reporter.report_logs(logs)
+except DeliveryError as error:
+    print(type(error).__name__, error.pending, file=sys.stderr)
+"""
+        done = run(code, stdout=full)
+
+    assert done.stderr == "DeliveryError 4\n"
+
+
 @pytest.mark.parametrize("flags", [0, os.O_NONBLOCK], ids=["blocking", "non-blocking"])
 def test_a_pipe_that_nobody_reads_is_given_up_at_the_end_of_the_budget(flags):
     ours, theirs = os.pipe()

@@ -5,13 +5,15 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from http_partners import wait_until
 
 from katib_callbacks import KatibReporter, SinkOutcome
-from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.errors import ConfigurationError, RejectedError, UnavailableError
 from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.reporting import background
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import registry
@@ -68,6 +70,48 @@ def test_whatever_a_sink_raises_it_gets_the_next_report_and_one_line_says_so(kat
     assert sink.names == ["first", "second"]
     assert [line.partition("depend on it: ")[2] for line in lines(caplog)] == [error]
     assert [log.name for log in katib_db_manager.metrics()] == ["first", "second"]
+
+
+class QuotaError(RejectedError):
+    """An error of a plug-in's own, made of other things than ours."""
+
+    def __init__(self, store, quota):
+        super().__init__(f"{store} takes {quota} rows")
+        self.quota = quota
+
+
+def is_down(_logs):
+    raise UnavailableError("down")
+
+
+def is_full(_logs):
+    raise QuotaError("mystore", 7)
+
+
+@pytest.mark.parametrize(("act", "kind"), [(is_down, UnavailableError), (is_full, QuotaError)])
+def test_an_error_that_does_not_say_how_many_rows_are_pending_means_all_of_them(katib_db_manager, act, kind):
+    with KatibReporter(sinks=["katib", Sink(act)]) as reporter:
+        outcome = reporter.report({"loss": 1, "accuracy": 0.5}).sinks["Sink"]
+    with KatibReporter(sinks=[Sink(act)]) as reporter, pytest.raises(kind) as caught:
+        reporter.report({"loss": 1, "accuracy": 0.5})
+
+    assert (outcome.delivered, outcome.error.partition(":")[0]) == (0, kind.__name__)
+    assert type(caught.value) is kind
+    assert caught.value.pending == 2
+    assert "loss=1, accuracy=0.5" in str(caught.value)
+    copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  our own bytes
+    assert (type(copied), str(copied), vars(copied)) == (kind, str(caught.value), vars(caught.value))
+
+
+def test_an_error_that_says_how_many_rows_are_pending_is_believed():
+    def takes_one(logs):
+        raise UnavailableError("down", attempts=2, pending=len(logs) - 1)
+
+    with KatibReporter(trial_name="trial", sinks=[Sink(takes_one)]) as reporter, pytest.raises(UnavailableError) as it:
+        reporter.report({"loss": 1, "accuracy": 0.5})
+
+    assert (it.value.attempts, it.value.pending) == (2, 1)
+    assert "loss=1" not in str(it.value)
 
 
 def test_a_sink_cannot_take_rows_from_the_first():
@@ -180,6 +224,42 @@ with KatibReporter(sinks=["katib", "hangs"]) as reporter:
     assert len(katib_db_manager.metrics()) == 1
 
 
+def test_a_sink_that_is_always_late_is_complained_of_once(katib_db_manager, caplog, monkeypatch):
+    monkeypatch.setattr(background, "GRACE_S", 0.1)
+    monkeypatch.setattr(background, "_WATCH_INTERVAL_S", 0.01)
+    caplog.set_level("DEBUG", logger="katib_callbacks.reporting.background")
+    sink = Sink(lambda logs: time.sleep(0.5))
+    with KatibReporter(sinks=["katib", sink]) as reporter:
+        for _ in range(3):
+            reporter.report({"loss": 1})
+    wait_until(lambda: len(sink.names) == 3, "the sink does not get the rows")
+    wait_until(lambda: "watcher" not in str(threading.enumerate()), "its threads go on")
+
+    assert [record.levelname for record in caplog.records if "is late" in record.message] == ["WARNING"]
+
+
+@pytest.mark.parametrize("sinks", [["katib"], None], ids=["with sinks of its own", "with itself"])
+def test_a_sink_that_makes_a_reporter_when_it_is_made_does_not_lock_it_out(
+    katib_db_manager, monkeypatch, tmp_path, sinks
+):
+    class Copies(Sink):
+        def __init__(self, options):
+            self.reporter = KatibReporter(trial_name="copy", sinks=sinks)
+            self.reporter.report({"made": 1})
+            super().__init__(self.reporter.report_logs, self.reporter.close)
+
+    monkeypatch.setattr(registry, "_MAKERS", {**registry._MAKERS, "copies": Copies})
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "katib,copies")
+    if sinks is None:
+        with pytest.raises(ConfigurationError, match=r"'copies' makes a reporter that has this sink again"):
+            KatibReporter()
+        return
+    with copy.copy(KatibReporter()) as reporter:  # a copy makes its sinks when it reports
+        assert reporter.report({"loss": 1}).sinks["copies"].delivered == 1
+
+    assert [log.name for log in katib_db_manager.metrics("copy")] == ["made", "made", "loss"]
+
+
 # -- other processes, other environments ---------------------------------------------------------------------------
 
 
@@ -206,14 +286,24 @@ def test_a_sink_that_cannot_be_made_there_takes_no_progress_from_the_others(tmp_
     assert shown == [{}]
 
 
-def test_a_spool_is_no_obstacle_in_a_trainjob_that_is_no_trial(tmp_path):
-    variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path), "KATIB_CALLBACKS_SINKS": "auto"}
+def test_a_spool_of_the_whole_cluster_is_no_obstacle_where_rows_go_elsewhere(tmp_path):
+    variables = {**TRAINJOB, "KATIB_CALLBACKS_SPOOL_DIR": str(tmp_path / "spool"), "KATIB_CALLBACKS_SINKS": "auto"}
     reporter = KatibReporter(_runtime=Runtime(environ=lambda: variables))
     assert reporter.idle_reason is None
 
-    variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": "trainjob"}
+    variables |= {"KATIB_TRIAL_NAME": "trial", "KATIB_CALLBACKS_SINKS": f"file://{tmp_path}/rows.jsonl,katib"}
+    runtime = Runtime(environ=lambda: variables)
     with pytest.raises(ConfigurationError, match="has to be the first"):
-        KatibReporter(_runtime=Runtime(environ=lambda: variables))
+        KatibReporter(spool_dir=tmp_path, _runtime=runtime)
+    variables["KATIB_CALLBACKS_SINKS"] = f"file://{tmp_path}/rows.jsonl"
+    recorder = MetricRecorder("loss", _runtime=runtime)
+    recorder.start(framework_rank(is_global_zero=True))
+    recorder.record({"loss": 0.5})
+    recorder.finish()
+    recorder.deliver()
+
+    assert recorder.receipt.delivered == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_a_password_with_a_comma_is_not_shown():

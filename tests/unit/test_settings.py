@@ -1,8 +1,11 @@
 """Options: the argument, then the variable, then the default; and errors that name where a bad one came from."""
 
 import dataclasses
+import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
 from datetime import timedelta
@@ -81,7 +84,12 @@ def test_texts_and_paths():
     assert settings.text("given", "X", runtime(X="from the variable")) == "given"
     assert settings.text(Path("a", "b"), "X", runtime()) == str(Path("a", "b"))
     assert settings.text(None, "X", runtime(X="from the variable")) == "from the variable"
-    assert settings.text("", "X", runtime(X="from the variable")) == ""
+
+
+@pytest.mark.parametrize("empty", ["", " ", Path(" ")])
+def test_an_empty_argument_is_refused_even_where_a_variable_is_set(empty):
+    with pytest.raises(ConfigurationError, match=r"^spool_dir is an empty text; leave it out, or pass None, to use KA"):
+        settings.text(empty, settings.SPOOL_DIR, runtime(KATIB_CALLBACKS_SPOOL_DIR="/spool"))
 
 
 @pytest.mark.parametrize(("value", "complaint"), [(b"x", "not b'x'"), (3, "not 3"), ("a\0b", "NUL")])
@@ -167,6 +175,9 @@ def test_metrics_are_selected_by_an_argument(given, selection):
         ("val_acc,val_loss", {"val_acc": "val_acc", "val_loss": "val_loss"}),
         ("accuracy=val_acc, loss = val_loss", {"accuracy": "val_acc", "loss": "val_loss"}),
         ("a=b=c", {"a": "b=c"}),
+        ('f1="F1(average=macro, k=5)"', {"f1": "F1(average=macro, k=5)"}),
+        ('loss, "a=b, c" = "d,e" , f=g(h)', {"loss": "loss", "a=b, c": "d,e", "f": "g(h)"}),
+        ('" padded "', {" padded ": " padded "}),
     ],
 )
 def test_metrics_are_selected_by_a_variable(text, selection):
@@ -209,11 +220,43 @@ def test_a_selection_that_cannot_be_right_is_an_error(given, complaint):
         ("=b", "a metric's name must be a non-empty str, not ''"),
         ("a=", "a metric's name must be a non-empty str, not ''"),
         ("a=x,a=y", "'a' is named twice"),
+        ('""', "a metric's name must be a non-empty str, not ''"),
+        ("f1=F1(average=macro, k=5)", "it is unclear where the names end in 'f1=F1(average=macro, k=5)'. Put a name"),
+        ("loss,F1(k=5)", "it is unclear where the names end in 'F1(k=5)'. Put a name that has a comma or an equals"),
+        ("loss,top{1,5}", "it is unclear where the names end in 'top{1,5}'"),
+        ('a="b', "it is unclear where the names end in 'a=\"b'"),
+        ('a="b"c', "it is unclear where the names end in 'a=\"b\"c'"),
     ],
 )
 def test_a_selection_that_is_wrong_names_its_variable(text, complaint):
     with pytest.raises(ConfigurationError, match=f"^KATIB_CALLBACKS_METRICS: {re.escape(complaint)}"):
         settings.metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=text))
+
+
+def test_a_variable_that_nothing_reads_is_named_once_with_the_nearest(caplog):
+    environ = runtime(
+        KATIB_CALLBACKS_REPROT="best", KATIB_CALLBACKS_XYZZY="1", KATIB_CALLBACKS_REPORT="best", KATIB_TRIAL="trial"
+    )
+    settings.warn_of_unknown_variables(environ)
+    settings.warn_of_unknown_variables(environ)
+
+    ineffective = "is not a variable of katib-callbacks, so it has no effect."
+    assert [record.getMessage() for record in caplog.records] == [
+        f"KATIB_CALLBACKS_REPROT {ineffective} Did you mean KATIB_CALLBACKS_REPORT?",
+        f"KATIB_CALLBACKS_XYZZY {ineffective}",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+@pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])
+def test_rank_zero_names_an_unknown_variable_once_in_its_process(rank, times):
+    code = "import katib_callbacks as k; k.KatibReporter(); k.KatibReporter()"
+    environ = {**os.environ, "KATIB_CALLBACKS_SPOOLDIR": "/spool", "RANK": rank, "WORLD_SIZE": "2"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environ
+    )
+
+    assert result.stderr.count("KATIB_CALLBACKS_SPOOLDIR is not a variable of katib-callbacks") == times
 
 
 @pytest.mark.parametrize(
@@ -238,9 +281,16 @@ def test_a_rank_that_is_none_is_refused_when_the_reporter_is_made(word):
         KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
 
 
-@pytest.mark.parametrize("word", ["0", " 3 ", ""])
-def test_a_rank_or_an_empty_variable_is_not_refused(word):
-    KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
+@pytest.mark.parametrize(("word", "skipped"), [("0", None), (" 3 ", "rank 3 (KATIB_CALLBACKS_RANK="), ("", None)])
+def test_a_rank_is_heeded_and_an_empty_variable_is_none(word, skipped):
+    with KatibReporter(trial_name="trial", sinks=["stdout"], _runtime=runtime(KATIB_CALLBACKS_RANK=word)) as reporter:
+        receipt = reporter.report({"loss": 1})
+    if skipped is None:
+        assert receipt.skipped is None
+        assert receipt.delivered == 1
+    else:
+        assert skipped in receipt.skipped
+        assert receipt.delivered == 0
 
 
 def test_the_default_runtime_is_this_process(monkeypatch):
@@ -295,6 +345,8 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "EXPERIMENT",
                 "AUTOLOG",
                 "DISABLE",
+                "LOCAL_ATTEMPT",
+                "SUBMIT_DIR",
             )
         ),
     }

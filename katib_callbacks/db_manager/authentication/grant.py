@@ -9,7 +9,16 @@ class RefusedError(Exception):
     """A credential is not accepted.
 
     Its text is one sentence for the audit line, without the credential or any part of it: the caller is told less.
+
+    Args:
+        message: That sentence.
+        is_for_no_trial: Whether the credential is genuine and for no trial. Then another of its kind will not do
+            either, and the caller is told so.
     """
+
+    def __init__(self, message: str, *, is_for_no_trial: bool = False) -> None:
+        super().__init__(message)
+        self.is_for_no_trial = is_for_no_trial
 
 
 class IssuerUnavailableError(RefusedError):

@@ -132,7 +132,11 @@ class ServiceAccountTokens:
             raise RefusedError(f"the token is of the issuer {_shown(claims.get('iss'))}")
         self._check_times(claims)
         namespace = _namespace(claims)
-        return Grant(caller=claims["sub"], trial_names=frozenset({self._trial(claims, namespace)}), namespace=namespace)
+        try:
+            trial_name = self._trial(claims, namespace)
+        except ValueError as error:
+            raise RefusedError(str(error), is_for_no_trial=True) from error
+        return Grant(caller=claims["sub"], trial_names=frozenset({trial_name}), namespace=namespace)
 
     def close(self) -> None:
         """End the thread that fetches keys. May be called twice."""
@@ -174,18 +178,18 @@ class ServiceAccountTokens:
         if isinstance(audiences, str):
             audiences = [audiences]
         if not isinstance(audiences, list) or not all(isinstance(audience, str) for audience in audiences):
-            raise RefusedError("the token has no audience")
+            raise ValueError("the token has no audience")
         trials = [trial for audience in audiences if (trial := self._audience.trial(audience, namespace)) is not None]
         if len(trials) > 1:
-            raise RefusedError("the token's audience names several trials")  # a pod's trial is one
+            raise ValueError("the token's audience names several trials")  # a pod's trial is one
         if trials:
             return trials[0]
         for audience in audiences:
             if self._audience.may_name_a_trial(audience):
-                raise RefusedError(
+                raise ValueError(
                     f"the audience {_shown(audience)} is of another namespace than the token, {_shown(namespace)}"
                 )
-        raise RefusedError(f"the audience {_shown(audiences[0] if audiences else None)} names no trial")
+        raise ValueError(f"the audience {_shown(audiences[0] if audiences else None)} names no trial")
 
 
 def _header(token: str) -> tuple[str, str]:

@@ -39,6 +39,9 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE | re.ASCII)
 
 # What callers are told. Why, and of whom else a trial is, the audit line alone says.
 _NOT_ACCEPTED = "the credential is not accepted; the DB manager's audit log says why"
+_NO_TRIAL = (
+    "the credential names no trial that it could be for; the DB manager's audit log says why"  # known to fates.py
+)
 _NOT_ALLOWED = "the credential does not allow this call; the DB manager's audit log says why"
 _NOT_JUDGED = "the credential could not be judged; try again"  # known to sinks/katib/fates.py
 _TOO_MANY = "too many refused calls on this connection; try again later, or on another one"
@@ -177,7 +180,8 @@ class TrialService(grpc.GenericRpcHandler):
         except IssuerUnavailableError as error:
             raise _DeniedError(grpc.StatusCode.UNAVAILABLE, "issuer", _NOT_JUDGED, str(error)) from error
         except RefusedError as error:
-            raise _DeniedError(grpc.StatusCode.UNAUTHENTICATED, "credential", _NOT_ACCEPTED, str(error)) from error
+            details = _NO_TRIAL if error.is_for_no_trial else _NOT_ACCEPTED
+            raise _DeniedError(grpc.StatusCode.UNAUTHENTICATED, "credential", details, str(error)) from error
         except Exception as error:  # gRPC would tell the caller its text
             _logger.exception("a credential could not be judged in a way that was not foreseen")
             reason = f"{type(error).__name__}; the DB manager's log says more"

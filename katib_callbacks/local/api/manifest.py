@@ -5,11 +5,12 @@ this machine makes of it is :mod:`katib_callbacks.local.plan`'s to find out.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
@@ -24,30 +25,54 @@ DEFAULT_RESUME_POLICY = "Never"
 Manifest: TypeAlias = Mapping[str, Any]
 
 
-def read_file(path: str | Path) -> V1beta1Experiment:
-    """Read an experiment from a YAML (or JSON) file; ``-`` is not special.
+def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment:
+    """Read an experiment from a YAML (or JSON) file as ``kubectl`` does, lists and several documents included.
+
+    Args:
+        path: The file; ``-`` is not special.
+        name: Which experiment, where there are several.
 
     Raises:
         ConfigurationError: The file cannot be read, is no YAML, or holds no legal experiment; names every fault.
         MissingDependencyError: PyYAML is not installed.
     """
     try:
-        import yaml  # noqa: PLC0415  the extra `local`
-    except ImportError as error:
-        raise MissingDependencyError('YAML is read with PyYAML: pip install "katib-callbacks[local]"') from error
-    try:
-        documents = [document for document in yaml.safe_load_all(Path(path).read_text("utf-8")) if document]
+        text = Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
-    experiments = [item for item in documents if isinstance(item, dict) and item.get("kind") == KIND]
+    try:
+        documents = read_documents(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path} {error}") from error
+    experiments = [item for item in _items(documents) if item.get("kind") == KIND]
+    if name is not None:
+        names = [_name(item) for item in experiments]
+        experiments = [item for item in experiments if _name(item) == name]
+        if not experiments:
+            raise ConfigurationError(f"{path} holds no {KIND} {name!r}; it holds: {', '.join(names) or 'none'}")
     if len(experiments) != 1:
-        raise ConfigurationError(f"{path} holds {len(experiments)} documents of kind {KIND}; there must be one")
+        which = f"; choose one by its name: {', '.join(map(_name, experiments))}" if experiments else ""
+        raise ConfigurationError(f"{path} holds {len(experiments)} documents of kind {KIND}; there must be one{which}")
     try:
         return read(experiments[0])
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _items(documents: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects of a file, those of a ``kind: List`` among them."""
+    for document in documents:
+        if isinstance(document, Mapping):
+            if str(document.get("kind")).endswith("List") and isinstance(document.get("items"), list):
+                yield from _items(document["items"])
+            else:
+                yield document
+
+
+def _name(experiment: Mapping[str, Any]) -> str:
+    metadata = experiment.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    return str(metadata.get("name") or metadata.get("generateName"))
 
 
 def read(experiment: object) -> V1beta1Experiment:
@@ -66,6 +91,12 @@ def read(experiment: object) -> V1beta1Experiment:
     if not isinstance(data, dict):
         raise ConfigurationError(f"an experiment is a mapping, not {type(experiment).__name__}")
     data.pop("status", None)
+    version = data.get("apiVersion")
+    if isinstance(version, str) and version.startswith("kubeflow.org/v1alpha"):
+        raise ConfigurationError(
+            f"apiVersion: {version} is of a Katib before 0.10, with other fields than {API_VERSION}, which this reads: "
+            "write trialTemplate.trialSpec and trialParameters in the place of goTemplate"
+        )
     found = list(faults(data))
     if found:
         raise ConfigurationError("; ".join(found))

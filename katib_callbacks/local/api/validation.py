@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from katib_callbacks.local.api.go_regexp import PatternError, compile_pattern
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
 
@@ -13,6 +14,8 @@ API_VERSION = "kubeflow.org/v1beta1"
 RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 COLLECTOR_KINDS = ("StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "Push")
 STRATEGIES = ("min", "max", "latest")
+EARLY_STOPPING_ALGORITHMS = ("medianstop",)
+"""Those of Katib's own configuration (katib-config.yaml)."""
 
 TRIAL_PARAMETER = re.compile(r"\$\{trialParameters\.(.+?)\}")
 META_REFERENCE = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion|(?:Labels|Annotations)\[(.+)\])\}")
@@ -111,15 +114,11 @@ def _faults(experiment: V1beta1Experiment) -> Iterator[str]:
     yield from objective_faults(spec.objective, "spec.objective")
     if spec.algorithm is None or not spec.algorithm.algorithm_name:
         yield "spec.algorithm.algorithmName: must be specified"
+    yield from _early_stopping_faults(spec.early_stopping)
     if spec.resume_policy not in {None, "", *RESUME_POLICIES}:
         known = ", ".join(RESUME_POLICIES)
         yield f"spec.resumePolicy: {spec.resume_policy!r} is not known; known: {known}"
-    if bool(spec.parameters) == bool(spec.nas_config):
-        yield "spec: one of parameters and nasConfig must be specified"
-    names = [parameter.name for parameter in spec.parameters or ()]
-    for number, parameter in enumerate(names):
-        if not parameter or parameter in names[:number]:
-            yield f"spec.parameters[{number}].name: must be specified, and only once: {parameter!r}"
+    yield from _parameter_faults(spec)
     yield from _collector_faults(spec)
     yield from _template_faults(spec)
 
@@ -133,6 +132,33 @@ def _budget_faults(spec: Any) -> Iterator[str]:
             yield f"spec.{camel_case(name)}: {count} is above maxTrialCount {spec.max_trial_count}"
 
 
+def _early_stopping_faults(early_stopping: Any) -> Iterator[str]:
+    if early_stopping is not None and early_stopping.algorithm_name not in EARLY_STOPPING_ALGORITHMS:
+        known = ", ".join(EARLY_STOPPING_ALGORITHMS)
+        yield f"spec.earlyStopping.algorithmName: {early_stopping.algorithm_name!r} is not known; known: {known}"
+
+
+def _parameter_faults(spec: Any) -> Iterator[str]:
+    if bool(spec.parameters) == bool(spec.nas_config):
+        yield "spec: one of parameters and nasConfig must be specified"
+    names = [parameter.name for parameter in spec.parameters or ()]
+    for number, parameter in enumerate(names):
+        if not parameter or parameter in names[:number]:
+            yield f"spec.parameters[{number}].name: must be specified, and only once: {parameter!r}"
+    for number, parameter in enumerate(spec.parameters or ()):
+        yield from _space_faults(parameter, f"spec.parameters[{number}].feasibleSpace")
+
+
+def _space_faults(parameter: Any, path: str) -> Iterator[str]:
+    kind, space = parameter.parameter_type, parameter.feasible_space
+    if space is None or not any((space.min, space.max, space.step, space.list, space.distribution)):
+        yield f"{path}: must be specified"
+    elif kind in {"int", "double"} and space.list:
+        yield f"{path}.list: is for categorical and discrete parameters, not for {kind}; write min and max"
+    elif kind in {"categorical", "discrete"} and (space.min or space.max or space.step):
+        yield f"{path}: min, max and step are for int and double parameters, not for {kind}; write list"
+
+
 def _collector_faults(spec: Any) -> Iterator[str]:
     path = "spec.metricsCollectorSpec"
     collector = spec.metrics_collector_spec and spec.metrics_collector_spec.collector
@@ -144,8 +170,8 @@ def _collector_faults(spec: Any) -> Iterator[str]:
     for number, pattern in enumerate((source and source.filter and source.filter.metrics_format) or ()):
         place = f"{path}.source.filter.metricsFormat[{number}]"
         try:
-            groups = re.compile(pattern).groups
-        except re.error as error:
+            groups = compile_pattern(pattern).groups
+        except PatternError as error:
             yield f"{place}: {pattern!r} is no regular expression: {error}"
         else:
             if groups < 2:  # noqa: PLR2004  the name and the value
@@ -162,6 +188,8 @@ def _template_faults(spec: Any) -> Iterator[str]:
         yield f"{path}.primaryContainerName: must be specified"
     if (template.trial_spec is None) == (template.config_map is None):
         yield f"{path}: one of trialSpec and configMap must be specified"
+    if template.trial_parameters is None:
+        yield f"{path}.trialParameters: must be specified"
     parameters = {str(parameter.name) for parameter in spec.parameters or ()}
     declared: dict[str, str] = {}
     for number, entry in enumerate(template.trial_parameters or ()):
@@ -187,7 +215,26 @@ def _trial_spec_faults(trial_spec: Mapping[str, Any], declared: Mapping[str, str
     for field in ("apiVersion", "kind"):
         if not trial_spec.get(field):
             yield f"{path}.trialSpec.{field}: must be specified"
+    yield from _variable_faults(trial_spec, f"{path}.trialSpec")
     metadata = trial_spec.get("metadata") or {}
     for field in ("name", "namespace"):
         if metadata.get(field):
             yield f"{path}.trialSpec.metadata.{field}: must be omitted; the trial's is taken"
+
+
+def _variable_faults(value: Any, path: str) -> Iterator[str]:
+    """Yield the containers' variables that are no strings, which Kubernetes refuses."""
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _variable_faults(item, f"{path}[{number}]")
+    if not isinstance(value, Mapping):
+        return
+    for name, item in value.items():
+        place = f"{path}.{name}"
+        yield from _variable_faults(item, place)
+        if name == "env" and isinstance(item, list):
+            for number, variable in enumerate(item):
+                given = variable.get("value") if isinstance(variable, Mapping) else None
+                if given is not None and not isinstance(given, str):
+                    shown = "true" if given is True else "false" if given is False else given
+                    yield f'{place}[{number}].value: must be a string, not {_shown(given)}; write "{shown}"'

@@ -1,10 +1,10 @@
 """Katib's StdOut collector: metrics found in what a trial's primary process has written."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from katib_callbacks.local.api.go_regexp import compile_pattern
 from katib_callbacks.local.observation import number
 from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
 
@@ -27,10 +27,10 @@ def parse_output(
     Args:
         lines: The output.
         metrics: The names to look for.
-        filters: Regular expressions with two groups, the name and the value; Katib's if there is none.
+        filters: Go's regular expressions with two groups, the name and the value; Katib's if there is none.
         now: Timezone-aware.
     """
-    patterns = [re.compile(pattern) for pattern in filters or (DEFAULT_FILTER,)]
+    patterns = [compile_pattern(pattern) for pattern in filters or (DEFAULT_FILTER,)]
     rows = []
     for line in lines:
         if not any(name in line for name in metrics):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from katib_callbacks.errors import ConfigurationError, RejectedError, ReporterClosedError
 from katib_callbacks.net.deadline import LONGEST_ANSWERED_PAUSE_S, LONGEST_PAUSE_S, Deadline
-from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify
+from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
@@ -105,6 +105,10 @@ class Calls:
             UnavailableError: The deadline has passed.
         """
         self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
+
+    def report_first(self, trial_name: str, logs: "Sequence[MetricLog]") -> bool:
+        """Store rows, and return whether the DB manager tells of earlier ones; raises as :meth:`report` does."""
+        return self._call(lambda stub, timeout_s: stub.report_first(trial_name, logs, timeout_s=timeout_s))
 
     def get(
         self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None
@@ -220,6 +224,6 @@ class Calls:
                 shown += " (does it want TLS? tls_ca is not set)"
         if credentials.token_path is not None and status in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
             shown += f" (the token is that of token_path {credentials.token_path})"
-            if status == "UNAUTHENTICATED":  # it may be about to be replaced
+            if may_be_replaced(status, text):
                 return FailedCallError(status, shown, Fate.NOT_WRITTEN, is_local=True)
         return FailedCallError(status, shown, fate)

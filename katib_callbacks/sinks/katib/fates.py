@@ -56,7 +56,7 @@ RULES = (
     Rule("UNKNOWN", r"error (1021|1114)\b|no space left on device|disk (is )?full", Fate.NOT_WRITTEN),
     Rule("UNKNOWN", r"", Fate.UNCLEAR),
     Rule("UNAVAILABLE", NO_CONNECTION, Fate.NOT_WRITTEN),
-    Rule("UNAVAILABLE", r"credential could not be judged", Fate.NOT_WRITTEN),  # db_manager/trial_servicer.py
+    Rule("UNAVAILABLE", r"credential could not be judged", Fate.NOT_WRITTEN),  # db_manager/trials/servicer.py
     Rule("UNAVAILABLE", r"", Fate.UNCLEAR),
     Rule("RESOURCE_EXHAUSTED", r"larger than max", Fate.REFUSED),
     Rule("RESOURCE_EXHAUSTED", r"", Fate.NOT_WRITTEN),
@@ -75,6 +75,17 @@ RULES = (
     Rule("DATA_LOSS", r"", Fate.UNCLEAR),
 )
 """Whatever matches no row is unclear."""
+
+
+def may_be_replaced(status: str, text: str) -> bool:
+    """Return whether a call may be let in with the token that its file has in a moment, after a rotation.
+
+    Args:
+        status: The gRPC status code's name.
+        text: Its details.
+    """
+    # A token for another audience is followed by one for the same (db_manager/trials/servicer.py).
+    return status == "UNAUTHENTICATED" and "names no trial" not in text
 
 
 def classify(status: str, text: str) -> Fate:

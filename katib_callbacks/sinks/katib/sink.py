@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
 from katib_callbacks.net.deadline import Deadline
-from katib_callbacks.process_state import once_a_thread, trial_state
+from katib_callbacks.process_state import started_at, trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.katib.calls import Calls
+from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.endpoint import Endpoint
+from katib_callbacks.sinks.katib.fates import Fate
 from katib_callbacks.sinks.katib.previous_attempt import first_delivery
 from katib_callbacks.sinks.katib.settling import Settlement
 from katib_callbacks.wire.forks import is_core_inherited
 
 if TYPE_CHECKING:
     from katib_callbacks.sinks.katib.fresh_process import FreshProcess
+
+QUESTION_S = 20.0
+"""Time for the one call that finds out whether a DB manager answers."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +79,6 @@ class DBManagerSink:
 
         Raises:
             ConfigurationError: The trial's name cannot be stored.
-            DeliveryError: A signal handler has interrupted this very method.
             RejectedError: The DB manager refused rows for good.
             UnavailableError: The deadline has passed.
             ReporterClosedError: Closed, before or in the meantime.
@@ -88,12 +91,11 @@ class DBManagerSink:
             with self._settlement(trial_name, logs, deadline, self._previous_attempt) as settlement:
                 return settlement.run(on_progress=on_progress)
 
-        with once_a_thread("sink katib"):
-            if self._spool_dir is None:
-                return send()
-            from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  only where one is used
+        if self._spool_dir is None:
+            return send()
+        from katib_callbacks.sinks.katib import spool  # noqa: PLC0415  only where one is used
 
-            return spool.deliver(self._spool_dir, trial_name, logs, send)
+        return spool.deliver(self._spool_dir, trial_name, logs, send)
 
     def latest_left_behind(self, trial_name: str) -> datetime | None:
         """Return the time of the latest row that an earlier process left in the spool; None when asked again."""
@@ -139,6 +141,17 @@ class DBManagerSink:
         with self._settlement(trial_name, logs, deadline, "ignore") as settlement:
             return settlement.run(abandoned_s=abandoned_s, on_progress=on_progress)
 
+    def answers(self) -> bool:
+        """Ask the DB manager for a trial that there is not; return whether it answered, whatever it did."""
+        deadline = Deadline(QUESTION_S, self._closing, self._runtime)
+        calls = Calls(self._endpoint, deadline)
+        with self._closable(calls):
+            try:
+                calls.get("katib-callbacks-replay", metric_name="none")
+            except FailedCallError as failure:
+                return failure.fate is Fate.REFUSED
+            return True
+
     def close(self) -> None:
         """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""
         self._closing.set()
@@ -152,11 +165,20 @@ class DBManagerSink:
 
         with contextlib.ExitStack() as stack:
             is_first = stack.enter_context(first_delivery(trial_name, deadline))
-            policy: PreviousAttempt = self._previous_attempt if is_first else "ignore"
-            if policy == "ignore":
+            if not is_first or self._previous_attempt == "ignore":
                 stack.close()  # nothing is deleted, so other deliveries need not wait for this one
             level = logging.getLogger("katib_callbacks").getEffectiveLevel()
-            job = Job(self._endpoint, self._verify, policy, trial_name, logs, deadline.remaining_s, level)
+            job = Job(
+                self._endpoint,
+                self._verify,
+                self._previous_attempt,
+                trial_name,
+                logs,
+                deadline.remaining_s,
+                level,
+                is_first=is_first,
+                started_at=started_at(),
+            )
             process = FreshProcess(job)
             stack.callback(process.release)
             stack.enter_context(self._closable(process))

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import MAXYEAR, datetime, timezone
 from io import FileIO
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,15 @@ from katib_callbacks.files import sync_folder
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.process_state import in_forked_child
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.katib.spool_format import Header, SpooledRows, chunks, has_footer, parse, parse_header
+from katib_callbacks.sinks.katib.spool_format import (
+    DamagedError,
+    Header,
+    SpooledRows,
+    chunks,
+    has_footer,
+    parse,
+    parse_header,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,10 @@ except ImportError:  # Windows: nothing is locked there, and a replay must wait 
 
 SUFFIX = ".rows.jsonl"
 TEMPORARY_SUFFIX = SUFFIX + ".tmp"
+DAMAGED_SUFFIX = SUFFIX + ".damaged"
+
+MAX_FILE_BYTES = 1 << 30
+"""Some ten million rows; what is larger is not read into memory."""
 
 _MAX_HEADER_BYTES = 1 << 12  # a trial's name has 255 characters, of up to 12 bytes each in JSON
 _MAX_SHOWN_NAME = 100
@@ -59,9 +71,12 @@ class SpoolFile:
         """Read and check all of it.
 
         Raises:
-            SpoolError: It is incomplete, damaged, or of another version; the message names it.
+            DamagedError: It is not what a reporter wrote; the message names it.
+            SpoolError: It is incomplete, of another version, or cannot be read; likewise.
         """
         try:
+            if os.fstat(self._file.fileno()).st_size > MAX_FILE_BYTES:
+                raise DamagedError(f"{self.path} is damaged: no report has more than {MAX_FILE_BYTES:,} bytes")
             self._file.seek(0)
             data = self._file.readall()
         except OSError as error:
@@ -73,9 +88,23 @@ class SpoolFile:
         try:
             return parse(data)
         except SpoolError as error:
-            raise SpoolError(f"{self.path} {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SpoolError(f"{self.path} is damaged: {type(error).__name__}: {error}") from error
+            raise type(error)(f"{self.path} {error}") from error
+
+    def set_aside(self, problem: DamagedError) -> None:
+        """Let go of it under another name, where nobody will trip over it again.
+
+        Args:
+            problem: Why; names the file.
+        """
+        path = self.path.with_name(f"{self.path.name.removesuffix('.tmp').removesuffix(SUFFIX)}{DAMAGED_SUFFIX}")
+        try:
+            self.path.rename(path)
+        except OSError as error:
+            logger.warning("%s; it cannot be renamed (%s), so remove it", problem, error.strerror)
+        else:
+            logger.warning("%s; it was set aside as %s, and the other files are delivered", problem, path)
+        finally:
+            self.release()
 
     def remove(self) -> None:
         """Delete it and let go of it.
@@ -219,12 +248,37 @@ def left_behind(directory: str | Path, trial_name: str) -> tuple[int, datetime |
     """Return how many of a trial's deliveries lie in the spool, and the time of their latest row."""
     try:
         names = [path for path in Path(directory).iterdir() if path.name.startswith(_name_prefix(trial_name))]
-        paths = [path for path in names if path.is_file()]  # as above
+        paths = [path for path in names if path.name.endswith(SUFFIX) and path.is_file()]  # as above
     except OSError:
         return 0, None  # writing will say why
-    headers = [_read_header(path) for path in paths if path.name.endswith(SUFFIX)]
+    headers = [_trusted_header(path) for path in paths]
     times = [header.last for header in headers if header is not None and header.trial_name == trial_name]
     return len(times), max(times, default=None)
+
+
+def _trusted_header(path: Path) -> Header | None:
+    """Return a file's header; where it cannot be right, or would move all rows that are to come, check all of it."""
+    header = _read_header(path)
+    if header is not None and header.last <= datetime.now(timezone.utc):
+        return header
+    try:
+        file = hold(path)
+    except SpoolError:
+        return None  # a replay will say why
+    if file is None:
+        return None  # a living process delivers it
+    try:
+        file.read()
+        if header is None or header.last.year < MAXYEAR:
+            return header
+        file.set_aside(DamagedError(f"{path} is damaged: its times leave none for later rows"))
+    except DamagedError as error:
+        file.set_aside(error)
+    except SpoolError:
+        pass  # as above
+    finally:
+        file.release()
+    return None
 
 
 def _name_prefix(trial_name: str) -> str:
@@ -259,7 +313,7 @@ def _read_header(path: Path) -> Header | None:
     try:
         with path.open("rb") as file:
             return parse_header(file.readline(_MAX_HEADER_BYTES))
-    except (OSError, SpoolError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, SpoolError):
         return None
 
 

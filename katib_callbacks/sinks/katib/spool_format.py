@@ -15,6 +15,10 @@ VERSION = 1
 _CHUNK_BYTES = 1 << 16
 
 
+class DamagedError(SpoolError):
+    """A file is not what a reporter wrote; nothing will make it readable."""
+
+
 @dataclass(frozen=True)
 class SpooledRows:
     """What a spool file holds.
@@ -72,43 +76,63 @@ def _line(value: object) -> bytes:
 
 
 def has_footer(data: bytes) -> bool:
-    """Say whether a file was written to its end."""
+    """Return whether a file was written to its end."""
     return data.endswith(b"}\n") and data[:-1].rpartition(b"\n")[2].startswith(b'{"crc32"')
 
 
 def parse(data: bytes) -> SpooledRows:
-    """Read and check a file's content.
+    """Read and check a file's content; the errors' messages are to follow the file's name.
 
     Raises:
-        SpoolError: It is no such file, of another version, or damaged; the message is to follow the file's name.
-        ValueError, TypeError, KeyError, AttributeError: It is damaged.
+        DamagedError: It is not what a reporter wrote.
+        SpoolError: It is of another version.
     """
-    body, newline, footer = data[:-1].rpartition(b"\n")
-    if not has_footer(data):
-        raise SpoolError("is damaged: its end is missing")
-    if zlib.crc32(body + newline) != json.loads(footer)["crc32"]:
-        raise SpoolError("is damaged: its checksum is wrong")
-    first, *lines = body.split(b"\n")
-    header = parse_header(first)
-    if len(lines) != header.rows:
-        raise SpoolError(f"is damaged: it has {len(lines)} of {header.rows} rows")
-    logs = []
-    for line in lines:
-        name, value, timestamp = json.loads(line)
-        logs.append(MetricLog(name, float(value), parse_timestamp(timestamp)))
-    return SpooledRows(header.trial_name, logs)
+    try:
+        return _parse(data)
+    except SpoolError:
+        raise
+    except Exception as error:  # a file that was made to do harm may raise anything
+        raise DamagedError(f"is damaged: {type(error).__name__}: {error}") from error
 
 
 def parse_header(line: bytes) -> Header:
     """Read the first line; raises as :func:`parse`."""
+    try:
+        return _parse_header(line)
+    except SpoolError:
+        raise
+    except Exception as error:
+        raise DamagedError(f"is damaged: {type(error).__name__}: {error}") from error
+
+
+def _parse(data: bytes) -> SpooledRows:
+    body, newline, footer = data[:-1].rpartition(b"\n")
+    if not has_footer(data):
+        raise DamagedError("is damaged: its end is missing")
+    if zlib.crc32(body + newline) != json.loads(footer)["crc32"]:
+        raise DamagedError("is damaged: its checksum is wrong")
+    first, *lines = body.split(b"\n")
+    header = _parse_header(first)
+    if len(lines) != header.rows:
+        raise DamagedError(f"is damaged: it has {len(lines)} of {header.rows} rows")
+    logs = []
+    for line in lines:
+        name, value, timestamp = json.loads(line)
+        logs.append(MetricLog(name, float(value), parse_timestamp(timestamp)))
+    if (header.first, header.last) != (logs[0].timestamp, logs[-1].timestamp):
+        raise DamagedError("is damaged: its rows are not of the times that its header tells")
+    return SpooledRows(header.trial_name, logs)
+
+
+def _parse_header(line: bytes) -> Header:
     fields = json.loads(line)
     if fields["format"] != FORMAT:
-        raise SpoolError("is no spool file")
+        raise DamagedError("is no spool file")
     if fields["version"] != VERSION:
         raise SpoolError(f"is of version {fields['version']!r}, and this release reads version {VERSION}")
     problem = name_problem(fields["trial_name"])
     if problem:
-        raise SpoolError(f"is damaged: its trial name {problem}")
+        raise DamagedError(f"is damaged: its trial name {problem}")
     return Header(
         fields["trial_name"], int(fields["rows"]), parse_timestamp(fields["first"]), parse_timestamp(fields["last"])
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import katib_callbacks
+from katib_callbacks.lightning import KatibReportCallback
 
 SCRIPT = """
 import warnings
@@ -63,9 +64,11 @@ def test_a_folder_called_lightning_is_no_package(tmp_path):
     (tmp_path / "pytorch_lightning").mkdir()
     (tmp_path / "pytorch_lightning" / "__init__.py").write_text("class Callback: pass")
     script = f"import sys; sys.path[:0] = {[str(tmp_path), str(Path(katib_callbacks.__file__).parents[1])]}; {OURS}"
+    script += "; print([base.__module__ for base in KatibReportCallback.__bases__])"
     # Without site-packages: an installed lightning would come before the folder.
     result = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "['katib_callbacks.recording.callback', 'pytorch_lightning']"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -93,3 +96,8 @@ def test_made_for_one_package_it_works_in_the_others_list(katib_db_manager, load
         return
     assert result.returncode == 0, result.stderr
     assert [(row.name, row.value) for row in katib_db_manager.metrics()] == [("loss", "0.25")]
+
+
+def test_a_misspelt_argument_blames_the_public_class():
+    with pytest.raises(TypeError, match=r"^KatibReportCallback\(\) got .* 'metric'; did you mean 'metrics'\?$"):
+        KatibReportCallback(metric="loss")

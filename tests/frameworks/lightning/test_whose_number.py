@@ -1,5 +1,8 @@
 """Whose number is reported, and which rows there are: values that tell one model from another."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -132,13 +135,6 @@ def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, wa
     assert where in message
 
 
-def test_best_and_history_mean_older_values(rows, warned, train):
-    for options in (BEST, {"report": "history"}):
-        train(KatibReportCallback("val_acc", **options), max_epochs=3, check_val_every_n_epoch=2)
-    assert rows() == [("val_acc", 0.1)] * 2
-    assert warned() == []
-
-
 # -- a metric that is yet to come ----------------------------------------------------------------------------------
 
 
@@ -156,6 +152,30 @@ def test_a_metric_that_a_validation_did_not_show_is_missed_whatever_its_name(kat
         "Metric 'dev_acc' has not appeared so far",
         "Metric 'dev_acc' never appeared",
     ]
+
+
+NEVER_EVALUATED = """
+import logging, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, "tests/frameworks/lightning")
+from conftest import DATA, DataLoader, TinyModule, Trainer
+from katib_callbacks.lightning import KatibReportCallback
+loader = DataLoader(DATA, batch_size=4)
+callback = KatibReportCallback(["val_acc", "test_acc"])
+options = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+Trainer(max_epochs=1, accelerator="cpu", callbacks=[callback], **options).fit(TinyModule(), loader, loader)
+print("trained", file=sys.stderr, flush=True)
+"""
+
+
+def test_a_metric_that_no_evaluation_brought_is_said_when_the_process_ends(katib_db_manager):
+    run = subprocess.run(
+        [sys.executable, "-c", NEVER_EVALUATED], capture_output=True, text=True, timeout=240, check=True
+    )
+    during, after = run.stderr.split("trained")
+    assert "never appeared" not in during
+    assert "Metric 'test_acc' never appeared. Seen: train_loss, val_acc." in after
+    assert katib_db_manager.latest() == {"val_acc": pytest.approx(0.1)}
 
 
 # -- the model that is kept ----------------------------------------------------------------------------------------

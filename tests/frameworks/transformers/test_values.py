@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import Trainer, TrainerCallback
 
 from katib_callbacks.transformers import KatibReportCallback
@@ -184,3 +185,27 @@ def test_without_the_filter_nan_is_nan(make_trainer, tiny_model, rows, warnings_
 def test_the_filter_is_not_warned_of_where_it_does_not_bite(make_trainer, warnings_of):
     make_trainer(KatibReportCallback("loss"), max_grad_norm=0.0).train()
     assert warnings_of() == []
+
+
+def test_the_counters_that_trl_shows_are_no_metrics(make_trainer, rows):
+    class Trainer(transformers.Trainer):  # as TRL's trainers log: num_tokens, step_time, and eval_ before each
+        def log(self, logs, *arguments):
+            own = {"num_tokens": 7.0, "step_time": 0.1, "mean_token_accuracy": 0.5}
+            prefix = "" if self.model.training else "eval_"
+            super().log({**logs, **{f"{prefix}{name}": value for name, value in own.items()}}, *arguments)
+
+    make_trainer(KatibReportCallback(), trainer_class=Trainer, eval_strategy="epoch").train()
+
+    names = {name for name, _ in rows()}
+    assert {"mean_token_accuracy", "eval_mean_token_accuracy"} <= names
+    assert [name for name in names if "num_tokens" in name or "step_time" in name] == []
+
+
+def test_a_counter_of_trls_is_reported_where_it_is_named(make_trainer, rows):
+    make_logging_trainer(make_trainer, KatibReportCallback("num_tokens"), lambda: {"num_tokens": 7.0}).train()
+    assert rows() == [("num_tokens", 7)]
+
+
+def test_a_misspelt_argument_blames_the_public_class():
+    with pytest.raises(TypeError, match=r"^KatibReportCallback\(\) got .* 'metric'; did you mean 'metrics'\?$"):
+        KatibReportCallback(metric="loss")

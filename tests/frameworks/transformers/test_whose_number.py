@@ -60,28 +60,6 @@ def test_history_is_what_it_was(make_trainer, rows):
     assert rows() == [("eval_accuracy", value) for value in SCORES]
 
 
-def test_where_nothing_is_kept_the_final_values_are_reported_and_that_is_said(make_trainer, rows, warnings_of):
-    callback = KatibReportCallback("eval_accuracy", report="kept")
-    make_trainer(callback, scores=SCORES, num_train_epochs=3, save_strategy="epoch").train()
-    assert rows() == [("eval_accuracy", 0.75)]
-    assert warnings_of() == ["No model was kept in this training, so the final values are reported."]
-
-
-# -- what is old is said -------------------------------------------------------------------------------------------
-
-
-class SkipsTheLast(TrainerCallback):
-    def on_epoch_end(self, args, state, control, **_):
-        control.should_evaluate = state.global_step < 3
-
-
-def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(make_trainer, rows, warnings_of):
-    make_trainer(KatibReportCallback(METRICS), SkipsTheLast(), num_train_epochs=3).train()
-    assert rows() == [("eval_accuracy", 0.2), ("loss", 0.125)]
-    [message] = warnings_of()
-    assert "eval_accuracy=0.2 is from step 2 of 3" in message
-
-
 # -- the model before its first step -------------------------------------------------------------------------------
 
 
@@ -191,15 +169,6 @@ def test_a_child_whose_parents_model_is_put_back_says_that_it_has_no_row_of_it(
 # -- a metric that is yet to come ----------------------------------------------------------------------------------
 
 
-def test_a_metric_that_an_evaluation_brings_after_training_is_not_missed(make_trainer, rows, warnings_of):
-    callback = KatibReportCallback(["loss", "eval_accuracy"])
-    trainer = make_trainer(callback, eval_strategy="no", num_train_epochs=3)
-    trainer.train()
-    trainer.evaluate()
-    assert rows() == [("loss", 0.125), ("eval_accuracy", 0.1)]
-    assert warnings_of() == []
-
-
 @pytest.mark.parametrize("prefix", ["test", "heldout"])
 def test_another_sets_metric_is_not_missed_before_it_is_evaluated(make_trainer, rows, warnings_of, prefix):
     trainer = make_trainer(KatibReportCallback(["eval_accuracy", f"{prefix}_accuracy"]), num_train_epochs=3)
@@ -207,10 +176,3 @@ def test_another_sets_metric_is_not_missed_before_it_is_evaluated(make_trainer, 
     trainer.evaluate(trainer.eval_dataset, metric_key_prefix=prefix)
     assert rows() == [("eval_accuracy", 0.3), (f"{prefix}_accuracy", 0.4)]
     assert warnings_of() == []
-
-
-def test_what_there_is_has_been_delivered_when_a_metric_of_the_evaluation_is_missed(make_trainer, rows):
-    trainer = make_trainer(KatibReportCallback(["loss", "test_accuracy"], on_missing="raise"))
-    with pytest.raises(ValueError, match="'test_accuracy' never appeared"):
-        trainer.train()
-    assert rows() == [("loss", 0.25)]

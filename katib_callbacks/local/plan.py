@@ -81,7 +81,7 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
     settings = {str(one["name"]): str(one["value"]) for one in spec["algorithm"].get("algorithmSettings") or ()}
     try:
         choice = choose(spec["algorithm"]["algorithmName"], settings)
-        check_space(choice, parameters, spec.get("maxTrialCount"))
+        check_space(choice, parameters, spec.get("maxTrialCount"), parallel=spec["parallelTrialCount"])
     except ConfigurationError as error:
         raise ConfigurationError(f"spec.algorithm.{error}") from error
     collector = spec["metricsCollectorSpec"]["collector"]["kind"]

@@ -43,7 +43,7 @@ class Suggestion:
         """Return the next trial's point; None if there is none. The question counts when the trial is stored."""
         point = None if self.is_exhausted else self._algorithm.ask()
         if point is None:
-            self.is_exhausted = True
+            self.is_exhausted = not self._algorithm.is_waiting
             return None
         self.asked += 1
         self.events += 1

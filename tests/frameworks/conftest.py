@@ -28,6 +28,22 @@ def copied(request):
 
 
 @pytest.fixture
+def rows(katib_db_manager):
+    """Return a function that reads back what was delivered."""
+    return lambda: [(row.name, float(row.value)) for row in katib_db_manager.metrics()]
+
+
+@pytest.fixture
+def warnings_of(caplog, katib_db_manager):
+    """Return a function that tells what our own code has warned of, in a trial."""
+    return lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("katib_callbacks") and record.levelname == "WARNING"
+    ]
+
+
+@pytest.fixture
 def runtime():
     """A runtime in which any step is due, whose requests wait for none before them."""
     ticks = itertools.count(step=10)

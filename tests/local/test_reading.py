@@ -77,10 +77,6 @@ def test_a_model_is_read_like_its_mapping():
 
 # Legal in Katib, and kept as they stand, though one machine cannot run them: {why: (change, message)}.
 ELSEWHERE = {
-    "hyperband": (
-        {"algorithm": {"algorithmName": "hyperband"}},
-        r"spec\.algorithm\.algorithmName: 'hyperband'.*known: ran",
-    ),
     "pbt": ({"algorithm": {"algorithmName": "pbt"}}, r"'pbt' is not one of the algorithms here"),
     "a file": (
         {

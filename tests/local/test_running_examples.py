@@ -55,6 +55,18 @@ def test_a_filter_of_ones_own(run):
         assert values(queries, trial, "loss") == ["12", trial.spec.parameter_assignments[0].value]
 
 
+def test_hyperband_runs_a_few_trials_for_longer(run):
+    queries = run("hyperband")
+
+    epochs = []
+    for trial in queries.list_trials("hyperband"):
+        assigned = {one.name: one.value for one in trial.spec.parameter_assignments}
+        epochs.append(int(assigned["epochs"]))
+    assert sorted(epochs) == [1] * 9 + [3] * 8 + [9] * 6
+    best = queries.get_optimal_hyperparameters("hyperband")
+    assert {one.name: one.value for one in best.parameter_assignments}["epochs"] == "9"
+
+
 def test_strategies(run):
     queries = run("metric-strategies")
 

@@ -199,6 +199,20 @@ class ObservationLogStore:
         with self._mapped_errors("read"):
             return self._try_twice(read)
 
+    def has_rows_before(self, trial_name: str, time: str) -> bool:
+        """Return whether a trial has rows from before a time of the form of ``Log``; raises as :meth:`read` does."""
+        column = OBSERVATION_LOGS.c
+        query = select(column.id).where(
+            self._database.equals(column.trial_name, trial_name), column.time < datetime.fromisoformat(time)
+        )
+
+        def read() -> bool:
+            with self._database.reading() as connection:
+                return connection.execute(query.limit(1)).first() is not None
+
+        with self._mapped_errors("read"):
+            return self._try_twice(read)
+
     def delete(self, trial_name: str) -> None:
         """Delete all rows of a trial, and forget whose it is.
 

@@ -13,6 +13,8 @@ class Grid:
     A grid may be far greater than memory: a point is made of its number when it is asked for.
     """
 
+    is_waiting = False
+
     def __init__(self, parameters: Sequence[Parameter], seed: int | None) -> None:
         self._axes = [(parameter.name, parameter.grid()) for parameter in reversed(parameters)]
         size = math.prod(len(values) for _, values in self._axes)

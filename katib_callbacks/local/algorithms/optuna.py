@@ -31,6 +31,8 @@ class OptunaAlgorithm:
         maximize: Whether greater objectives are better.
     """
 
+    is_waiting = False
+
     def __init__(
         self, name: str, arguments: Mapping[str, Any], parameters: Sequence[Parameter], *, seed: int, maximize: bool
     ) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+from katib_callbacks.local.algorithms import hyperband
 from katib_callbacks.local.algorithms.space import Parameter, Point
 
 _logger = logging.getLogger(__name__)
@@ -19,8 +20,12 @@ _logger = logging.getLogger(__name__)
 class Algorithm(Protocol):
     """What the controller sees of an algorithm. Trials are numbered from 0 in the order of the questions."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer of None means that there is a point only when trials that run have ended."""
+
     def ask(self) -> Point | None:
-        """Return the next trial's coordinates; None if the search space is exhausted."""
+        """Return the next trial's coordinates; None if there is none, for now or for good."""
 
     def tell(self, number: int, value: float | None) -> None:
         """Take a trial's objective; None for a trial that has none, because it failed or reported nothing."""
@@ -98,6 +103,12 @@ SETTINGS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any]]]] = {
         "acq_func": ("acq_func", _one_of("gp_hedge", "LCB", "EI", "PI", "EIps", "PIps")),
         "acq_optimizer": ("acq_optimizer", _one_of("auto", "sampling", "lbfgs")),
     },
+    "hyperband": {
+        **_SEED,
+        "r_l": ("r_l", _at_least(1, float)),
+        "eta": ("eta", _at_least(2, int)),
+        "resource_name": ("resource_name", str),
+    },
 }
 
 _NOT_ACTED_UPON = frozenset({"base_estimator", "acq_func", "acq_optimizer"})
@@ -162,13 +173,26 @@ def _warnings(name: str, settings: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} is Optuna's Gaussian process here, on which {', '.join(idle)} has no effect."
 
 
-def check_space(choice: AlgorithmChoice, parameters: Sequence[Parameter], max_trial_count: int | None) -> None:
+def check_space(
+    choice: AlgorithmChoice, parameters: Sequence[Parameter], max_trial_count: int | None, *, parallel: int = 1
+) -> None:
     """Check that an algorithm can search a space, as Katib's suggestion services do.
+
+    Args:
+        choice: The algorithm.
+        parameters: The space.
+        max_trial_count: The experiment's.
+        parallel: The experiment's ``parallelTrialCount``.
 
     Raises:
         ConfigurationError: CMA-ES without two numbers; a grid with a double that has no step, or with fewer points than
-            trials.
+            trials; settings that hyperband lacks.
     """
+    given = choice.arguments
+    if choice.name == "hyperband":
+        eta = given.get("eta", hyperband.DEFAULT_ETA)
+        name, r_l = given.get("resource_name"), given.get("r_l")
+        hyperband.check(parameters, resource_name=name, r_l=r_l, eta=eta, parallel=parallel)
     if choice.name == "cmaes" and sum(parameter.is_number for parameter in parameters) < 2:  # noqa: PLR2004
         raise ConfigurationError("cmaes needs two parameters of type int or double")
     if choice.name == "grid":
@@ -181,6 +205,7 @@ def check_space(choice: AlgorithmChoice, parameters: Sequence[Parameter], max_tr
 
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "grid": (),
+    "hyperband": (),
     "cmaes": ("optuna", "cmaes"),
     "sobol": ("optuna", "scipy"),
     "bayesianoptimization": ("optuna", "scipy", "torch"),  # torch is in no extra: most have it for their training
@@ -213,6 +238,9 @@ def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int,
         MissingDependencyError: A package is not installed.
     """
     check_installed(choice)
+    own = {"seed": seed, **choice.arguments}
+    if choice.name == "hyperband":
+        return hyperband.Hyperband(parameters, maximize=maximize, **own)
     if choice.name == "grid":
         from katib_callbacks.local.algorithms.grid import Grid  # noqa: PLC0415  each of the two without the other
 

@@ -5,6 +5,7 @@ distributions and steps make of a coordinate stands here, so that all algorithms
 """
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -76,6 +77,22 @@ class Parameter:
         if self.distribution == "uniform":
             return distributions.FloatDistribution(float(self.low), float(self.high))
         return distributions.FloatDistribution(0.0, 1.0)
+
+    def sample(self, chance: random.Random) -> Coordinate:
+        """Return a random coordinate."""
+        if not self.is_number:
+            return chance.choice(self.choices)
+        if self._is_indexed:
+            return chance.randint(0, self._last_index)
+        return chance.uniform(float(self.low), float(self.high)) if self.distribution == "uniform" else chance.random()
+
+    def coordinate_of(self, number: Decimal) -> Coordinate:
+        """Return the coordinate of a number, which need not lie within the range, on the grid if there is a step."""
+        if not self.is_number:
+            return str(number)
+        if self.step is None:
+            return float(number)
+        return int(((number - self.low) / self.step).to_integral_value(ROUND_HALF_EVEN))
 
     def grid(self) -> Sequence[Coordinate]:
         """Return all coordinates.

@@ -1,12 +1,10 @@
 """autolog in Keras: fits that were given no callback by the test, on the backend of the session."""
 
-import gc
 import inspect
 import os
 import subprocess
 import sys
 import threading
-import weakref
 
 import keras
 import numpy as np
@@ -43,51 +41,12 @@ class Sees(keras.callbacks.Callback):
 # -- on, off, twice ----------------------------------------------------------------------------------------------------
 
 
-def test_on(autolog, rows, fit):
-    autolog(metrics={"error": "val_mae", "loss": "loss"})
-    history = fit()
-    assert rows() == [("error", history["val_mae"][-1]), ("loss", history["loss"][-1])]
-
-
 def test_it_is_the_adapters_callback_after_the_users_own(autolog, rows, fit):
     autolog(metrics="loss")
     sees = Sees()
     fit(sees)
     assert sees.kinds == [Sees, KatibReportCallback, keras.callbacks.History]
     assert len(rows()) == 1
-
-
-def test_never_called(rows, fit, monkeypatch):
-    assert rows() == []
-    monkeypatch.setenv("KATIB_CALLBACKS_AUTOLOG", "1")  # for Lightning, which has entry points
-    fit()
-    assert rows() == []
-
-
-def test_off_again(autolog, rows, fit, make_model):
-    autolog(metrics="loss")
-    model = make_model()
-    autolog(disable=True)
-    fit(model=model)
-    fit()
-    assert rows() == []
-
-
-def test_on_again(autolog, rows, fit):
-    autolog(metrics="mae")
-    autolog(disable=True)
-    autolog(metrics="loss")
-    fit()
-    assert [name for name, _ in rows()] == ["loss"]
-
-
-def test_twice_the_last_arguments_count_and_one_reports(autolog, rows, fit):
-    autolog(metrics="mae")
-    patched = keras.Model.fit
-    autolog(metrics="loss")
-    assert keras.Model.fit is patched
-    fit()
-    assert [name for name, _ in rows()] == ["loss"]
 
 
 def test_outside_a_trial_fit_is_given_nothing(autolog, rows, fit, monkeypatch):
@@ -103,14 +62,6 @@ def test_outside_a_trial_fit_is_given_nothing(autolog, rows, fit, monkeypatch):
 # -- what is patched ---------------------------------------------------------------------------------------------------
 
 
-def test_the_patch_looks_like_the_method(autolog):
-    autolog()
-    assert keras.Model.fit is not PLAIN_FIT
-    assert inspect.signature(keras.Model.fit) == inspect.signature(PLAIN_FIT)
-    assert keras.Model.fit.__doc__ == PLAIN_FIT.__doc__
-    assert keras.Model.fit.__qualname__ == PLAIN_FIT.__qualname__
-
-
 def test_a_wrong_call_fails_as_before(autolog, rows, make_model):
     def complaint():
         with pytest.raises(TypeError) as error:
@@ -121,38 +72,6 @@ def test_a_wrong_call_fails_as_before(autolog, rows, make_model):
     autolog()
     assert complaint() == before
     assert rows() == []
-
-
-def test_somebody_elses_patch_on_top_of_ours_stays_and_ours_is_off(autolog, rows, fit, monkeypatch):
-    autolog(metrics="loss")
-    ours, calls = keras.Model.fit, []
-
-    def theirs(self, *args, **kwargs):
-        calls.append(self)
-        return ours(self, *args, **kwargs)
-
-    keras.Model.fit = theirs
-    try:
-        autolog(disable=True)
-        assert keras.Model.fit is theirs
-        fit()
-        assert len(calls) == 1
-        assert rows() == []
-    finally:
-        del keras.Model.fit
-
-
-def test_somebody_elses_patch_below_ours_comes_back(autolog, rows, fit):
-    def theirs(self, *args, **kwargs):
-        return PLAIN_FIT(self, *args, **kwargs)
-
-    keras.Model.fit = theirs
-    try:
-        autolog()
-        autolog(disable=True)
-        assert keras.Model.fit is theirs
-    finally:
-        del keras.Model.fit
 
 
 # -- beside explicit callbacks -----------------------------------------------------------------------------------------
@@ -238,28 +157,6 @@ def test_models_of_every_kind_report(autolog, rows):
     assert counts == [1, 2, 4, 4]
 
 
-def test_each_of_many_fits_reports_and_none_is_kept(autolog, rows, fit, make_model):
-    class Keeps(Sees):
-        def on_train_end(self, logs=None):
-            frame = inspect.currentframe()
-            while not isinstance(frame.f_locals.get("self"), keras.callbacks.CallbackList):
-                frame = frame.f_back
-            references.extend(
-                weakref.ref(callback)
-                for callback in frame.f_locals["self"].callbacks
-                if isinstance(callback, KatibReportCallback)
-            )
-
-    references = []
-    autolog(metrics="loss")
-    model = make_model()
-    for _ in range(3):
-        fit(Keeps(), model=model)
-    assert len(rows()) == len(references) == 3
-    gc.collect()
-    assert [reference() for reference in references] == [None] * 3
-
-
 def test_evaluation_and_prediction_report_nothing(autolog, rows, fit, make_model):
     autolog()
     model = make_model()
@@ -267,39 +164,6 @@ def test_evaluation_and_prediction_report_nothing(autolog, rows, fit, make_model
     model.predict(X, verbose=0)
     model.train_on_batch(X, X)
     assert rows() == []
-
-
-class Probes(keras.callbacks.Callback):
-    """Trains another model after each epoch."""
-
-    def __init__(self, train):
-        super().__init__()
-        self.train = train
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.train()
-
-
-def test_a_training_inside_another_one_is_not_reported(autolog, rows, fit):
-    lengths = []
-
-    def probe():
-        lengths.append(len(fit(epochs=3)["loss"]))
-        assert rows() == [], "nothing is sent while training runs"
-
-    autolog(metrics="loss")
-    history = fit(Probes(probe))
-    assert rows() == [("loss", history["loss"][-1])]
-    assert lengths == [3, 3]
-
-
-def test_a_training_that_failed_reports_nothing_and_the_next_one_does(autolog, rows, fit, raises_in):
-    autolog(metrics="loss")
-    with pytest.raises(OSError, match="in the middle"):
-        fit(raises_in("on_epoch_end", OSError("in the middle")))
-    assert rows() == []
-    history = fit()
-    assert rows() == [("loss", history["loss"][-1])]
 
 
 def test_fits_in_threads_are_not_inside_one_another(autolog, rows, make_model):

@@ -11,18 +11,6 @@ import pytest
 from katib_callbacks.keras import KatibReportCallback
 
 
-@pytest.mark.parametrize("is_used", [False, True], ids=["new", "used"])
-def test_a_copy_reports_like_the_original(rows, fit, copied, is_used):
-    callback = KatibReportCallback("loss", report="history")
-    losses = fit(callback)["loss"] if is_used else []
-    receipt = callback.receipt
-    copy_ = copied(callback)
-    assert copy_.receipt == receipt
-    losses += fit(copy_)["loss"]
-    assert rows() == [("loss", loss) for loss in losses]
-    assert callback.receipt == receipt
-
-
 def test_a_pickle_leaves_the_model_behind(rows, fit, make_model):
     class Local(keras.Model):  # cannot be pickled: its class has no importable name
         pass

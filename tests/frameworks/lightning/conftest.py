@@ -80,3 +80,10 @@ def make_trainer(tmp_path):
         return trainer_class(callbacks=list(callbacks), **(defaults | options))
 
     return make
+
+
+@pytest.fixture
+def driver(make_trainer, loader, tmp_path):
+    from frameworks.lightning.driver import LightningDriver  # noqa: PLC0415  after TinyModule, from which it derives
+
+    return LightningDriver(make_trainer, loader, tmp_path)

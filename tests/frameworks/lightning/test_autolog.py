@@ -1,12 +1,10 @@
 """autolog and the entry points that it comes by: real Trainers, none of which was given a callback by the test."""
 
 import copy
-import gc
 import os
 import pickle
 import subprocess
 import sys
-import weakref
 
 import pytest
 from lightning.pytorch import Callback
@@ -32,54 +30,11 @@ def ours(trainer):
 # -- on, off, twice ----------------------------------------------------------------------------------------------------
 
 
-def test_on(autolog, rows, make_trainer, fit):
-    autolog(metrics={"accuracy": "val_acc"}, report="history")
-    trainer = make_trainer()
-    assert [type(callback) for callback in ours(trainer)] == [KatibReportCallback]
-    fit(trainer)
-    assert rows() == [("accuracy", pytest.approx(0.1)), ("accuracy", pytest.approx(0.2))]
-
-
 def test_a_misspelt_variable_is_named(autolog, make_trainer, monkeypatch, caplog):
     monkeypatch.setenv("KATIB_CALLBACKS_AUTOLGO", "1")
     assert ours(make_trainer()) == []
     assert "KATIB_CALLBACKS_AUTOLGO is not a variable" in caplog.text
     assert "Did you mean KATIB_CALLBACKS_AUTOLOG?" in caplog.text
-
-
-def test_never_called(autolog, rows, make_trainer, fit):
-    trainer = make_trainer()
-    fit(trainer)
-    assert ours(trainer) == []
-    assert rows() == []
-
-
-def test_off_again(autolog, rows, make_trainer, fit):
-    autolog(metrics="val_acc")
-    before = make_trainer()
-    autolog(disable=True)
-    after = make_trainer()
-    assert ours(after) == []
-    fit(after)
-    fit(before)  # it has a callback still, which was turned off
-    assert rows() == []
-
-
-def test_off_between_training_and_evaluation(autolog, rows, make_trainer, fit, module, loader):
-    autolog(metrics=["val_acc", "test_acc"], on_missing="ignore")
-    trainer = make_trainer()
-    fit(trainer)
-    autolog(disable=True)
-    trainer.test(module, loader, verbose=False)
-    assert [name for name, _ in rows()] == ["val_acc"]
-
-
-def test_on_again(autolog, rows, make_trainer, fit):
-    autolog(metrics="train_loss")
-    autolog(disable=True)
-    autolog(metrics="val_acc")
-    fit(make_trainer())
-    assert rows() == [("val_acc", pytest.approx(0.2))]
 
 
 def test_twice_the_last_arguments_count_for_new_trainers(autolog, rows, make_trainer, fit):
@@ -94,26 +49,7 @@ def test_twice_the_last_arguments_count_for_new_trainers(autolog, rows, make_tra
     assert rows()[1:] == [("train_loss", 0.5)]
 
 
-def test_arguments_are_checked_again_where_the_environment_has_changed(
-    autolog, rows, make_trainer, fit, monkeypatch, caplog
-):
-    autolog()
-    monkeypatch.setenv("KATIB_CALLBACKS_ON_NAN", "drop")
-    trainer = make_trainer()
-    assert ours(trainer) == []
-    assert "autolog adds no callback: KATIB_CALLBACKS_ON_NAN must be" in caplog.text
-    fit(trainer)
-    assert rows() == []
-
-
 # -- by environment alone ----------------------------------------------------------------------------------------------
-
-
-def test_on_by_environment_alone(autolog, rows, make_trainer, fit, monkeypatch):
-    monkeypatch.setenv("KATIB_CALLBACKS_AUTOLOG", "1")
-    monkeypatch.setenv("KATIB_CALLBACKS_METRICS", "accuracy=val_acc")
-    fit(make_trainer())
-    assert rows() == [("accuracy", pytest.approx(0.2))]
 
 
 @pytest.mark.parametrize("trial", ["", None])
@@ -144,35 +80,7 @@ def test_one_of_several_processes_has_it_outside_a_trial_too(
     assert rows() == []
 
 
-def test_a_rank_that_is_not_zero_has_it_and_reports_nothing(autolog, rows, make_trainer, fit, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    autolog(metrics="val_acc")
-    trainer = make_trainer()
-    assert len(ours(trainer)) == 1
-    fit(trainer)
-    assert rows() == []
-
-
 # -- beside explicit callbacks -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("arguments", [{"metrics": "val_acc"}, {"metrics": "train_loss"}], ids=["equal", "other"])
-def test_an_explicit_callback_is_the_only_one(autolog, rows, make_trainer, fit, arguments):
-    autolog(**arguments)
-    explicit = KatibReportCallback("val_acc")
-    trainer = make_trainer(explicit)
-    assert ours(trainer) == [explicit]
-    fit(trainer)
-    assert rows() == [("val_acc", pytest.approx(0.2))]
-
-
-def test_a_class_of_the_users_own_is_explicit(autolog, rows, make_trainer, fit):
-    class Mine(KatibReportCallback):
-        pass
-
-    autolog(metrics="train_loss")
-    fit(make_trainer(Mine("val_acc")))
-    assert rows() == [("val_acc", pytest.approx(0.2))]
 
 
 @pytest.mark.parametrize("arguments", [{"metrics": "val_acc"}, {"metrics": "train_loss"}], ids=["equal", "other"])
@@ -235,83 +143,6 @@ def test_it_comes_after_the_users_and_before_the_checkpoints(autolog, rows, make
     fit(trainer)
     assert delivered == [0], "the last checkpoint is written before the rows are delivered"
     assert len(rows()) == 1
-
-
-def test_each_of_many_trainers_reports_and_none_is_kept(autolog, rows, make_trainer, fit):
-    autolog(metrics="val_acc")
-    trainers = []
-    for _ in range(3):
-        trainer = make_trainer()
-        fit(trainer)
-        trainers.append(weakref.ref(ours(trainer)[0]))
-    assert len(rows()) == 3
-    del trainer
-    gc.collect()
-    assert [reference() for reference in trainers[:2]] == [None, None]
-
-
-def test_a_trainer_that_only_evaluates_reports_nothing(autolog, rows, make_trainer, module, loader):
-    autolog(metrics=["val_acc", "test_acc"], on_missing="ignore")
-    trainer = make_trainer()
-    trainer.validate(module, loader, verbose=False)
-    trainer.test(module, loader, verbose=False)
-    assert len(ours(trainer)) == 1
-    assert rows() == []
-
-
-def test_an_evaluation_after_training_is_reported(autolog, rows, make_trainer, fit, module, loader):
-    autolog(metrics=["val_acc", "test_acc"], on_missing="ignore")
-    trainer = make_trainer()
-    fit(trainer)
-    trainer.test(module, loader, verbose=False)
-    assert rows() == [("val_acc", pytest.approx(0.2)), ("test_acc", 0.75)]
-
-
-class Probes(Callback):
-    """Trains another model after each epoch, as probes of a representation do."""
-
-    def __init__(self, train):
-        self.train = train
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.train()
-
-
-def test_a_training_inside_another_one_is_not_reported(autolog, rows, make_trainer, fit, module, loader):
-    made = []
-
-    def probe():
-        trainer = make_trainer(max_epochs=7)
-        made.append(trainer)
-        trainer.fit(type(module)(), loader, loader)
-        assert rows() == [], "nothing is sent while training runs"
-
-    autolog(metrics="val_acc")
-    fit(make_trainer(Probes(probe)))
-    assert rows() == [("val_acc", pytest.approx(0.2))]
-    assert len(made) == 2
-    assert made[0].current_epoch == 7
-
-
-def test_inside_another_training_an_explicit_callback_reports(autolog, rows, make_trainer, fit, module, loader):
-    def probe():
-        make_trainer(KatibReportCallback({"probe": "val_acc"})).fit(type(module)(), loader, loader)
-
-    autolog(metrics="val_acc")
-    fit(make_trainer(Probes(probe), max_epochs=1))
-    assert [name for name, _ in rows()] == ["probe", "val_acc"]
-
-
-def test_a_training_that_failed_reports_nothing_and_the_next_one_does(autolog, rows, make_trainer, fit):
-    def fail():
-        raise OSError
-
-    autolog(metrics="val_acc")
-    with pytest.raises(OSError):  # noqa: PT011  it has no words
-        fit(make_trainer(Probes(fail)))
-    assert rows() == []
-    fit(make_trainer())
-    assert rows() == [("val_acc", pytest.approx(0.2))]
 
 
 @pytest.mark.parametrize("option", [{"fast_dev_run": True}, {"barebones": True}], ids=str)

@@ -1,7 +1,6 @@
 """Every way that a Lightning training goes, in one process: real Trainers, rows read back from the DB manager."""
 
 import contextlib
-import logging
 import os
 import signal
 
@@ -11,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from torch.utils.data import DataLoader
 
-from katib_callbacks import KatibReporter
+from katib_callbacks import ConfigurationError, KatibReporter
 from katib_callbacks.lightning import KatibReportCallback
 from katib_callbacks.testing import RecordingSink
 
@@ -44,11 +43,6 @@ def test_a_float32_arrives_as_its_shortest_decimal(katib_db_manager, make_traine
     assert rows(katib_db_manager) == [("val_acc", "0.9")]
 
 
-def test_a_validation_of_an_earlier_epoch_counts_if_it_is_the_last(katib_db_manager, make_trainer, module, loader):
-    make_trainer(KatibReportCallback("val_acc"), max_epochs=3, check_val_every_n_epoch=2).fit(module, loader, loader)
-    assert rows(katib_db_manager) == [("val_acc", "0.2")]
-
-
 def test_history_leaves_out_a_stale_validation(katib_db_manager, make_trainer, module, loader):
     callback = KatibReportCallback(["val_acc", "train_loss"], report="history")
     make_trainer(callback, max_epochs=4, check_val_every_n_epoch=2).fit(module, loader, loader)
@@ -62,13 +56,6 @@ def test_history_leaves_out_a_stale_validation(katib_db_manager, make_trainer, m
     ]
     times = [row.timestamp for row in katib_db_manager.metrics()]
     assert times == sorted(set(times))
-
-
-def test_best_reports_the_metrics_of_one_epoch(katib_db_manager, make_trainer, module, loader):
-    module.val_accuracies = [0.5, 0.875, 0.75]
-    callback = KatibReportCallback(["val_acc", "train_loss"], report="best", monitor="val_acc", mode="max")
-    make_trainer(callback, max_epochs=3).fit(module, loader, loader)
-    assert rows(katib_db_manager) == [("val_acc", "0.875"), ("train_loss", "0.5")]
 
 
 def test_best_may_be_the_last_epoch_and_a_minimum(katib_db_manager, make_trainer, module, loader):
@@ -171,14 +158,6 @@ def test_a_run_that_gets_sigterm_reports_nothing(harmless_sigterm, katib_db_mana
     assert callback.receipt is None
 
 
-def test_an_evaluation_after_a_failed_run_reports_nothing(katib_db_manager, make_trainer, module, loader):
-    callback = KatibReportCallback("val_acc")
-    with pytest.raises(RuntimeError, match="no memory"):
-        make_trainer(RaisesIn("on_train_epoch_end", RuntimeError("no memory")), callback).fit(module, loader, loader)
-    make_trainer(callback).validate(module, loader, verbose=False)
-    assert rows(katib_db_manager) == []
-
-
 def test_a_later_callback_that_fails_in_on_fit_end_leaves_one_report(katib_db_manager, make_trainer, module, loader):
     callback = KatibReportCallback("val_acc")
     with pytest.raises(RuntimeError, match="late"):
@@ -192,13 +171,6 @@ def test_an_earlier_callback_that_fails_at_the_end_keeps_ours_from_reporting(
 ):
     with pytest.raises(RuntimeError, match="early"):
         make_trainer(RaisesIn(hook, RuntimeError("early")), KatibReportCallback("val_acc")).fit(module, loader, loader)
-    assert rows(katib_db_manager) == []
-
-
-def test_validate_and_test_alone_report_nothing(katib_db_manager, make_trainer, module, loader):
-    trainer = make_trainer(KatibReportCallback(["val_acc", "test_acc"]))
-    trainer.validate(module, loader, verbose=False)
-    trainer.test(module, loader, verbose=False)
     assert rows(katib_db_manager) == []
 
 
@@ -220,14 +192,6 @@ def test_a_continued_fit_reports_again(katib_db_manager, make_trainer, module, l
     trainer.fit_loop.max_epochs = 3
     trainer.fit(module, loader, loader)
     assert rows(katib_db_manager) == [("val_acc", "0.2"), ("val_acc", "0.3")]
-
-
-def test_each_fold_reports_with_one_callback(katib_db_manager, make_trainer, module, loader):
-    callback = KatibReportCallback("val_acc")
-    for accuracy in (0.5, 0.25):
-        module.val_accuracies = [accuracy, accuracy]
-        make_trainer(callback).fit(module, loader, loader)
-    assert rows(katib_db_manager) == [("val_acc", "0.5"), ("val_acc", "0.25")]
 
 
 @pytest.mark.parametrize("mode", ["fast_dev_run", "barebones"])
@@ -264,24 +228,6 @@ def test_the_last_checkpoint_is_on_disk_before_delivery(katib_db_manager, make_t
     assert [path.name for path in found] == ["last.ckpt"]
 
 
-def test_outside_a_trial_nothing_is_reported_and_said_once(monkeypatch, make_trainer, module, loader, caplog):
-    monkeypatch.delenv("KATIB_TRIAL_NAME", raising=False)
-    callback = KatibReportCallback("val_acc")
-    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
-        make_trainer(callback).fit(module, loader, loader)
-    assert callback.receipt is None
-    ours = [record for record in caplog.records if record.name.startswith("katib_callbacks")]
-    assert [record.levelname for record in ours] == ["INFO"]
-    assert "KATIB_TRIAL_NAME is not set" in caplog.text
-
-
-@pytest.mark.parametrize("variable", ["RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"])
-def test_a_worker_that_the_launcher_calls_rank_one_is_silent(
-    katib_db_manager, make_trainer, module, loader, monkeypatch, caplog, variable
-):
-    """A Trainer of one device calls itself global zero in every such process."""
-    monkeypatch.setenv(variable, "1")
-    with caplog.at_level(logging.INFO, logger="katib_callbacks"):
-        make_trainer(KatibReportCallback("val_acc")).fit(module, loader, loader)
-    assert rows(katib_db_manager) == []
-    assert f"{variable}=1" in caplog.text
+def test_best_without_a_mode_raises_when_the_callback_is_made():
+    with pytest.raises(ConfigurationError, match="needs mode"):
+        KatibReportCallback(report="best", monitor="loss")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from frameworks.transformers.driver import TransformersDriver
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # transformers 4 imports numpy.core
     from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -101,16 +103,12 @@ def rows(katib_db_manager):
 
 
 @pytest.fixture
-def warnings_of(caplog, katib_db_manager):
-    """Return what our own code has warned of, in a trial."""
-    return lambda: [
-        record.getMessage()
-        for record in caplog.records
-        if record.name.startswith("katib_callbacks") and record.levelname == "WARNING"
-    ]
-
-
-@pytest.fixture
 def can_resume(monkeypatch):
     """Let transformers before 4.48 load its own random states under torch from 2.6 on."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+
+
+@pytest.fixture
+def driver(make_trainer, can_resume, monkeypatch):
+    monkeypatch.setenv("DISABLE_KUBEFLOW_INTEGRATION", "TRUE")  # or release 5 adds its own callback in every TrainJob
+    return TransformersDriver(make_trainer)

@@ -1,13 +1,8 @@
 """autolog in transformers: real Trainers, none of which was given a callback by the test."""
 
-import copy
-import gc
-import inspect
 import logging
-import pickle
 import subprocess
 import sys
-import weakref
 
 import pytest
 import transformers.trainer
@@ -35,14 +30,6 @@ def ours(trainer):
 # -- on, off, twice ----------------------------------------------------------------------------------------------------
 
 
-def test_on(autolog, rows, make_trainer):
-    autolog(metrics={"accuracy": "eval_accuracy"}, report="history")
-    trainer = make_trainer()
-    assert [type(callback) for callback in ours(trainer)] == [KatibReportCallback]
-    trainer.train()
-    assert rows() == [("accuracy", 0.1), ("accuracy", 0.2)]
-
-
 def test_it_comes_before_the_users_own(autolog, rows, make_trainer):
     class Other(TrainerCallback):
         pass
@@ -51,43 +38,6 @@ def test_it_comes_before_the_users_own(autolog, rows, make_trainer):
     kinds = [type(callback) for callback in make_trainer(Other()).callback_handler.callbacks]
     assert kinds == [*DEFAULT_CALLBACKS[:-1], KatibReportCallback, Other]
     assert rows() == []
-
-
-def test_never_called(rows, make_trainer, monkeypatch):
-    assert rows() == []
-    monkeypatch.setenv("KATIB_CALLBACKS_AUTOLOG", "1")  # for Lightning, which has entry points
-    trainer = make_trainer()
-    trainer.train()
-    assert ours(trainer) == []
-    assert rows() == []
-
-
-def test_off_again(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    before = make_trainer()
-    autolog(disable=True)
-    after = make_trainer()
-    assert ours(after) == []
-    after.train()
-    before.train()  # it has a callback still, which was turned off
-    assert rows() == []
-
-
-def test_off_between_training_and_evaluation(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    trainer = make_trainer(eval_strategy="no")
-    trainer.train()
-    autolog(disable=True)
-    trainer.evaluate()
-    assert rows() == []
-
-
-def test_on_again(autolog, rows, make_trainer):
-    autolog(metrics="eval_loss")
-    autolog(disable=True)
-    autolog(metrics="eval_accuracy")
-    make_trainer().train()
-    assert rows() == [("eval_accuracy", 0.2)]
 
 
 def test_twice_the_last_arguments_count_for_new_trainers(autolog, rows, make_trainer):
@@ -175,20 +125,6 @@ def test_another_integration_of_that_name_comes_back(autolog, rows):
 # -- beside explicit callbacks -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_subclass", [False, True])
-def test_an_explicit_callback_is_the_only_one(autolog, rows, make_trainer, is_subclass, caplog):
-    class Mine(KatibReportCallback):
-        pass
-
-    autolog(metrics="train_loss")
-    explicit = (Mine if is_subclass else KatibReportCallback)("eval_accuracy")
-    trainer = make_trainer(explicit)
-    assert ours(trainer) == [explicit]
-    trainer.train()
-    assert rows() == [("eval_accuracy", 0.2)]
-    assert "there is already one" not in caplog.text
-
-
 def test_a_class_is_an_explicit_callback(autolog, rows, make_trainer, monkeypatch):
     monkeypatch.setenv("KATIB_CALLBACKS_METRICS", "eval_accuracy")
     autolog(metrics="train_loss")
@@ -221,30 +157,9 @@ def test_the_users_may_remove_it(autolog, rows, make_trainer):
 # -- what is patched ---------------------------------------------------------------------------------------------------
 
 
-def test_the_patch_looks_like_the_method(autolog):
+def test_each_new_trainer_gets_the_callback_by_default(autolog):
     autolog()
-    assert CallbackHandler.add_callback is not ADD_CALLBACK
-    assert inspect.signature(CallbackHandler.add_callback) == inspect.signature(ADD_CALLBACK)
     assert [kind.__name__ for kind in DEFAULT_CALLBACKS] == ["DefaultFlowCallback", "KatibAutologCallback"]
-
-
-def test_somebody_elses_patch_on_top_of_ours_stays_and_ours_is_off(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    patched, calls = CallbackHandler.add_callback, []
-
-    def theirs(self, callback):
-        calls.append(callback)
-        return patched(self, callback)
-
-    CallbackHandler.add_callback = theirs
-    try:
-        autolog(disable=True)
-        assert CallbackHandler.add_callback is theirs
-        make_trainer().train()
-        assert calls
-        assert rows() == []
-    finally:
-        CallbackHandler.add_callback = ADD_CALLBACK
 
 
 def test_a_release_that_is_unknown_is_said_so_and_left_alone(autolog, monkeypatch, caplog):
@@ -256,19 +171,6 @@ def test_a_release_that_is_unknown_is_said_so_and_left_alone(autolog, monkeypatc
 
 
 # -- trainings of every kind -------------------------------------------------------------------------------------------
-
-
-def test_each_of_many_trainers_reports_and_none_is_kept(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    references = []
-    for _ in range(3):
-        trainer = make_trainer()
-        trainer.train()
-        references.append(weakref.ref(ours(trainer)[0]))
-    assert rows() == [("eval_accuracy", 0.2)] * 3
-    del trainer
-    gc.collect()
-    assert [reference() for reference in references] == [None] * 3
 
 
 def test_each_run_of_a_hyperparameter_search_reports_as_with_an_explicit_callback(
@@ -286,57 +188,6 @@ def test_each_run_of_a_hyperparameter_search_reports_as_with_an_explicit_callbac
     assert [name for name, _ in rows()] == ["eval_loss"] * 2
 
 
-def test_a_trainer_that_only_evaluates_reports_nothing(autolog, rows, make_trainer):
-    autolog()
-    make_trainer().evaluate()
-    assert rows() == []
-
-
-def test_an_evaluation_after_training_is_reported(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    trainer = make_trainer(eval_strategy="no")
-    trainer.train()
-    trainer.evaluate()
-    assert rows() == [("eval_accuracy", 0.1)]
-
-
-class Probes(TrainerCallback):
-    """Trains another model after each epoch."""
-
-    def __init__(self, train):
-        self.train = train
-
-    def on_epoch_end(self, args, state, control, **_):
-        self.train()
-
-
-def test_a_training_inside_another_one_is_not_reported(autolog, rows, make_trainer):
-    epochs = []
-
-    def probe():
-        trainer = make_trainer(num_train_epochs=3)
-        trainer.train()
-        epochs.append(trainer.state.epoch)
-        assert rows() == [], "nothing is sent while training runs"
-
-    autolog(metrics="eval_accuracy")
-    make_trainer(Probes(probe)).train()
-    assert rows() == [("eval_accuracy", 0.2)]
-    assert epochs == [3.0, 3.0]
-
-
-def test_a_training_that_failed_reports_nothing_and_the_next_one_does(autolog, rows, make_trainer):
-    def fail():
-        raise OSError("in the middle")
-
-    autolog(metrics="eval_accuracy")
-    with pytest.raises(OSError, match="in the middle"):
-        make_trainer(Probes(fail)).train()
-    assert rows() == []
-    make_trainer().train()
-    assert rows() == [("eval_accuracy", 0.2)]
-
-
 def test_a_trainer_class_of_ones_own_reports(autolog, rows, make_trainer):
     class Mine(Trainer):
         def train(self, *args, **kwargs):
@@ -345,14 +196,6 @@ def test_a_trainer_class_of_ones_own_reports(autolog, rows, make_trainer):
     autolog(metrics="eval_accuracy")
     make_trainer(trainer_class=Mine).train()
     assert rows() == [("eval_accuracy", 0.2)]
-
-
-def test_copies_of_the_callback_report(autolog, rows, make_trainer):
-    autolog(metrics="eval_accuracy")
-    (callback,) = ours(make_trainer())
-    for sent in [pickle.loads(pickle.dumps(callback)), copy.deepcopy(callback)]:  # noqa: S301  our own bytes
-        make_trainer(sent).train()
-    assert rows() == [("eval_accuracy", 0.2)] * 2
 
 
 # -- imports -----------------------------------------------------------------------------------------------------------

@@ -23,11 +23,6 @@ def test_best_may_be_the_last_row_and_a_minimum(make_trainer, rows):
     assert rows() == [("eval_accuracy", 0.3), ("loss", 0.125)]
 
 
-def test_nan_is_never_the_best(make_trainer, rows):
-    make_trainer(best(), scores=[NAN, 0.5, NAN], num_train_epochs=3).train()
-    assert rows() == [("eval_accuracy", 0.5), ("loss", 0.25)]
-
-
 @pytest.mark.parametrize("metric", ["accuracy", "eval_accuracy", None])
 @pytest.mark.parametrize(("greater", "expected"), [(True, 0.875), (False, 0.5)])
 def test_greater_is_better_says_the_mode(make_trainer, rows, metric, greater, expected):

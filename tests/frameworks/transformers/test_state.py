@@ -9,15 +9,6 @@ from transformers import TrainerCallback, TrainerState
 from katib_callbacks.transformers import KatibReportCallback
 
 
-@pytest.mark.parametrize("is_used", [False, True])
-def test_a_copy_reports_like_the_original(make_trainer, rows, copied, is_used):
-    callback = KatibReportCallback("eval_accuracy")
-    if is_used:
-        make_trainer(callback).train()
-    make_trainer(copied(callback)).train()
-    assert rows() == [("eval_accuracy", 0.2)] * (1 + is_used)
-
-
 class Killed(TrainerCallback):
     """Ends a run once a checkpoint is written, as a pod that is lost."""
 
@@ -42,27 +33,7 @@ def interrupted(make_trainer):
     return interrupt
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"report": "history"}, [0.5, 0.875, 0.25, 0.125]),
-        ({"report": "best", "monitor": "eval_accuracy", "mode": "max"}, [0.875]),
-        ({"report": "final"}, [0.125]),
-    ],
-)
-def test_a_resumed_run_goes_on_with_the_rows_of_the_checkpoint(
-    katib_db_manager, make_trainer, rows, interrupted, can_resume, options, expected
-):
-    path = interrupted(KatibReportCallback("eval_accuracy", **options), steps=2, scores=[0.5, 0.875])
-    assert rows() == []
-    trainer = make_trainer(KatibReportCallback("eval_accuracy", **options), scores=[0.25, 0.125], num_train_epochs=4)
-    trainer.train(resume_from_checkpoint=path)
-    assert rows() == [("eval_accuracy", value) for value in expected]
-    times = [row.timestamp for row in katib_db_manager.metrics()]
-    assert times == sorted(set(times))
-
-
-def test_a_metric_that_only_the_first_part_of_a_resumed_run_logged_is_reported(
+def test_a_resumed_run_that_reports_more_metrics_has_those_of_the_first_part(
     make_trainer, rows, interrupted, can_resume
 ):
     path = interrupted(KatibReportCallback("eval_accuracy"), steps=3)

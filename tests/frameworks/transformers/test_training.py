@@ -20,14 +20,6 @@ def raises(error):
     return fail
 
 
-def test_the_last_evaluation_is_reported(katib_db_manager, make_trainer, rows):
-    callback = KatibReportCallback({"accuracy": "eval_accuracy", "loss": "loss"})
-    make_trainer(callback).train()
-    assert rows() == [("accuracy", 0.2), ("loss", 0.25)]
-    assert callback.receipt.delivered == 2
-    assert callback.receipt.trial_name == katib_db_manager.trial_name
-
-
 def test_the_defaults_leave_the_summary_alone_and_its_loss_is_reported(make_trainer, rows):
     trainer = make_trainer(
         KatibReportCallback(), eval_dataset=None, eval_strategy="no", logging_strategy="steps", logging_steps=500
@@ -74,16 +66,6 @@ def test_history_has_each_steps_own_values_and_time(katib_db_manager, make_train
     ]
     times = [row.timestamp for row in katib_db_manager.metrics()]
     assert times == sorted(set(times))
-
-
-def test_an_evaluation_of_an_earlier_epoch_counts_if_it_is_the_last(make_trainer, rows):
-    def skip_the_last(state, control):
-        control.should_evaluate = state.global_step < 3
-
-    make_trainer(
-        KatibReportCallback("eval_accuracy"), DoesIn("on_epoch_end", skip_the_last), num_train_epochs=3
-    ).train()
-    assert rows() == [("eval_accuracy", 0.2)]
 
 
 def test_several_evaluation_sets_are_merged(make_trainer, rows, warnings_of):
@@ -188,11 +170,6 @@ def test_a_callback_class_is_as_good_as_a_callback(make_trainer, rows, monkeypat
     monkeypatch.setenv("KATIB_CALLBACKS_METRICS", "eval_accuracy")
     make_trainer(KatibReportCallback).train()
     assert rows() == [("eval_accuracy", 0.2)]
-
-
-def test_two_callbacks_report_side_by_side(make_trainer, rows):
-    make_trainer(KatibReportCallback("eval_accuracy"), KatibReportCallback("loss")).train()
-    assert rows() == [("eval_accuracy", 0.2), ("loss", 0.25)]
 
 
 def test_a_trainer_for_sequences_is_a_trainer(make_trainer, rows, tmp_path):

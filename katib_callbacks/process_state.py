@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
 from katib_callbacks.errors import DeliveryError
@@ -34,6 +34,7 @@ class TrialState:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
 
+_imported_at = datetime.now(timezone.utc)
 _lock = threading.RLock()
 _trials: dict[str, TrialState] = {}
 _reporting: set[int] = set()
@@ -51,6 +52,23 @@ def trial_state(trial_name: str) -> TrialState:
     """Return what this process has done for a trial."""
     with locked():
         return _trials.setdefault(trial_name, TrialState())
+
+
+def started_at() -> datetime:
+    """Return when this process started, or the one that forked it; where nobody tells, when it loaded this module."""
+    try:
+        with open("/proc/self/stat", encoding="utf-8") as stat, open("/proc/uptime", encoding="utf-8") as uptime:  # noqa: PTH123  pathlib is not imported for this
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+            age_s = float(uptime.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        return min(_imported_at, datetime.now(timezone.utc) - timedelta(seconds=age_s))
+    except (OSError, ValueError, IndexError):
+        return _imported_at
+
+
+def count_from(started: datetime) -> None:
+    """Let this process count as started when the one did for which it works."""
+    global _imported_at  # noqa: PLW0603  one for the process
+    _imported_at = min(_imported_at, started)
 
 
 @contextlib.contextmanager

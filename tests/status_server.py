@@ -1,12 +1,14 @@
 """A status server as Kubeflow Trainer's is (pkg/statusserver/server.go), over HTTPS, that misbehaves when it is told.
 
 It checks what the real one checks: path, token, size of the body, JSON as Go decodes it into the API's types, and the
-rules of the custom resource that the API server holds a status to.
+rules of the custom resource that the API server holds a status to. It writes only so many statuses a second for all
+jobs together, and none of a client that has left before its turn.
 """
 
 import contextlib
 import json
 import re
+import select
 import socket
 import ssl
 import struct
@@ -52,9 +54,16 @@ class StatusServer:
     Args:
         folder: Gets the files of the CA and of the token.
         is_tls: Whether it speaks HTTPS.
+        statuses_per_s: How many it writes; the real one's default is 5. None for any number.
+        burst: How many it writes at once; the real one's default is 10.
     """
 
-    def __init__(self, folder: Path, *, is_tls: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, is_tls: bool = True, statuses_per_s: float | None = None, burst: int = 10
+    ) -> None:
+        self._interval_s = None if statuses_per_s is None else 1 / statuses_per_s
+        self._burst = burst
+        self._next_s = 0.0
         self.tokens = {"first-token"}
         self.seen: list[Seen] = []
         self.begun = 0
@@ -64,9 +73,7 @@ class StatusServer:
         self._released = threading.Event()
         self.ca_path, self.token_path = folder / "ca.crt", folder / "token"
         self.token_path.write_text("first-token\n", encoding="utf-8")
-        self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.owner = self
-        self._http.context = None
+        self._context = None
         if is_tls:
             authority = Authority()
             pair = authority.issue("localhost")
@@ -74,11 +81,11 @@ class StatusServer:
             files = {folder / "server.key": pair.key, folder / "server.crt": pair.certificate}
             for path, content in files.items():
                 path.write_bytes(content)
-            self._http.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._http.context.load_cert_chain(folder / "server.crt", folder / "server.key")
-        self.port = self._http.server_address[1]
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(folder / "server.crt", folder / "server.key")
+        self.port = 0
+        self._listen()
         self.url = f"{'https' if is_tls else 'http'}://localhost:{self.port}{PATH}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def variables(self) -> dict[str, str]:
@@ -123,15 +130,30 @@ class StatusServer:
         """Let hanging requests go, unanswered."""
         self._released.set()
 
+    def _listen(self) -> None:
+        self._http = _Server(("127.0.0.1", self.port), _Handler)
+        self._http.owner, self._http.context = self, self._context
+        self.port = self._http.server_address[1]
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def stop(self) -> None:
+        """Be away: connections are refused."""
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def restart(self) -> None:
+        """Be there again, at the same port."""
+        self._listen()
+        self._thread.start()
+
     def __enter__(self):
         self._thread.start()
         return self
 
     def __exit__(self, *_):
         self.release()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self.stop()
 
     # -- for the handler -------------------------------------------------------------------------------------------
 
@@ -146,6 +168,16 @@ class StatusServer:
             self.seen.append(seen)
             self._changed.notify_all()
 
+    def wait_for_turn(self) -> None:
+        """Wait as the real one does for its client of the API server (golang.org/x/time/rate)."""
+        if self._interval_s is None:
+            return
+        with self._changed:
+            now_s = time.monotonic()
+            self._next_s = max(self._next_s, now_s - self._burst * self._interval_s) + self._interval_s
+            wait_s = self._next_s - now_s
+        time.sleep(max(0.0, wait_s))
+
     def hang(self) -> None:
         self._released.wait(120)
 
@@ -156,7 +188,7 @@ class StatusServer:
         if authorization not in {f"Bearer {token}" for token in self.tokens}:
             return 403, "Forbidden"
         if len(body) > MAX_BODY_BYTES:
-            return 422, "Invalid payload"
+            return 413, "Payload too large"
         try:
             status = json.loads(body)["trainerStatus"]
             return _judge(status)
@@ -182,6 +214,13 @@ def _judge(status: dict) -> tuple[int, str]:
             if not isinstance(metric[key], str) or not 1 <= len(metric[key]) <= 64:
                 return 422, f"metrics: {key} {metric[key]!r}"
     return 200, ""
+
+
+def _object(body: bytes) -> dict:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return {}
 
 
 class _Server(ThreadingHTTPServer):
@@ -230,11 +269,10 @@ class _Handler(BaseHTTPRequestHandler):
             status, message = 403, f"refused: {self.headers.get('Authorization')}"
         elif behaviour == "redirect":
             status = 307
-        try:
-            content = json.loads(body)
-        except ValueError:
-            content = {}
-        owner.note(Seen(status, content))
+        self.close_connection = True
+        if status == 200 and not self._gets_its_turn(owner):
+            return
+        owner.note(Seen(status, _object(body)))
         answer = body if status == 200 else json.dumps({"kind": "Status", "message": message}).encode()
         self.send_response(status)
         if behaviour == "redirect":
@@ -244,7 +282,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
         self.wfile.flush()
-        self.close_connection = True
+
+    def _gets_its_turn(self, owner) -> bool:
+        """Wait for the turn; return whether the client has waited as well: it sends nothing else after its request."""
+        owner.wait_for_turn()
+        return not select.select([self.connection], [], [], 0)[0]
 
     def _drip(self, owner, *, is_in_headers: bool) -> None:
         """Send a byte now and then, for ever: each read of the client succeeds."""

@@ -39,6 +39,8 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     run = _command(commands, "run", _run, "run an experiment from a YAML file, to its end")
     run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment (kubeflow.org/v1beta1)")
     run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
+    run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
+    run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")
 
     resume = _command(commands, "resume", _resume, "go on with an experiment that was stopped or killed")
     resume.add_argument("name", metavar="NAME", help="the experiment")
@@ -77,7 +79,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local.api.manifest import read_file  # noqa: PLC0415  as above
 
     home = Path(arguments.home)
-    name, notes = runner.create(home, read_file(arguments.file, arguments.name), folder=Path.cwd())
+    name, notes = runner.create(
+        home,
+        read_file(arguments.file, arguments.name),
+        folder=Path.cwd(),
+        workdir=arguments.workdir,
+        gpus_per_trial=arguments.gpus_per_trial,
+    )
     if notes:
         print(f"without effect on one machine: {', '.join(notes)}", file=sys.stderr)
     return _run_stored(home, name)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -16,7 +16,7 @@ from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
 from katib_callbacks.errors import StoreError
-from katib_callbacks.wire import messages
+from katib_callbacks.wire import messages, methods
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -58,8 +58,13 @@ class Servicer:
         """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
         with self._answering("ReportObservationLog", context) as work:
             rows = report_rows(request)
-            self._store.insert(check_trial_name(request), rows, namespace=namespace)
+            trial_name = check_trial_name(request)
+            self._store.insert(trial_name, rows, namespace=namespace)
             work.rows = len(rows)
+            if any(key == methods.FIRST_REPORT for key, _ in context.invocation_metadata() or ()):
+                with suppress(StoreError):  # the rows are stored, and that is what was asked for
+                    if self._store.has_rows_before(trial_name, min(row.timestamp for row in rows)):
+                        context.set_trailing_metadata(((methods.EARLIER_ROWS, "1"),))
         return messages.ReportObservationLogReply()
 
     def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:

@@ -44,6 +44,8 @@ class LocalKatibClient(Queries):
         client_configuration: Of a cluster.
         namespace: A word in the experiments' metadata.
         home: The folder of the state (``katib.db``) and of the trials' folders and logs; made if it does not exist.
+        workdir: A folder in which all trials of its experiments work; None for a folder of each one's own.
+        gpus_per_trial: How many of the machine's GPUs a trial has to itself; None for what its template says.
     """
 
     def __init__(
@@ -54,7 +56,11 @@ class LocalKatibClient(Queries):
         namespace: str = DEFAULT_NAMESPACE,
         *,
         home: str | Path = DEFAULT_HOME,
+        workdir: str | Path | None = None,
+        gpus_per_trial: int | None = None,
     ) -> None:
+        self._workdir = workdir
+        self._gpus_per_trial = gpus_per_trial
         self.namespace = namespace
         super().__init__(Path(home).absolute())
         self._said: set[str] = set()
@@ -88,7 +94,7 @@ class LocalKatibClient(Queries):
         data = plain(experiment)
         if isinstance(data, dict) and isinstance(data.get("metadata"), dict):
             data["metadata"].setdefault("namespace", namespace or self.namespace)
-        self._create(data, folder=Path.cwd(), in_trial_folder=False, is_tuned=False)
+        self._create(data, is_tuned=False)
 
     def tune(
         self,
@@ -190,7 +196,7 @@ class LocalKatibClient(Queries):
             deadline_s=trial_active_deadline_seconds,
             retain=retain_trials,
         )
-        self._create(experiment, folder=Path.cwd(), in_trial_folder=True, is_tuned=True)
+        self._create(experiment, is_tuned=True)
 
     def resume_experiment(self, name: str) -> None:
         """Go on with an experiment whose runner has stopped or was killed. Nothing happens if it is over or runs."""
@@ -276,8 +282,14 @@ class LocalKatibClient(Queries):
 
     # -- what upstream's client has no need of ---------------------------------------------------------------------
 
-    def _create(self, experiment: Any, *, folder: Path, in_trial_folder: bool, is_tuned: bool) -> None:
-        name, notes = runner.create(self._home, experiment, folder=folder, in_trial_folder=in_trial_folder)
+    def _create(self, experiment: Any, *, is_tuned: bool) -> None:
+        name, notes = runner.create(
+            self._home,
+            experiment,
+            folder=Path.cwd(),
+            workdir=None if self._workdir is None else Path(self._workdir),
+            gpus_per_trial=self._gpus_per_trial,
+        )
         if notes and not is_tuned:  # there only the arguments are the user's, and they were said
             self._say_once(**dict.fromkeys(notes, True))
         self._start(name)

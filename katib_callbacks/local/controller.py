@@ -4,6 +4,7 @@ One thread. It sleeps until a process ends, a deadline passes, somebody wakes it
 whether another process has changed the budget. Each decision is committed before it is acted upon (see ``store``).
 """
 
+import logging
 import os
 import secrets
 import selectors
@@ -21,12 +22,14 @@ from katib_callbacks.local.plan import Budget, resolve
 from katib_callbacks.local.states import with_condition
 from katib_callbacks.local.store import ExperimentStore, TrialRow
 from katib_callbacks.local.suggestion import Suggestion
-from katib_callbacks.local.trials.attempt import Attempt, Verdict
-from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.local.trials.attempt import Attempt, Verdict, Workplace
+from katib_callbacks.local.trials.isolation import GPUs, visible_gpus
 from katib_callbacks.local.trials.orphans import end_orphans
 
 BUDGET_CHECK_INTERVAL_S = 1.0
 """How soon a budget that another process has edited, or a deletion, is noticed."""
+
+_logger = logging.getLogger(__name__)
 
 _NAME_CHARACTERS = string.ascii_lowercase + string.digits
 _SUFFIX_CHARACTERS = 8  # as Katib's
@@ -76,6 +79,8 @@ class Controller:
         self._row = store.experiment(name)
         self._plan = resolve(self._row.manifest)
         self._budget = Budget.of(self._row.manifest)
+        self._gpus_wanted = self._plan.template.gpus(self._row.gpus_per_trial)
+        self._gpus = GPUs(visible_gpus())
         self._running: dict[str, Attempt] = {}
         self._pending: list[TrialRow] = []
         self._stored = 0
@@ -113,6 +118,13 @@ class Controller:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
+        if self._gpus.count and self._budget.parallel > 1 and not sum(self._gpus_wanted):
+            _logger.warning(
+                "experiment %s: its trials ask for no GPU, so that all %d at a time use the same; set "
+                'resources.limits["nvidia.com/gpu"] or --gpus-per-trial',
+                self._row.name,
+                self._budget.parallel,
+            )
         if self._row.state not in states.FINAL_EXPERIMENT_STATES:
             self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
         version = self._store.version()
@@ -158,10 +170,14 @@ class Controller:
             budget = self._budget.max_trials
             if budget is not None and self._suggestion.completed + len(self._running) >= budget:
                 return
+            gpus = self._gpus.take(self._gpus_wanted) if self._gpus.count and sum(self._gpus_wanted) else []
+            if gpus is None:
+                return
             trial = self._pending.pop(0) if self._pending else self._new_trial()
+            if trial is None or not self._start(trial, gpus):
+                self._gpus.give_back(gpus)
             if trial is None:
                 return
-            self._start(trial)
 
     def _new_trial(self) -> TrialRow | None:
         number, asked = self._suggestion.asked, self._suggestion.events
@@ -188,7 +204,8 @@ class Controller:
             completed_s=None,
         )
 
-    def _start(self, trial: TrialRow) -> None:
+    def _start(self, trial: TrialRow, gpus: list[list[str]]) -> bool:
+        """Start a trial; returns whether it runs."""
         changes: dict[str, Any] = {
             "state": states.RUNNING,
             "attempts": [*trial.attempts, secrets.token_hex(8)],
@@ -203,24 +220,21 @@ class Controller:
             self._stored = trial.number + 1
         self._report(started, "is running")
         try:
-            attempt = Attempt(
-                self._plan,
-                started,
-                files := TrialFiles(self._home, self._row.name, trial.name),
-                folder=files.folder if self._row.in_trial_folder else self._row.folder,
-                db_manager_address=self._db.address,
-            )
+            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._db.address)
+            attempt = Attempt(self._plan, started, workplace, gpus)
         except OSError as error:
             message = f"Trial has failed. Job message: it could not be started: {error}"
             self._conclude(started, Verdict(states.FAILED, "TrialFailed", message))
-            return
+            return False
         self._running[trial.name] = attempt
         for descriptor in attempt.processes.descriptors:
             self._selector.register(descriptor, selectors.EVENT_READ, trial.name)
+        return True
 
     # -- the end of a trial ----------------------------------------------------------------------------------------
 
     def _finish(self, attempt: Attempt) -> None:
+        self._gpus.give_back(attempt.gpus)
         verdict = attempt.verdict(self._store.rows(attempt.trial.name))
         self._conclude(attempt.trial, verdict)
         if verdict.state == states.SUCCEEDED:

@@ -8,17 +8,30 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from katib_callbacks.errors import KatibCallbacksError
 
 START_TIMEOUT_S = 60.0
 """How long the port of one that was killed may stay taken. Starting itself is not limited: the machine may be busy."""
 
+STOP_TIMEOUT_S = 10.0
+"""Then it is killed: SQLite keeps what it has answered, whenever it ends."""
+
 MAX_SILENT_ENDS = 5
 """How often it may end without a word before it listens: it was killed, or it cannot run at all."""
 
 _RETRY_INTERVAL_S = 0.1
 _FREE_PORT = "127.0.0.1:0"
+_PACKAGES = Path(__file__).resolve().parents[2]
+
+# The current folder is not searched, and ours last: a queue.py of the user's would take the standard library's place.
+_START = f"""
+import sys
+sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv.pop(1)]
+from {__name__} import main
+main()
+"""
 
 
 class DBManagerProcess:
@@ -78,12 +91,16 @@ class DBManagerProcess:
         with suppress(OSError):
             if self._popen.stdin is not None:
                 self._popen.stdin.close()  # the child reads to the end of its input, and ends there
-        self._popen.wait()
+        try:
+            self._popen.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # a call that hangs, on a disk that does
+            self._popen.kill()
+            self._popen.wait()
         self._close_pipes()
 
     def _start(self, address: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(  # noqa: S603  this very module
-            [sys.executable, "-m", __name__, self._db_url, address],
+            [sys.executable, "-c", _START, str(_PACKAGES), self._db_url, address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(self._lock,),
@@ -124,7 +141,3 @@ def main() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
     db_manager.stop(grace_s=0)
-
-
-if __name__ == "__main__":
-    main()

@@ -152,15 +152,16 @@ class Runner:
 
 
 def create(
-    home: Path, experiment: object, *, folder: Path, in_trial_folder: bool = False
+    home: Path, experiment: object, *, folder: Path, workdir: Path | None = None, gpus_per_trial: int | None = None
 ) -> tuple[str, tuple[str, ...]]:
     """Check an experiment and store it, for a runner.
 
     Args:
         home: The folder of state and trials.
         experiment: A mapping, our model, or upstream's.
-        folder: Where the trials' commands run, unless ``in_trial_folder``.
-        in_trial_folder: Whether each trial runs in a folder of its own.
+        folder: Where it is started: files that the trials' commands name are found there.
+        workdir: Where all trials work; None for folders of their own.
+        gpus_per_trial: How many GPUs a trial has; None for what its template says.
 
     Returns:
         The experiment's name, and what it asks for that has no effect here.
@@ -183,7 +184,8 @@ def create(
             manifest,
             seed=secrets.randbits(_SEED_BITS),
             folder=folder.absolute(),
-            in_trial_folder=in_trial_folder,
+            workdir=None if workdir is None else (folder / workdir).absolute(),
+            gpus_per_trial=gpus_per_trial,
         )
     return name, plan.notes
 

@@ -85,7 +85,7 @@ def trial_object(row: TrialRow, manifest: Manifest) -> V1beta1Trial:
             objective=V1beta1ObjectiveSpec.from_dict(manifest["spec"]["objective"]),
             parameter_assignments=assignments(row),
             run_spec=template.render(row.name, row.assignments),
-            retain_run=template.retain,
+            retain_run=bool(template.retain),
             metrics_collector=V1beta1MetricsCollectorSpec.from_dict(manifest["spec"]["metricsCollectorSpec"]),
             primary_pod_labels=written.get("primaryPodLabels"),
             primary_container_name=template.primary_container,

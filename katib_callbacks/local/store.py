@@ -27,8 +27,9 @@ CREATE TABLE IF NOT EXISTS local_experiments (
     name TEXT PRIMARY KEY,
     manifest TEXT NOT NULL,         -- Katib's object, as JSON, without its status
     seed INTEGER NOT NULL,          -- drawn once, for algorithms without random_state
-    folder TEXT NOT NULL,           -- where trials of a template work
-    in_trial_folder INTEGER NOT NULL,
+    folder TEXT NOT NULL,           -- where it was started
+    workdir TEXT,                   -- where all trials work; NULL for folders of their own
+    gpus_per_trial INTEGER,         -- NULL for what the template says
     conditions TEXT NOT NULL,       -- as JSON, the current one last
     created_s REAL NOT NULL,
     started_s REAL,
@@ -64,7 +65,8 @@ class ExperimentRow:
     manifest: dict[str, Any]
     seed: int
     folder: Path
-    in_trial_folder: bool
+    workdir: Path | None
+    gpus_per_trial: int | None
     conditions: list[dict[str, Any]]
     created_s: float
     started_s: float | None
@@ -143,7 +145,14 @@ class ExperimentStore:
             return number
 
     def add_experiment(
-        self, name: str, manifest: Mapping[str, Any], *, seed: int, folder: Path, in_trial_folder: bool
+        self,
+        name: str,
+        manifest: Mapping[str, Any],
+        *,
+        seed: int,
+        folder: Path,
+        workdir: Path | None = None,
+        gpus_per_trial: int | None = None,
     ) -> None:
         """Store a new experiment, Created.
 
@@ -156,7 +165,8 @@ class ExperimentStore:
             "manifest": json.dumps(manifest),
             "seed": seed,
             "folder": str(folder),
-            "in_trial_folder": in_trial_folder,
+            "workdir": None if workdir is None else str(workdir),
+            "gpus_per_trial": gpus_per_trial,
             "conditions": json.dumps([condition(CREATED, "ExperimentCreated", "Experiment is created", now_s)]),
             "created_s": now_s,
         }
@@ -272,11 +282,11 @@ def _decoded(row: sqlite3.Row, json_columns: tuple[str, ...]) -> dict[str, Any]:
     for column in json_columns:
         if values[column] is not None:
             values[column] = json.loads(values[column])
-    for column in ("in_trial_folder", "is_deleted"):
-        if column in values:
-            values[column] = bool(values[column])
-    if "folder" in values:
-        values["folder"] = Path(values["folder"])
+    if "is_deleted" in values:
+        values["is_deleted"] = bool(values["is_deleted"])
+    for column in ("folder", "workdir"):
+        if values.get(column) is not None:
+            values[column] = Path(values[column])
     return values
 
 

@@ -133,6 +133,11 @@ class HTTPRequest:
             raise ExchangeError("the answer ends in the middle")
         return answer
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether it was given up here."""
+        return self._is_aborted
+
     def abort(self) -> None:
         """End it."""
         with self._lock:

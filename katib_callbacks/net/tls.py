@@ -152,6 +152,22 @@ class Credentials:
         return context
 
 
+class _AuthorizedCall:
+    """As much of ``grpc.UnaryUnaryMultiCallable`` as a stub needs."""
+
+    def __init__(self, call: Any, read_token: Callable[[], str]) -> None:
+        self._call = call
+        self._read_token = read_token
+
+    def __call__(self, request: bytes, *, timeout: float) -> Any:
+        return self.with_call(request, timeout=timeout)[0]
+
+    def with_call(self, request: bytes, *, timeout: float, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+        """Call, and return the reply and the call."""
+        authorization = ("authorization", f"Bearer {self._read_token()}")
+        return self._call.with_call(request, timeout=timeout, metadata=(*metadata, authorization))
+
+
 class AuthorizedChannel:
     """A channel whose calls carry a bearer token; as much of ``grpc.Channel`` as a stub needs.
 
@@ -166,10 +182,7 @@ class AuthorizedChannel:
 
     def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
         """Return a callable as ``grpc.Channel.unary_unary`` does."""
-        call = self._channel.unary_unary(*arguments, **options)
-        return lambda request, timeout: call(
-            request, timeout=timeout, metadata=(("authorization", f"Bearer {self._read_token()}"),)
-        )
+        return _AuthorizedCall(self._channel.unary_unary(*arguments, **options), self._read_token)
 
     def close(self) -> None:
         """Close the channel."""

@@ -58,6 +58,7 @@ class Destinations:
         listening = [why is None and _has_progress(sink) for sink, why in zip(made, self._idle, strict=True)]
         self._has_listener = any(listening)  # known to a copy as well, which has made none yet
         self._said_idle: set[str] = set()  # one for all copies
+        self._give_time()
 
     @property
     def idle_reasons(self) -> list[str]:
@@ -185,7 +186,15 @@ class Destinations:
             return sink
         if sink not in self._made:
             self._made[sink] = self._factory.make(sink)
+            self._give_time()
         return self._made[sink]
+
+    def _give_time(self) -> None:
+        """Let the first sink show the end of a training for as long as a report may take; the others have little."""
+        first = next((sink for sink, why in zip(self._sinks, self._idle, strict=True) if why is None), None)
+        made = self._made.get(first) if isinstance(first, str) else None
+        if made is not None and hasattr(made, "close_s"):
+            made.close_s = self._factory.timeout_s
 
     def _sender(self, label: str, sink: MetricSink | str) -> "BackgroundSender":
         if label in self._senders:

@@ -39,6 +39,11 @@ class Progress:
         """The share that was shown last, 0 to 1; None as long as none is known."""
         return self._fraction
 
+    @property
+    def latest(self) -> Mapping[str, float]:
+        """The latest value of each metric that was shown."""
+        return self._latest
+
     def begin(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
         """Begin a training, here or where another process has left it.
 

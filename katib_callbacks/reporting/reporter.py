@@ -114,13 +114,15 @@ class KatibReporter:
                 _runtime,
             ),
             spool_dir=spool,
+            timeout_s=timeout,
             trial_name=self._trial_name,
             runtime=_runtime,
         )
         self._destinations = Destinations(chosen, factory)
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
-        self._loop: tuple[int, Progress] | None = None  # of this process
+        self._loop: tuple[int, Progress] | None = None  # of this process, or of the one that it was forked from
+        self._unshown: dict[str, SupportsFloat] = {}  # the latest values that report_progress has not shown yet
         if process_rank(_runtime.environ()).is_global_zero:
             settings.warn_of_unknown_variables(_runtime)
 
@@ -190,13 +192,16 @@ class KatibReporter:
         if not 0 <= fraction <= 1:
             raise MetricValueError(f"a share of the training is from 0 to 1, not {fraction!r}")
         pid, progress = self._loop or (None, None)
-        progress = progress if pid == os.getpid() else None
+        if progress is not None and pid != os.getpid():
+            self._unshown, progress = {**progress.latest, **self._unshown}, None
+        if metrics:
+            self._unshown.update(metrics)
         if progress is not None and not progress.is_due() and 0 < fraction < 1 and not self._destinations.is_closed:
             return
         run = self._run_of_report()
         if not run.is_reporting:
             return
-        latest = _finite_numbers(metrics or {})
+        latest, self._unshown = _finite_numbers(self._unshown), {}
         if progress is None or fraction < (progress.fraction or 0.0) - (1 - ALMOST_DONE):
             shown = run.begin_progress(lambda: fraction, lambda: latest)
             progress = shown or Progress((), self._runtime.monotonic)
@@ -251,7 +256,8 @@ class KatibReporter:
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
 
-        What is on its way to sinks after the first is delivered nevertheless.
+        What is on its way to sinks after the first is delivered nevertheless. Where the first one shows progress, the
+        end of a training (``report_progress(1.0)``) is delivered before this returns, within the budget of a report.
         """
         self._destinations.close()
 
@@ -269,7 +275,9 @@ class KatibReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
-        return {**self.__dict__, "_destinations": copy.copy(self._destinations), "_loop": None, "has_begun": begun}
+        unshown = {**(self._loop[1].latest if self._loop else {}), **_finite_numbers(self._unshown)}
+        live = {"_destinations": copy.copy(self._destinations), "_loop": None, "_unshown": unshown}
+        return {**self.__dict__, **live, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared

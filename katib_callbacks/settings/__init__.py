@@ -55,6 +55,9 @@ DISABLE = PREFIX + "DISABLE"
 LOCAL_ATTEMPT = PREFIX + "LOCAL_ATTEMPT"
 """Set by the runner of local trials in every process of a trial, and read by the runner alone."""
 
+SUBMIT_DIR = PREFIX + "SUBMIT_DIR"
+"""Set by the runner of local trials: the folder in which the experiment was started, for the trial's own program."""
+
 TRAINER_SERVER_URL = "KUBEFLOW_TRAINER_SERVER_URL"
 """Injected by Kubeflow Trainer into every pod of a TrainJob whose status can be shown, as the next two are."""
 

@@ -42,6 +42,7 @@ class SinkFactory:
         verify: See ``KatibReporter``.
         previous_attempt: See ``KatibReporter``.
         spool_dir: See ``KatibReporter``.
+        timeout_s: See ``KatibReporter``.
         trial_name: The trial; None outside one.
         runtime: Clock and the like.
     """
@@ -50,6 +51,7 @@ class SinkFactory:
     verify: Verify
     previous_attempt: PreviousAttempt
     spool_dir: str | None
+    timeout_s: float
     trial_name: str | None
     runtime: Runtime
 

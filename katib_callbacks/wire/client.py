@@ -19,7 +19,7 @@ class DBManagerStub:
     """The DB manager's methods and its health check on one channel.
 
     Each call blocks until the answer or ``timeout_s``, raises ``grpc.RpcError``, and may be made by several threads.
-    All but :meth:`report` load protobuf.
+    All but :meth:`report` and :meth:`report_first` load protobuf.
 
     Args:
         channel: Open or lazily connecting; the caller owns and closes it.
@@ -32,6 +32,16 @@ class DBManagerStub:
         """Store the rows in one atomic batch."""
         call: Any = self._channel.unary_unary(methods.REPORT_OBSERVATION_LOG)
         call(report_request(trial_name, logs), timeout=timeout_s)
+
+    def report_first(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> bool:
+        """Store the rows as :meth:`report` does; return whether the server tells that the trial has earlier ones.
+
+        Katib's own DB manager tells nothing.
+        """
+        call: Any = self._channel.unary_unary(methods.REPORT_OBSERVATION_LOG)
+        request, metadata = report_request(trial_name, logs), ((methods.FIRST_REPORT, "1"),)
+        _, answered = call.with_call(request, timeout=timeout_s, metadata=metadata)
+        return any(key == methods.EARLIER_ROWS for key, _ in answered.trailing_metadata() or ())
 
     def get(
         self,

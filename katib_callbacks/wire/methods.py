@@ -8,3 +8,9 @@ GET_OBSERVATION_LOG = f"/{DB_MANAGER_SERVICE}/GetObservationLog"
 DELETE_OBSERVATION_LOG = f"/{DB_MANAGER_SERVICE}/DeleteObservationLog"
 HEALTH_CHECK = f"/{HEALTH_SERVICE}/Check"
 HEALTH_WATCH = f"/{HEALTH_SERVICE}/Watch"
+
+FIRST_REPORT = "katib-callbacks-first-report"
+"""Metadata of ours with a process's first report for a trial, which Katib's own DB manager passes over."""
+
+EARLIER_ROWS = "katib-callbacks-earlier-rows"
+"""Trailing metadata with which our DB manager answers it, where the trial has rows from before the reported ones."""

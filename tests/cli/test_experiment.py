@@ -158,7 +158,9 @@ def wait_for(path, pattern):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_trials_and_resume_goes_on(experiment, tmp_path, capsys, number):
-    (tmp_path / "one.yaml").write_text(TEXT.replace("SCRIPT", f"test -e go || exec sleep 600; {PRINTS}"))
+    (tmp_path / "one.yaml").write_text(
+        TEXT.replace("SCRIPT", f"test -e $KATIB_CALLBACKS_SUBMIT_DIR/go || exec sleep 600; {PRINTS}")
+    )
     output = tmp_path / "output"
     with output.open("w") as file:
         command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]

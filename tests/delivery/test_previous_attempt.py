@@ -3,13 +3,15 @@
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
-from partners import NOON, FastClock, Fault, ScriptedDBManager
+from partners import NOON, FastClock, Fault, Proxy, ScriptedDBManager, stored_values
 
 from katib_callbacks import DeliveryError, KatibReporter, RejectedError
+from katib_callbacks.db_manager import DBManager
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
 TRIALS = map("attempted-{}".format, count())
@@ -202,3 +204,78 @@ def test_a_refused_report_still_counts_as_the_first(server, trial):
 
     assert server.calls.count("delete") == 1
     assert server.values(trial) == [("loss", "2")]
+
+
+REPORTER = """
+import os, sys
+from katib_callbacks import KatibReporter
+reporter = KatibReporter(sys.argv[1], trial_name="trial")
+reporter.report({"loss": 1})
+reporter.report({"loss": 2})
+if hasattr(os, "fork"):
+    pid = os.fork()
+    if pid == 0:
+        reporter.report({"loss": 3})
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("loses_a_reply", [False, True])
+def test_our_db_manager_tells_a_later_process_that_the_trial_had_rows(tmp_path, loses_a_reply):
+    with DBManager(f"sqlite:///{tmp_path / 'katib.db'}") as db_manager, Proxy(db_manager.address) as line:
+
+        def run() -> str:
+            line.is_swallowing_replies = loses_a_reply
+            with subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-c", REPORTER, line.address], stderr=subprocess.PIPE, text=True
+            ) as process:
+                before = len(stored_values(db_manager.address))
+                while len(stored_values(db_manager.address)) == before:
+                    time.sleep(0.01)
+                line.heal()
+                if loses_a_reply:
+                    line.cut()
+                return process.communicate(timeout=60)[1]
+
+        first, second = run(), run()
+
+    assert "had rows when this process began" not in first
+    assert second.count("Trial 'trial' had rows when this process began to report") == (not loses_a_reply)
+
+
+SIBLING = """
+import sys, time
+from katib_callbacks import KatibReporter
+import grpc
+address, trial, number, delay_s = sys.argv[1:]
+with KatibReporter(address, trial_name=trial, previous_attempt="clear", timeout_s=60) as reporter:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    time.sleep(float(delay_s))
+    print(reporter.report({"loss": int(number)}).delivered)
+"""
+
+
+@pytest.mark.parametrize("apart_s", [0.0, 0.02, 0.5])
+def test_of_eight_living_processes_none_clears_what_another_delivered(server, trial, apart_s):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SIBLING, server.address, trial, str(number), str(number * apart_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(8)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outs = [process.communicate(timeout=120) for process in processes]
+
+    assert [out for out, _ in outs] == ["1\n"] * 8
+    assert sorted(int(value) for _, value in server.values(trial)) == list(range(8))
+    assert all("nothing is deleted" in err for _, err in outs if err)

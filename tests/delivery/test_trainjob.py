@@ -3,6 +3,8 @@
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -221,7 +223,7 @@ def test_the_test_server_judges_as_the_real_one_does():
         {"metrics": [{"name": "n", "value": "1"}] * 257},
     ):
         assert _judge(good | bad)[0] == 422, bad
-    assert StatusServer.judge(_Judge(), PATH, "Bearer t", b" " * (MAX_BODY_BYTES + 1))[0] == 422
+    assert StatusServer.judge(_Judge(), PATH, "Bearer t", b" " * (MAX_BODY_BYTES + 1))[0] == 413
     assert StatusServer.judge(_Judge(), PATH, "Bearer other", b"{}")[0] == 403
     assert StatusServer.judge(_Judge(), "/other", "Bearer t", b"{}")[0] == 404
 
@@ -416,6 +418,146 @@ def test_closing_ends_a_report(server, clock):
 
     assert len(errors) == 1
     server.release()
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_calls_that_are_not_shown_stay_until_one_is(server, reporter):
+    for step in range(1, 10):
+        reporter.report_progress(step / 10, {"loss": 1 / step})
+        if step == 5:
+            reporter.report_progress(step / 10, {"accuracy": 0.5})
+    reporter.report_progress(1.0)
+    reporter.close()
+
+    assert server.seen[-1].metrics == {"loss": "0.1111111111111111", "accuracy": "0.5"}
+    assert server.percentages[-1] == 100
+
+
+def test_metrics_that_were_not_shown_yet_travel_with_the_reporter(server):
+    with KatibReporter(sinks=["trainjob"], _runtime=runtime_with(**server.variables)) as reporter:
+        reporter.report_progress(0.1, {"loss": 2.0})
+        reporter.report_progress(0.2, {"accuracy": 0.5})
+        state = reporter.__getstate__()  # what pickle takes; the tests' clock has no pickle
+        assert state["_unshown"] == {"loss": 2.0, "accuracy": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # of the server's threads
+def test_a_forked_child_goes_on_with_the_latest_metrics(server, reporter):
+    reporter.report_progress(0.1, {"loss": 2.0})
+    reporter.report_progress(0.2, {"accuracy": 0.5})
+    loop_until(lambda: not sending(), lambda: None)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            reporter.report_progress(1.0, {"f1": 0.25})
+            reporter.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    assert server.seen[-1].metrics == {"loss": "2", "accuracy": "0.5", "f1": "0.25"}
+
+
+def test_the_end_waits_for_a_server_that_is_away(server):
+    """As a report does: the sink is the first."""
+    with KatibReporter(sinks=["trainjob"], timeout_s=60, _runtime=runtime_with(**server.variables)) as reporter:
+        reporter.report_progress(0.5, {"loss": 1.0})
+        server.wait_for(lambda: server.percentages == [50])
+        server.stop()
+        back = threading.Timer(4.0, server.restart)
+        back.start()
+        reporter.report_progress(1.0, {"loss": 0.5})
+    back.join()
+
+    assert (server.percentages[-1], server.seen[-1].metrics) == (100, {"loss": "0.5"})
+
+
+def test_the_end_that_cannot_be_shown_is_said(server, clock, caplog):
+    reporter = KatibReporter(sinks=["trainjob"], timeout_s=20, _runtime=clock.runtime)
+    reporter.report_progress(0.5)
+    server.wait_for(lambda: server.percentages == [50])
+    server.behave_always(503)
+    reporter.report_progress(1.0)
+    reporter.close()
+
+    assert "The training has ended, but the TrainJob's status was not shown" in warnings(caplog)[-1]
+    assert "503" in warnings(caplog)[-1]
+
+
+def test_the_end_that_a_report_could_not_show_is_not_tried_again(server, clock, caplog):
+    reporter = KatibReporter(sinks=["trainjob"], timeout_s=20, _runtime=clock.runtime)
+    server.behave_always(503)
+    reporter.report_progress(1.0)
+    with pytest.raises(UnavailableError, match="503"):
+        reporter.report({"loss": 1.0})
+    tried = server.begun
+    reporter.close()
+
+    assert server.begun == tried
+    assert not [line for line in warnings(caplog) if "has ended" in line]
+
+
+UNCLOSED = """
+from katib_callbacks import KatibReporter
+reporter = KatibReporter(sinks={sinks}, trial_name="trial", timeout_s=60)
+reporter.report_progress(0.5, {{"loss": 1.0}})
+reporter.report_progress(0.75, {{"loss": 0.75}})
+reporter.report_progress(1.0, {{"loss": 0.5}})
+"""
+
+
+@pytest.mark.parametrize("sinks", [["trainjob"], ["stdout", "trainjob"]], ids=["first", "second"])
+def test_without_a_close_the_end_of_the_process_shows_the_end(server, sinks):
+    server.behave(503, 503)
+    environ = {**os.environ, **server.variables}
+    code = UNCLOSED.format(sinks=sinks)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=120)
+
+    assert (server.percentages[-1], server.seen[-1].metrics) == (100, {"loss": "0.5"})
+
+
+def test_of_many_jobs_that_end_at_once_each_shows_its_end(tmp_path):
+    def job():
+        runtime = runtime_with(**server.variables)  # of its own: so it has a status and a thread of its own
+        with KatibReporter(sinks=["trainjob"], timeout_s=120, _runtime=runtime) as reporter:
+            reporter.report_progress(1.0, {"loss": 0.5})
+
+    with StatusServer(tmp_path, statuses_per_s=5, burst=2) as server:
+        jobs = [threading.Thread(target=job) for _ in range(40)]
+        for thread in jobs:
+            thread.start()
+        for thread in jobs:
+            thread.join()
+
+        assert server.percentages.count(100) == 40
+
+
+def test_a_certificate_that_does_not_verify_is_tried_ten_times(server, clock, tmp_path):
+    from certificates import Authority  # noqa: PLC0415  here alone
+
+    server.ca_path.write_bytes(Authority("another").certificate)
+    with (
+        KatibReporter(sinks=["trainjob"], _runtime=clock.runtime) as reporter,
+        pytest.raises(UnavailableError, match="not accepted") as caught,
+    ):
+        reporter.report({"loss": 1.0})
+
+    assert caught.value.attempts == 10
+
+
+def test_a_request_that_is_given_up_here_is_not_blamed_on_the_server(server, clock, monkeypatch, caplog):
+    monkeypatch.setattr(board, "REQUEST_S", 3_600)
+    server.behave("hang")
+    with KatibReporter(sinks=["trainjob"], timeout_s=60, _runtime=Runtime(environ=clock.runtime.environ)) as reporter:
+        reporter.report_progress(0.5)
+        server.wait_for(lambda: server.begun == 1)
+        reporter.report({"loss": 1.0})
+
+    assert warnings(caplog) == []
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

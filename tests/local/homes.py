@@ -10,6 +10,9 @@ from katib_callbacks.local.store import ExperimentStore
 
 REPORT = "from katib_callbacks import report_metrics as report\n"
 
+SUBMITTED = "import os, pathlib, time\nsubmitted = pathlib.Path(os.environ['KATIB_CALLBACKS_SUBMIT_DIR'])\n"
+"""For a trial's code: the folder in which the experiment was started."""
+
 SPEC = {
     "objective": {"type": "minimize", "objectiveMetricName": "loss"},
     "algorithm": {"algorithmName": "random", "algorithmSettings": [{"name": "random_state", "value": "1"}]},

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from homes import REPORT, experiment
+from homes import REPORT, SUBMITTED, experiment
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
 from katib_callbacks.local import LocalKatibClient, TrainerResources, search
@@ -196,7 +196,7 @@ def test_a_failed_experiment_is_a_runtime_error(client):
 
 
 def test_the_budget_of_a_running_experiment_is_changed(client, tmp_path):
-    code = REPORT + "import os, pathlib, time\nif not pathlib.Path('go').exists(): time.sleep(600)\nreport({'loss': 1})"
+    code = REPORT + SUBMITTED + "if not (submitted / 'go').exists(): time.sleep(600)\nreport({'loss': 1})"
     client.create_experiment(experiment(code, maxTrialCount=3, parallelTrialCount=1))
     other = LocalKatibClient(home=tmp_path / "home")
     client.wait_for_experiment_condition("one", expected_condition="Running", timeout=60)

@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from homes import REPORT, experiment
+from homes import REPORT, SUBMITTED, experiment
 
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.runner import Runner, locked
@@ -150,22 +150,21 @@ def test_the_working_folder_is_kept_where_it_is_asked_for_or_the_trial_failed(lo
         one = experiment(code + ending, maxTrialCount=1, parallelTrialCount=1)
         one["metadata"]["name"] = name = f"retain-{retain}-{kept}".lower()
         one["spec"]["trialTemplate"]["retain"] = retain
-        local.run(one, in_trial_folder=True)
+        local.run(one)
         (trial,) = local.trials(name)
         assert (local.home / name / trial.name / "model").exists() == kept
 
 
-def test_a_template_works_where_the_experiment_was_started(local):
+def test_trials_work_in_a_folder_of_the_users_if_it_is_asked_for(local):
     (local.folder / "data.txt").write_text("0.25")
-    local.run(
-        experiment(REPORT + "report({'loss': float(open('data.txt').read())})", maxTrialCount=1, parallelTrialCount=1)
-    )
+    code = REPORT + "report({'loss': float(open('data.txt').read())})"
+    local.run(experiment(code, maxTrialCount=1, parallelTrialCount=1), workdir=local.folder)
 
     assert local.trials()[0].value == 0.25
 
 
 def test_a_stopped_experiment_goes_on_with_its_trials_cleared(local):
-    code = f"import os, pathlib, time\n{LOSS}\nif not pathlib.Path('go').exists(): time.sleep(600)"
+    code = f"{SUBMITTED}{LOSS}\nif not (submitted / 'go').exists(): time.sleep(600)"
     name = local.store(experiment(code, maxTrialCount=4))
     runner = Runner(local.home, name)
     runner.start()
@@ -186,7 +185,7 @@ def test_a_stopped_experiment_goes_on_with_its_trials_cleared(local):
 
 @pytest.mark.parametrize("algorithm", ["tpe", "cmaes"])
 def test_an_interrupted_search_tries_the_points_of_one_that_was_not(local, algorithm):
-    code = f"import os, pathlib, time\nif pathlib.Path('wait').exists(): time.sleep(600)\n{LOSS}"
+    code = f"{SUBMITTED}if (submitted / 'wait').exists(): time.sleep(600)\n{LOSS}"
     settings = [{"name": "random_state", "value": "5"}]
     spec = {
         "algorithm": {"algorithmName": algorithm, "algorithmSettings": settings},
@@ -222,7 +221,7 @@ def test_a_point_that_another_optuna_would_draw_is_kept(local):
     from katib_callbacks.local.runner import database
     from katib_callbacks.local.store import ExperimentStore
 
-    code = f"import pathlib, time\nif not pathlib.Path('go').exists(): time.sleep(600)\n{LOSS}"
+    code = f"{SUBMITTED}if not (submitted / 'go').exists(): time.sleep(600)\n{LOSS}"
     one = experiment(code, algorithm={"algorithmName": "tpe"})
     name = local.store(one)
     started = threading.Semaphore(0)

@@ -29,7 +29,7 @@ import json, os, pathlib, time
 from katib_callbacks import report_metrics
 trial, mark = os.environ["KATIB_TRIAL_NAME"], os.environ["KATIB_CALLBACKS_LOCAL_ATTEMPT"]
 number = int.from_bytes(os.urandom(4), "big")
-with open(pathlib.Path("ledger", trial), "a") as ledger:
+with open(pathlib.Path(os.environ["KATIB_CALLBACKS_SUBMIT_DIR"], "ledger", trial), "a") as ledger:
     for metrics in ({"loss": float(os.environ["X"])}, {"number": number}):
         report_metrics(metrics)
         print(json.dumps([mark, metrics]), file=ledger, flush=True)

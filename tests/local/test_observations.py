@@ -99,7 +99,7 @@ def test_a_store_and_a_db_manager_read_and_write_the_same_rows(tmp_path):
     written = rows(*((second, str(second)) for second in range(2_500)))
     local = experiment("pass")
     with ExperimentStore(path) as store, DBManager(f"sqlite:///{path}") as db_manager:
-        store.add_experiment("one", local, seed=1, folder=tmp_path, in_trial_folder=True)
+        store.add_experiment("one", local, seed=1, folder=tmp_path)
         store.add_trial(trial_row())
         with grpc.insecure_channel(db_manager.address) as channel:
             stub = DBManagerStub(channel)
@@ -122,7 +122,7 @@ def test_a_db_manager_that_made_the_file_is_read(tmp_path):
 
 def test_rows_are_written_together_with_what_is_decided_from_them(tmp_path):
     with ExperimentStore(tmp_path / "katib.db") as store:
-        store.add_experiment("one", experiment("pass"), seed=1, folder=tmp_path, in_trial_folder=True)
+        store.add_experiment("one", experiment("pass"), seed=1, folder=tmp_path)
         store.add_trial(trial_row())
         with pytest.raises(StoreError, match="no such column"):
             store.update_trial("t", rows=rows((0, "1")), verdict="Succeeded")

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.local.trials.orphans import end_orphans
-from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE, RunningTrial, last_line, worker_log
+from katib_callbacks.local.trials.process import RunningTrial, last_line, worker_log
 from katib_callbacks.local.trials.template import ProcessPlan, TrialPlan
+from katib_callbacks.settings import LOCAL_ATTEMPT
 
-OWN = {"KATIB_TRIAL_NAME": "t", ATTEMPT_VARIABLE: "mark"}
+OWN = {"KATIB_TRIAL_NAME": "t", LOCAL_ATTEMPT: "mark"}
 
 # Starts a child in the same group, writes down its number, and waits.
 PARENT = """
@@ -155,7 +156,7 @@ def test_the_last_line_of_an_endless_log_is_found(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows other processes' environments")
 def test_orphans_are_found_by_their_mark_even_out_of_their_group(tmp_path):
-    environ = {**os.environ, ATTEMPT_VARIABLE: "orphaned-1"}
+    environ = {**os.environ, LOCAL_ATTEMPT: "orphaned-1"}
     sleep = "import time; time.sleep(600)"
     then = f"subprocess.Popen([sys.executable, '-c', '{sleep}'], start_new_session=True); time.sleep(600)"
     command = [sys.executable, "-c", PARENT.format(ignore="", then=then)]

@@ -266,6 +266,30 @@ def test_public_names_are_those_that_the_docs_name():
     assert {m: names for m, names in declared.items() if names and m not in NOT_FOR_USERS} == documented
 
 
+def drawn_modules():
+    """Return the modules in CONTRIBUTING's picture of the house, as paths below the package."""
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (picture,) = re.findall(r"^    katib_callbacks/\n(.*?)^    tests/", page, re.MULTILINE | re.DOTALL)
+    folders, drawn = [], []
+    for line in picture.splitlines():
+        depth, first = (len(line) - len(line.lstrip()) - 6) // 2, line.split()[0] if line.strip() else ""
+        if first.endswith("/"):
+            folders = [*folders[:depth], first]
+        elif depth == 0:
+            folders = []
+        drawn += ["".join(folders) + name for name in re.findall(r"\b\w+\.py\b", line)]
+    return drawn
+
+
+def test_the_picture_of_the_house_shows_every_module_where_it_is():
+    modules = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    drawn = drawn_modules()
+
+    assert len(drawn) == len(set(drawn))
+    assert {module for module in modules - set(drawn) if not module.endswith("/__init__.py")} == set(), "not drawn"
+    assert set(drawn) - modules == set(), "drawn and not there"
+
+
 def test_a_folder_can_be_looked_through_at_a_glance():
     folders = [folder for folder in [PACKAGE, *PACKAGE.rglob("*")] if folder.is_dir() and folder.name != "__pycache__"]
 

@@ -339,6 +339,7 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "AUTOLOG",
                 "DISABLE",
                 "LOCAL_ATTEMPT",
+                "SUBMIT_DIR",
             )
         ),
     }

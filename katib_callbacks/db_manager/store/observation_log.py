@@ -193,6 +193,20 @@ class ObservationLogStore:
         with self._mapped_errors("read"):
             return self._try_twice(read)
 
+    def has_rows_before(self, trial_name: str, time: datetime) -> bool:
+        """Return whether a trial has rows from before a time; raises as :meth:`select` does."""
+        column = OBSERVATION_LOGS.c
+        query = select(column.id).where(
+            self._database.equals(column.trial_name, trial_name), column.time < naive_utc(time)
+        )
+
+        def read() -> bool:
+            with self._database.reading() as connection:
+                return connection.execute(query.limit(1)).first() is not None
+
+        with self._mapped_errors("read"):
+            return self._try_twice(read)
+
     def delete(self, trial_name: str) -> None:
         """Delete all rows of a trial, and forget whose it is.
 

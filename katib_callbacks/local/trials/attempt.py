@@ -1,7 +1,8 @@
 """One attempt at a trial, from its launch to its verdict."""
 
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,8 +21,11 @@ from katib_callbacks.local.observation import (
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.store import TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
-from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE, RunningTrial, free_port
+from katib_callbacks.local.trials.isolation import place
+from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.metrics import StoredMetricLog
+
+_NOT_FOUND = re.compile(r"No such file or directory: '([^'/][^']*)'")
 
 
 @dataclass(frozen=True)
@@ -45,38 +49,58 @@ class Verdict:
     rows: tuple[StoredMetricLog, ...] = ()
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """Where the trials of an experiment work.
+
+    Args:
+        home: The folder of state and trials, absolute.
+        submit_folder: Where the experiment was started.
+        workdir: The user's folder in which all trials work; None for folders of their own.
+        db_manager_address: Where they report.
+    """
+
+    home: Path
+    submit_folder: Path
+    workdir: Path | None
+    db_manager_address: str
+
+
 class Attempt:
     """The processes of a trial that was launched, and what becomes of them.
 
     Args:
         plan: The experiment's.
         trial: Which trial; the last of its attempts is this one.
-        files: The trial's.
-        folder: Where its commands run.
-        db_manager_address: Where it reports.
+        workplace: The experiment's.
+        gpus: The GPUs of each of its nodes; empty if they are not shared out.
 
     Raises:
         OSError: A process could not be started; none of them runs then.
     """
 
     def __init__(
-        self, plan: ResolvedExperiment, trial: TrialRow, files: TrialFiles, *, folder: Path, db_manager_address: str
+        self, plan: ResolvedExperiment, trial: TrialRow, workplace: Workplace, gpus: Sequence[Sequence[str]] = ()
     ) -> None:
         self._plan = plan
-        self._files = files
+        self._submit_folder = workplace.submit_folder
+        self._files = TrialFiles(workplace.home, trial.experiment, trial.name)
+        self._files.prepare()
         self.trial = trial
-        files.folder.mkdir(parents=True, exist_ok=True)
-        files.log.write_bytes(b"")  # of this attempt alone
-        self.processes = RunningTrial(
+        self.gpus = gpus
+        own = {
+            settings.TRIAL_NAME: trial.name,
+            settings.DB_MANAGER_ADDRESS: workplace.db_manager_address,
+            settings.LOCAL_ATTEMPT: trial.attempts[-1],
+        }
+        placed = place(
             plan.template.plan(trial.name, trial.assignments, free_port=free_port),
-            own={
-                settings.TRIAL_NAME: trial.name,
-                settings.DB_MANAGER_ADDRESS: db_manager_address,
-                ATTEMPT_VARIABLE: trial.attempts[-1],
-            },
-            folder=folder,
-            log=files.log,
+            folder=self._files.folder,
+            submit_folder=workplace.submit_folder,
+            workdir=workplace.workdir,
+            gpus=gpus,
         )
+        self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
     def verdict(self, pushed: Iterable[StoredMetricLog]) -> Verdict:
         """Return how the trial, whose processes have ended, has ended itself.
@@ -94,7 +118,7 @@ class Attempt:
             return Verdict(
                 states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
-                f"Trial has failed. Job message: {message}",
+                f"Trial has failed. Job message: {message}{self._hint(message)}",
                 rows=tuple(rows),
             )
         observation = reduce([*pushed, *rows], plan.metrics)
@@ -105,7 +129,18 @@ class Attempt:
         value = objective_value(objective_text(observation, plan.objective, plan.strategy))
         return Verdict(states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation, value, tuple(rows))
 
+    def _hint(self, message: str) -> str:
+        """Return what to do about a file that was not found; empty if that is not the fault."""
+        missing = _NOT_FOUND.search(message)
+        path = Path(missing[1]) if missing else None
+        if path is None or not (self._submit_folder / path).exists():
+            return ""
+        return (
+            f"; {path} lies in {self._submit_folder}, and each trial works in a folder of its own: read it from "
+            f"${settings.SUBMIT_DIR}, or let all trials work there with --workdir"
+        )
+
     def clean_up(self) -> None:
-        """Remove the folder of a trial that has succeeded, unless it is to be kept."""
-        if not self._plan.template.retain:
+        """Remove the folder of a trial that has succeeded where the template says ``retain: false``."""
+        if self._plan.template.retain is False:
             shutil.rmtree(self._files.folder, ignore_errors=True)

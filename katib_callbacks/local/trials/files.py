@@ -25,3 +25,10 @@ class TrialFiles:
     def log(self) -> Path:
         """Where the output of the primary process lies."""
         return self._parent / f"{self._trial}.log"
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what an earlier attempt has written beside it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self._parent.glob(f"{self._trial}.*.log"):
+            old.unlink()
+        self.log.write_bytes(b"")

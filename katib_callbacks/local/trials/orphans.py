@@ -11,7 +11,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from katib_callbacks.local.trials.process import ATTEMPT_VARIABLE
+from katib_callbacks.settings import LOCAL_ATTEMPT
 
 _PROC = Path("/proc")
 _ROUNDS = 200
@@ -50,13 +50,34 @@ def end_orphans(attempts: Collection[str]) -> int:
     return len(found)
 
 
-def _processes_of(attempts: Collection[str]) -> set[int]:
-    marks = {f"{ATTEMPT_VARIABLE}={attempt}".encode() for attempt in attempts}
+def end_strays(attempt: str, first_pid: int) -> None:
+    """Kill what an attempt whose processes have ended left running in sessions of its own.
+
+    Args:
+        attempt: Value of the mark.
+        first_pid: Its first process: whatever it has started has a greater number, unless the numbers began anew.
+    """
+    for _ in range(_ROUNDS):
+        try:
+            latest = int((_PROC / "loadavg").read_bytes().split()[-1])
+        except OSError:  # no Linux
+            return
+        left = _processes_of([attempt], first_pid if latest >= first_pid else 0)
+        if not left:
+            return
+        for pid in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_INTERVAL_S)
+
+
+def _processes_of(attempts: Collection[str], first_pid: int = 0) -> set[int]:
+    marks = {f"{LOCAL_ATTEMPT}={attempt}".encode() for attempt in attempts}
     found = set()
-    for folder in _PROC.iterdir():
-        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+    for name in os.listdir(_PROC):  # noqa: PTH208  at each trial's end, and five times as fast
+        if name.isdecimal() and int(name) > first_pid and int(name) != os.getpid():
             with suppress(OSError):  # another user's, or gone
-                environ = (folder / "environ").read_bytes()  # empty for a zombie, which holds nothing any more
+                environ = (_PROC / name / "environ").read_bytes()  # empty for a zombie, which holds nothing any more
                 if marks.intersection(environ.split(b"\0")):
-                    found.add(int(folder.name))
+                    found.add(int(name))
     return found

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -16,45 +15,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from katib_callbacks.local.trials.isolation import inherited_environment
+from katib_callbacks.local.trials.orphans import end_strays
 from katib_callbacks.local.trials.template import TrialPlan
 from katib_callbacks.settings import LOCAL_ATTEMPT
 
-ATTEMPT_VARIABLE = LOCAL_ATTEMPT
-"""Set in every process of a trial, to a value of each attempt's own: by it the processes are found again after their
-runner was killed. For this module alone, and read by nobody in the trial."""
-
-TERMINATION_GRACE_S = 5.0
-"""Between SIGTERM and SIGKILL. Kubernetes' default is 30 s; here a person waits."""
+TERMINATION_GRACE_S = 30.0
+"""Between SIGTERM and SIGKILL where ``terminationGracePeriodSeconds`` says nothing: Kubernetes' default."""
 
 WORKER_GRACE_S = 30.0
 """How long the other processes may go on after the primary one has succeeded; the operators let them go on for ever."""
 
-# What a launcher around the runner would have set: a trial is no rank of the runner's job.
-_LAUNCHER_VARIABLES = (
-    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR",
-    "MASTER_PORT", "TF_CONFIG", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK",
-)  # fmt: skip
-_LAUNCHER_PREFIXES = ("PET_", "TORCHELASTIC_", "JAX_PROCESS_", "KERAS_DISTRIBUTION_")
-
 _TAIL_BYTES = 4096
 _MAX_MESSAGE_CHARACTERS = 200
-
-
-def trial_environment(own: Mapping[str, str], plan_environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a trial's process.
-
-    Args:
-        own: What the runner sets; it wins.
-        plan_environ: What the container's template sets; it wins over this process's environment.
-    """
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _LAUNCHER_VARIABLES and not name.startswith(_LAUNCHER_PREFIXES)
-    }
-    # `python` and `torchrun` in a command are this environment's, whether it is activated or not.
-    environ["PATH"] = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH"))))
-    return {**environ, **plan_environ, **own}
 
 
 def free_port() -> int:
@@ -132,12 +105,15 @@ class RunningTrial:
         self._failed: _Process | None = None
         self._has_succeeded = False
         self._processes: list[_Process] = []
+        self._grace_s = TERMINATION_GRACE_S if plan.grace_s is None else plan.grace_s
+        self._mark = own.get(LOCAL_ATTEMPT, "")
+        inherited = inherited_environment()
         try:
             for number, process in enumerate(plan.processes):
                 self._processes.append(
                     _Process(
                         process.command,
-                        environ=trial_environment(own, process.environ),
+                        environ={**inherited, **process.environ, **own},
                         folder=Path(process.working_dir) if process.working_dir else folder,
                         log=log if number == 0 else worker_log(log, number),
                     )
@@ -173,6 +149,8 @@ class RunningTrial:
         """Take note that the process of a descriptor has ended."""
         process = next(one for one in self._processes if one.status is None and one.descriptor == descriptor)
         process.reap()
+        if self.is_over:
+            end_strays(self._mark, self.pids[0])
         if self._has_succeeded or self._failed is not None:
             return
         if process.status != 0:
@@ -186,7 +164,7 @@ class RunningTrial:
         """Ask all processes to end, and make them a little later. The first reason counts."""
         if self._ending is None and not self.is_over:
             self._ending = reason
-            self._kill_at_s = time.monotonic() + TERMINATION_GRACE_S
+            self._kill_at_s = time.monotonic() + self._grace_s
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -195,6 +173,7 @@ class RunningTrial:
         for process in self._processes:
             if process.status is None:
                 process.reap()
+        end_strays(self._mark, self.pids[0])
 
     def tick(self) -> None:
         """Do what is due: end a trial that is past its deadline, kill what did not end when asked."""

@@ -4,9 +4,10 @@ A container's command runs as a process of this machine, in this Python's enviro
 sidecars and resource limits do not exist here, and the template's notes list those that an experiment asks for.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -20,6 +21,8 @@ TRAINJOB_CONTAINER = "node"
 """The container that a TrainJob's ``spec.trainer`` overrides (Kubeflow Trainer, pkg/constants/constants.go)."""
 
 DEFAULT_NAMESPACE = "default"
+
+GPU_RESOURCE = "nvidia.com/gpu"
 
 PATH = "spec.trialTemplate.trialSpec"
 
@@ -37,11 +40,17 @@ class ProcessPlan:
         command: The program and its arguments.
         environ: What it has in its environment beside this process's own.
         working_dir: The container's ``workingDir``, if it has one.
+        node: Which of the trial's pods it would be in.
+        cpus: How many processors it asks for, at least one; None if it does not.
+        mounts: The container's volumes by mount path: the path of a ``hostPath``, else the volume's name.
     """
 
     command: tuple[str, ...]
     environ: Mapping[str, str]
     working_dir: str | None
+    node: int = 0
+    cpus: int | None = None
+    mounts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,16 @@ class TrialPlan:
     Args:
         processes: The primary one first: its end is the trial's, and its output is what StdOut collects.
         deadline_s: Seconds after which the trial is ended and counts as failed.
+        gpus: How many each of its nodes asks for.
+        grace_s: Seconds between SIGTERM and SIGKILL; None for the default.
+        kind: The job's.
     """
 
     processes: tuple[ProcessPlan, ...]
     deadline_s: float | None
+    gpus: tuple[int, ...] = ()
+    grace_s: float | None = None
+    kind: str = "Job"
 
 
 @dataclass(frozen=True)
@@ -66,14 +81,14 @@ class TrialTemplate:
         references: What each of the template's names stands for.
         primary_container: Which container counts.
         namespace: The experiment's; nothing but a word here.
-        retain: Whether a succeeded trial's working folder is kept.
+        retain: Whether a succeeded trial's working folder is kept; None where nothing is said, and it is kept.
     """
 
     trial_spec: Mapping[str, Any]
     references: Mapping[str, str]
     primary_container: str
     namespace: str
-    retain: bool
+    retain: bool | None
 
     @classmethod
     def of(cls, manifest: Manifest) -> "TrialTemplate":
@@ -84,7 +99,7 @@ class TrialTemplate:
             references={entry["name"]: entry["reference"] for entry in template.get("trialParameters") or ()},
             primary_container=template["primaryContainerName"],
             namespace=(manifest.get("metadata") or {}).get("namespace") or DEFAULT_NAMESPACE,
-            retain=bool(template.get("retain")),
+            retain=template.get("retain"),
         )
 
     def render(self, trial: str, assignments: Mapping[str, str]) -> dict[str, Any]:
@@ -118,12 +133,21 @@ class TrialTemplate:
         """
         return _plan(self.render(trial, assignments), self.primary_container, free_port)
 
+    def gpus(self, per_trial: int | None) -> tuple[int, ...]:
+        """Return how many GPUs each node of a trial has: as the template says, or shares of ``per_trial``."""
+        asked = self.plan("trial", {}, free_port=lambda: 1).gpus
+        return asked if per_trial is None else tuple(max(1, per_trial // len(asked)) for _ in asked)
+
     def notes(self) -> list[str]:
         """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
         seen: set[str] = set()
         for key, value in _items(self.trial_spec):
             if key in _IGNORED and value:
                 seen.add(_IGNORED[key])
+            if key == "volumes":
+                for volume in value or ():
+                    if not {"emptyDir", "hostPath"} & set(volume):
+                        seen.add("volumes of other kinds than emptyDir and hostPath")
             if key == "containers" and isinstance(value, list) and len(value) > 1:
                 seen.add("containers beside the primary one")
             if key == "valueFrom" and _field_reference(value) is None:
@@ -132,15 +156,17 @@ class TrialTemplate:
 
 
 def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:
-    kind = run_spec.get("kind")
+    kind = str(run_spec.get("kind"))
     spec = _mapping(run_spec, "spec", PATH)
+    pod: Mapping[str, Any] = {}
     if kind == "Job":
         pod = _mapping(_mapping(spec, "template", f"{PATH}.spec"), "spec", f"{PATH}.spec.template")
-        container = _container(pod, primary, f"{PATH}.spec.template.spec")
-        nodes, processes_per_node = [container], 1
+        nodes = [(_container(pod, primary, f"{PATH}.spec.template.spec"), pod)]
+        processes_per_node = 1
         deadlines = [spec.get("activeDeadlineSeconds"), pod.get("activeDeadlineSeconds")]
     elif kind == "PyTorchJob":
         nodes = list(_replicas(spec, primary))
+        pod = nodes[0][1]
         processes_per_node = _count(spec.get("nprocPerNode"))
         deadlines = [(spec.get("runPolicy") or {}).get("activeDeadlineSeconds")]
     elif kind == "TrainJob":
@@ -150,24 +176,26 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
                 f"spec.trialTemplate.primaryContainerName: of a TrainJob {TRAINJOB_CONTAINER!r} runs here, "
                 f"not {primary!r}"
             )
-        nodes = [_checked(trainer, f"{PATH}.spec.trainer")] * _count(trainer.get("numNodes"))
+        nodes = [(_checked(trainer, f"{PATH}.spec.trainer"), pod)] * _count(trainer.get("numNodes"))
         processes_per_node = _count(trainer.get("numProcPerNode"))
         deadlines = [spec.get("activeDeadlineSeconds")]
     else:
         raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
     own = _own_values(run_spec)
     port = None if kind == "Job" else free_port()
-    processes = tuple(_processes(nodes, processes_per_node, own, port))
     limits = [float(seconds) for seconds in deadlines if seconds]
-    return TrialPlan(processes, min(limits, default=None))
+    grace = pod.get("terminationGracePeriodSeconds")
+    return TrialPlan(
+        processes=tuple(_processes(nodes, processes_per_node, own, port)),
+        deadline_s=min(limits, default=None),
+        gpus=tuple(_gpus(container) for container, _ in nodes),
+        grace_s=None if grace is None else float(grace),
+        kind=kind,
+    )
 
 
 _IGNORED = {
     "image": "the image (this Python's environment is used)",
-    "resources": "resources",
-    "resourcesPerNode": "resources",
-    "volumes": "volumes",
-    "volumeMounts": "volumes",
     "initContainers": "init containers",
     "envFrom": "variables from the cluster (envFrom)",
     "backoffLimit": "retries of a failed job (backoffLimit)",
@@ -210,16 +238,17 @@ def _container(pod: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any
 
 
 def _checked(container: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    for field in ("command", "args"):
-        words = container.get(field)
+    for part in ("command", "args"):
+        words = container.get(part)
         if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-            raise ConfigurationError(f"{path}.{field}: must be a list of strings")
+            raise ConfigurationError(f"{path}.{part}: must be a list of strings")
     if not container.get("command"):
         raise ConfigurationError(f"{path}.command: must be specified; the image's own command is not known here")
     return container
 
 
-def _replicas(spec: Mapping[str, Any], primary: str) -> Iterator[Mapping[str, Any]]:
+def _replicas(spec: Mapping[str, Any], primary: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield container and pod of each replica, the master's first."""
     path = f"{PATH}.spec.pytorchReplicaSpecs"
     replicas = _mapping(spec, "pytorchReplicaSpecs", f"{PATH}.spec")
     for role in ("Master", "Worker"):
@@ -228,7 +257,7 @@ def _replicas(spec: Mapping[str, Any], primary: str) -> Iterator[Mapping[str, An
             replica = _mapping(replicas, role, path)
             pod = _mapping(_mapping(replica, "template", place), "spec", f"{place}.template")
             container = _container(pod, primary, f"{place}.template.spec")
-            yield from [container] * _count(replica.get("replicas"))
+            yield from [(container, pod)] * _count(replica.get("replicas"))
     if not {"Master", "Worker"} & set(replicas):
         raise ConfigurationError(f"{path}: must have a Master or a Worker")
 
@@ -247,9 +276,12 @@ def _own_values(run_spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _processes(
-    nodes: Sequence[Mapping[str, Any]], per_node: int, own: Mapping[str, str], port: int | None
+    nodes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    per_node: int,
+    own: Mapping[str, str],
+    port: int | None,
 ) -> Iterator[ProcessPlan]:
-    for node, container in enumerate(nodes):
+    for node, (container, pod) in enumerate(nodes):
         words = [*container["command"], *(container.get("args") or ())]
         # torchrun makes the processes of its node itself, and gives them their ranks.
         is_torchrun = _TORCHRUN.search(" ".join(words)) is not None
@@ -262,7 +294,50 @@ def _processes(
                     ranks |= _rank_variables(node, local, len(nodes), per_node, port)
             environ = _environment(container, ranks, own)
             command = tuple(_expanded(word, environ) for word in words)
-            yield ProcessPlan(command, environ, container.get("workingDir"))
+            yield ProcessPlan(
+                command, environ, container.get("workingDir"), node, _cpus(container, count), _mounts(container, pod)
+            )
+
+
+def _resources(container: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    resources = container.get("resources") or container.get("resourcesPerNode") or {}
+    return resources.get(kind) or {}
+
+
+def _gpus(container: Mapping[str, Any]) -> int:
+    """Return how many GPUs a container asks for."""
+    try:
+        return int(_resources(container, "limits").get(GPU_RESOURCE) or 0)
+    except ValueError as error:
+        raise ConfigurationError(f"resources.limits[{GPU_RESOURCE!r}]: must be a whole number") from error
+
+
+def _cpus(container: Mapping[str, Any], processes: int) -> int | None:
+    """Return how many processors each process of a container has, of those that it asks for."""
+    asked = _resources(container, "requests").get("cpu") or _resources(container, "limits").get("cpu")
+    if not asked:
+        return None
+    text = str(asked)
+    try:
+        cpus = float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
+    except ValueError as error:
+        raise ConfigurationError(f"resources.requests.cpu: {text!r} is no number of processors") from error
+    return max(1, math.ceil(cpus) // processes)
+
+
+def _mounts(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return what lies at a container's mount paths: the path of a ``hostPath``, or the name of an ``emptyDir``."""
+    sources = {
+        str(volume.get("name")): str((volume.get("hostPath") or {}).get("path") or volume.get("name"))
+        for volume in pod.get("volumes") or ()
+        if "hostPath" in volume or "emptyDir" in volume
+    }
+    found = {}
+    for mount in container.get("volumeMounts") or ():
+        source = sources.get(str(mount.get("name")))
+        if source is not None:
+            found[str(mount.get("mountPath"))] = "/".join(filter(None, (source, str(mount.get("subPath") or ""))))
+    return found
 
 
 def _node_variables(node: int, nodes: int, per_node: int, port: int) -> dict[str, str]:

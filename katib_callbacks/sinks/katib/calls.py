@@ -106,6 +106,10 @@ class Calls:
         """
         self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
 
+    def report_first(self, trial_name: str, logs: "Sequence[MetricLog]") -> bool:
+        """Store rows, and return whether the DB manager tells of earlier ones; raises as :meth:`report` does."""
+        return self._call(lambda stub, timeout_s: stub.report_first(trial_name, logs, timeout_s=timeout_s))
+
     def get(
         self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None
     ) -> "list[StoredMetricLog]":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from multiprocessing import Pipe
 
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError, UnavailableError
@@ -41,6 +42,8 @@ class Job:
         logs: Its rows.
         deadline_s: Seconds that it may take.
         log_level: Below it nothing is logged.
+        is_first: Whether it is the first delivery to the trial of the process for which it works.
+        started_at: When that process started.
     """
 
     endpoint: Endpoint
@@ -50,6 +53,8 @@ class Job:
     logs: Sequence[MetricLog]
     deadline_s: float
     log_level: int
+    is_first: bool
+    started_at: datetime
 
 
 class FreshProcess:

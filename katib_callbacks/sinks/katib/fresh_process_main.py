@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection as PipeEnd
 from typing import TYPE_CHECKING, NoReturn
 
 from katib_callbacks.errors import KatibCallbacksError
+from katib_callbacks.process_state import count_from, trial_state
 from katib_callbacks.sinks.katib.sink import DBManagerSink
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def serve(end: PipeEnd) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the other process that is interrupted, and ends this one
     end.send(("ready", None))
     job: Job = end.recv()
+    count_from(job.started_at)
+    trial_state(job.trial_name).has_begun = not job.is_first
     threading.Thread(target=_end_with, args=(end, os.getppid()), daemon=True).start()
     logger = logging.getLogger(_LOGGER)
     logger.setLevel(job.log_level)

@@ -2,15 +2,17 @@
 
 Katib can only delete all rows of a trial. So that none of this process's own are ever among them, the first delivery to
 a trial decides, whatever its reporter's policy and whether or not it succeeds; every later one leaves the rows alone.
+So that none of a living sibling's are among them, rows that were written after this process started are left, and all
+that come with them; and nothing is written before siblings that saw the same old rows have deleted them.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from katib_callbacks.metrics import format_timestamp
+from katib_callbacks.metrics import StoredMetricLog, format_timestamp
 from katib_callbacks.net.deadline import Deadline, patience_s
-from katib_callbacks.process_state import trial_state
+from katib_callbacks.process_state import started_at, trial_state
 from katib_callbacks.settings import PreviousAttempt, Runtime
 from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.fates import Fate
@@ -23,6 +25,12 @@ reported matters more than what was."""
 
 WAITING_SHARE = 0.5
 """Of the deadline, for which a server that is UNAVAILABLE is waited for, as it is for the report."""
+
+SIBLING_S = 2.0
+"""After clearing nothing is written for so long: whoever has seen the same old rows has deleted them by then."""
+
+SIBLING_SHARE = 0.25
+"""Of what is left of the deadline, at most."""
 
 _TURN_S = 0.1  # how often a delivery that waits for another one's deletion looks at its own deadline
 
@@ -66,13 +74,8 @@ def handle_previous_attempt(calls: Calls, trial_name: str, policy: PreviousAttem
         try:
             # Looked at again after a failed deletion: it may have been carried out all the same.
             found = calls.get(trial_name)
-            if not found:
-                return
-            span = f"{len(found):,} rows from {format_timestamp(found[0].timestamp)} to "
-            span += format_timestamp(found[-1].timestamp)
-            if policy == "warn":
-                logger.warning("Trial %r has %s, of an earlier attempt; Katib counts them too.", trial_name, span)
-                return
+            if not found or policy == "warn" or found[-1].timestamp >= started_at():
+                break
             deleted_at_s = runtime.monotonic()
             calls.delete(trial_name)
         except FailedCallError as failure:
@@ -87,5 +90,21 @@ def handle_previous_attempt(calls: Calls, trial_name: str, policy: PreviousAttem
                 return
             calls.retry(failure)
         else:
-            logger.info("Deleted %s of trial %r, which an earlier attempt had left.", span, trial_name)
-            return
+            logger.info("Deleted %s of trial %r, which an earlier attempt had left.", _span(found), trial_name)
+            break
+    if policy == "clear":
+        calls.deadline.sleep(min(SIBLING_S, calls.deadline.remaining_s * SIBLING_SHARE))
+    if found and policy == "warn":
+        logger.warning("Trial %r has %s, of an earlier attempt; Katib counts them too.", trial_name, _span(found))
+    elif found and deleted_at_s is None:
+        logger.warning(
+            "Trial %r has %s, the last of them written after this process started: nothing is deleted, because another "
+            "process reports for the trial. previous_attempt='clear' is for trials of which one process reports.",
+            trial_name,
+            _span(found),
+        )
+
+
+def _span(found: Sequence[StoredMetricLog]) -> str:
+    first, last = (format_timestamp(log.timestamp) for log in (found[0], found[-1]))
+    return f"{len(found):,} rows from {first} to {last}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError, retold
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.net.deadline import LONGEST_PATIENCE_S, SHORTEST_PATIENCE_S, patience_s
-from katib_callbacks.settings import PreviousAttempt, Runtime
+from katib_callbacks.settings import PREVIOUS_ATTEMPT, PreviousAttempt, Runtime
 from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
 from katib_callbacks.sinks.katib.fates import Fate
@@ -62,6 +62,7 @@ class Settlement:
         self._delivered = 0
         self._read_back = 0
         self._is_unclear = False
+        self._asks_for_earlier = False
         self._told_at_s = self._runtime.monotonic()
 
     def run(self, *, abandoned_s: float | None = None, on_progress: Callable[[int], None] | None = None) -> SinkOutcome:
@@ -80,6 +81,7 @@ class Settlement:
         batches = [self._logs[at : at + MAX_BATCH_ROWS] for at in range(0, len(self._logs), MAX_BATCH_ROWS)]
         try:
             with first_delivery(self._trial_name, self._calls.deadline) as is_first:
+                self._asks_for_earlier = is_first and self._previous_attempt == "ignore" and abandoned_s is None
                 if is_first and self._previous_attempt != "ignore":
                     handle_previous_attempt(self._calls, self._trial_name, self._previous_attempt, self._runtime)
             first = 0 if abandoned_s is None else self._count_stored(batches)
@@ -124,7 +126,7 @@ class Settlement:
             sent_at_s = self._runtime.monotonic()
             try:
                 has_sent = True
-                self._calls.report(self._trial_name, batch)
+                self._report(batch)
             except FailedCallError as failure:
                 if failure.fate is Fate.REFUSED:
                     self._is_unclear = False
@@ -143,6 +145,19 @@ class Settlement:
                 return None
             self._is_unclear = True
             patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S
+
+    def _report(self, batch: Sequence[MetricLog]) -> None:
+        """Send a batch; the first one of this process lets a DB manager of ours tell what was there before."""
+        if not self._asks_for_earlier:
+            self._calls.report(self._trial_name, batch)
+        elif self._calls.report_first(self._trial_name, batch):
+            logger.warning(
+                "Trial %r had rows when this process began to report, and Katib counts them too. If they are of an "
+                "attempt that failed, set previous_attempt='clear' (%s) to have them deleted.",
+                self._trial_name,
+                PREVIOUS_ATTEMPT,
+            )
+        self._asks_for_earlier = False
 
     def _is_stored(self, batch: Sequence[MetricLog], patient_until_s: float, apart_s: float) -> bool:
         """Ask until a row of the batch is found, or none has been found for long enough."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
 from katib_callbacks.net.deadline import Deadline
-from katib_callbacks.process_state import trial_state
+from katib_callbacks.process_state import started_at, trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
@@ -165,11 +165,20 @@ class DBManagerSink:
 
         with contextlib.ExitStack() as stack:
             is_first = stack.enter_context(first_delivery(trial_name, deadline))
-            policy: PreviousAttempt = self._previous_attempt if is_first else "ignore"
-            if policy == "ignore":
+            if not is_first or self._previous_attempt == "ignore":
                 stack.close()  # nothing is deleted, so other deliveries need not wait for this one
             level = logging.getLogger("katib_callbacks").getEffectiveLevel()
-            job = Job(self._endpoint, self._verify, policy, trial_name, logs, deadline.remaining_s, level)
+            job = Job(
+                self._endpoint,
+                self._verify,
+                self._previous_attempt,
+                trial_name,
+                logs,
+                deadline.remaining_s,
+                level,
+                is_first=is_first,
+                started_at=started_at(),
+            )
             process = FreshProcess(job)
             stack.callback(process.release)
             stack.enter_context(self._closable(process))

@@ -7,6 +7,7 @@ the process, not of a callback: a request replaces the whole status, so several 
 training, must not wipe out what the others showed.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -24,18 +25,24 @@ if TYPE_CHECKING:
     from katib_callbacks.settings import Runtime
 
 INTERVAL_S = 5.0
-"""Between two requests, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
+"""Between two requests on average, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
+
+INTERVAL_SPREAD = 0.2
+"""The share by which it varies: jobs that were started together shall not send together for ever."""
 
 REQUEST_S = 5.0
-"""What one request may take, all in all: the server answers in milliseconds, or after what the cluster's API takes."""
+"""What one request with news may take, all in all; the server answers in milliseconds as a rule."""
+
+WAITED_REQUEST_S = 15.0
+"""The same for one that somebody waits for. The server writes five statuses a second for the whole cluster, and lets
+the others wait: of forty jobs that end at once the last one's takes eight seconds, and who leaves sooner has shown
+nothing."""
+
+MAX_LOCAL_FAILURES = 10
+"""In a row, as for ``katib``: certificates and tokens that are being replaced are there again by then."""
 
 PATIENCE_S = 1.0
 """How long a report waits for a request that is under way with older news before it cuts it off."""
-
-FLUSH_S = 2.0
-"""How long closing waits for the end of a training to be shown."""
-
-_OVERDUE_S = 1.0
 
 _ADVICE = {
     401: "it takes no such token",
@@ -56,11 +63,13 @@ class PendingUpdate:
 
     Args:
         user: Who.
+        version: Which.
         end_s: When the wait is over, by the runtime's clock.
     """
 
-    def __init__(self, user: object, end_s: float) -> None:
+    def __init__(self, user: object, version: int, end_s: float) -> None:
         self.user = user
+        self.version = version
         self.end_s = end_s
         self.attempts = 0
         self.answer: Answer | None = None
@@ -82,12 +91,13 @@ class StatusBoard:
     def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
         self._runtime = runtime
-        self._turn = threading.Condition()
+        self._turn = threading.Lock()
         self._stir = threading.Event()  # ends a pause
         self._status = Status()
-        self._is_new = False
+        self._version = 0  # of the status
+        self._taken = 0  # the version that the last request has
+        self._settled = 0  # the version that was shown, or of which somebody was told that it was not
         self._reports: list[PendingUpdate] = []
-        self._is_sending = False
         self._news: HTTPRequest | None = None  # the request under way, if nobody waits for it
         self._thread: threading.Thread | None = None
         self._users: set[int] = set()
@@ -103,7 +113,7 @@ class StatusBoard:
             self._users.add(id(user))
             self._status.fraction, self._status.remaining_s = fraction, remaining_s
             self._status.update(latest)
-            self._is_new = True
+            self._version += 1
             self._ensure_thread()
 
     def deliver(
@@ -123,83 +133,108 @@ class StatusBoard:
             UnavailableError: It did not take it in time.
             ReporterClosedError: ``closing`` was set.
         """
-        end_s = time.monotonic() + deadline_s + _OVERDUE_S
         with self._turn:
             self._users.add(id(user))
             self._status.update(metrics)
-            report = PendingUpdate(user, self._runtime.monotonic() + deadline_s)
-            self._reports.append(report)
-            older = self._news
-            self._ensure_thread()
-            self._stir.set()
-        if older is not None and not report.done.wait(min(PATIENCE_S, deadline_s)) and not report.attempts:
-            older.abort()
-        # The thread says when time is up, unless it hangs in the look-up of a name.
-        if not report.done.wait(max(0.0, end_s - time.monotonic())):
-            report.finish()
-        if report.answer is not None and report.answer.status == _OK:
+            self._version += 1
+            report, older = self._add(user, deadline_s)
+        if self._await(report, older, deadline_s):
             return report
         if closing.is_set():
             raise ReporterClosedError("the reporter was closed while it delivered")
         raise self._failure(report, rows, deadline_s)
 
-    def close(self, user: object) -> None:
-        """End the waits of this user, and let the end of a training be shown, for a moment."""
+    def close(self, user: object, deadline_s: float) -> None:
+        """End the waits of this user, and let the end of a training be shown, unless somebody knows that it cannot be.
+
+        Args:
+            user: Who leaves.
+            deadline_s: How long the latter may take; then a WARNING says that it was not shown.
+        """
         with self._turn:
             self._users.discard(id(user))
             for report in self._reports:
                 if report.user is user:
                     report.finish()
             self._stir.set()
-            if self._status.fraction == 1.0:
-                self._turn.wait_for(lambda: not (self._is_new or self._is_sending), FLUSH_S)
+            if self._status.fraction != 1.0 or self._settled == self._version:
+                return
+            report, older = self._add(user, deadline_s)
+        if not self._await(report, older, deadline_s):
+            logger.warning("The training has ended, but %s", self._failure(report, 0, deadline_s))
+
+    def _add(self, user: object, deadline_s: float) -> "tuple[PendingUpdate, HTTPRequest | None]":
+        """Return a wait for the status of now, and the request with older news that is under way."""
+        report = PendingUpdate(user, self._version, self._runtime.monotonic() + deadline_s)
+        self._reports.append(report)
+        self._ensure_thread()
+        self._stir.set()
+        return report, self._news
+
+    def _await(self, report: PendingUpdate, older: HTTPRequest | None, deadline_s: float) -> bool:
+        """Wait until a status was shown, or cannot be; return whether it was."""
+        end_s = time.monotonic() + deadline_s
+        if self._thread is None:
+            self._run()  # as there can be none; if it has ended, all is done
+        if older is not None and not report.done.wait(min(PATIENCE_S, deadline_s)) and not report.attempts:
+            older.abort()
+        if not report.done.wait(max(0.0, end_s - time.monotonic())):
+            report.finish()
+        self._settled = max(self._settled, report.version)  # the caller says what became of it
+        return report.answer is not None and report.answer.status == _OK
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="katib-callbacks-trainjob", daemon=True)
-            thread.start()
-            self._thread = thread  # it waits for this very turn before it can end
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending: who waits does it
+                thread.start()
+                self._thread = thread  # it waits for this very turn before it can end
 
     def _run(self) -> None:
-        failures = 0
+        failures = local_failures = 0
         while True:
             with self._turn:
                 self._stir.clear()
                 reports = self._waiting()
-                if not (self._is_new or reports):
+                if not (self._version > self._taken or reports):
                     self._thread = None
                     return
                 request, body = self._next_request(reports)
             answer = self._attempt(request, body)
             with self._turn:
-                is_final = answer.status is not None and not _may_pass(answer.status)
+                local_failures = local_failures + 1 if answer.is_local and reports else 0
+                is_final = local_failures >= MAX_LOCAL_FAILURES or not _may_pass(answer.status)
                 failures = 0 if is_final else failures + 1
                 self._finish(reports, answer, is_final=is_final)
                 is_waited_for = bool(self._waiting())
-                if not (is_waited_for or self._is_new or self._users):
+                if not (is_waited_for or self._version > self._taken or self._users):
                     self._thread = None
                     return
             longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
-            self._runtime.wait(self._stir, self._runtime.uniform(0.0, longest_s) if is_waited_for else INTERVAL_S)
+            pause_s = self._runtime.uniform(0.0, longest_s)
+            if not is_waited_for:
+                pause_s = INTERVAL_S * self._runtime.uniform(1 - INTERVAL_SPREAD, 1 + INTERVAL_SPREAD)
+            self._runtime.wait(self._stir, pause_s)
 
     def _next_request(self, reports: Sequence[PendingUpdate]) -> tuple[HTTPRequest, bytes]:
         left_s = [report.end_s - self._runtime.monotonic() for report in reports]
-        request = HTTPRequest(self._server.url, min([REQUEST_S, *left_s]))
+        request = HTTPRequest(self._server.url, min([WAITED_REQUEST_S, *left_s]) if reports else REQUEST_S)
         self._news = None if reports else request
-        self._is_sending, self._is_new = True, False
+        self._taken = self._version
         for report in reports:
             report.attempts += 1
         return request, self._status.body(self._runtime.now())
 
     def _finish(self, reports: Sequence[PendingUpdate], answer: Answer, *, is_final: bool) -> None:
-        self._news, self._is_sending = None, False
+        self._news = None
+        if answer.status == _OK:
+            self._settled = max(self._settled, self._taken)
         for report in reports:
             report.answer = answer
             if is_final:
                 report.finish()
-        self._turn.notify_all()
 
     def _waiting(self) -> list[PendingUpdate]:
         """Let go those whose time is up, and return the others."""
@@ -220,7 +255,7 @@ class StatusBoard:
             if self._said:
                 logger.info("The status server takes the TrainJob's status again.")
                 self._said.clear()
-        elif answer.status not in self._said:
+        elif answer.status not in self._said and not request.is_aborted:
             self._said.add(answer.status)
             logger.warning("The TrainJob's status was not shown: %s", self._explain(answer))
         return answer
@@ -242,13 +277,13 @@ class StatusBoard:
         else:
             why = self._explain(report.answer)
         status = None if report.answer is None else report.answer.status
-        kind = UnavailableError if status is None or _may_pass(status) else RejectedError
+        kind = UnavailableError if _may_pass(status) else RejectedError
         return kind(f"the TrainJob's status was not shown: {why}", attempts=report.attempts, pending=rows)
 
 
-def _may_pass(status: int) -> bool:
-    """Say whether the same request may be taken later."""
-    return status >= _SERVER_ERRORS or status in _MAY_PASS
+def _may_pass(status: int | None) -> bool:
+    """Return whether the same request may be taken later."""
+    return status is None or status >= _SERVER_ERRORS or status in _MAY_PASS
 
 
 # -- one board for a process -----------------------------------------------------------------------------------------

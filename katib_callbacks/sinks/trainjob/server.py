@@ -21,11 +21,13 @@ class Answer(NamedTuple):
         status: The HTTP status; None if there was no answer.
         reason: What the server said, or what went wrong on the way; empty for a success.
         is_redirect: Whether it leads elsewhere.
+        is_local: Whether files of ours are at fault, or the server's certificate: these heal by rotation, and soon.
     """
 
     status: int | None
     reason: str
     is_redirect: bool = False
+    is_local: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class StatusServer:
 
     def post(self, request: "HTTPRequest", body: bytes) -> Answer:
         """Send a status, blocking; raises nothing that the network, the server or the files can cause."""
-        from katib_callbacks.net.http import ExchangeError  # noqa: PLC0415  only where something is sent
+        from katib_callbacks.net.http import ExchangeError, UntrustedServerError  # noqa: PLC0415  where something is sent
 
         headers, token = {"Content-Type": "application/json"}, MASK
         try:
@@ -56,7 +58,7 @@ class StatusServer:
             context = client_context(settings.TRAINER_SERVER_CA_CERT, self.ca_path) if self.url.is_tls else None
             answer = request.send("POST", headers=headers, body=body, context=context)
         except (ConfigurationError, ExchangeError) as error:
-            return Answer(None, str(error))
+            return Answer(None, str(error), is_local=isinstance(error, ConfigurationError | UntrustedServerError))
         said = "" if answer.is_success else answer.said(lambda text: text.replace(token, MASK))
         return Answer(answer.status, said, answer.is_redirect)
 

@@ -5,6 +5,7 @@ The status has the share of the training that is done, the seconds that it will 
 metric; each request replaces it. The standard library alone is used.
 """
 
+import atexit
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
 
 
+CLOSE_S = 2.0
+"""How long closing waits for the end of a training to be shown, where nobody gives it more time."""
+
+_to_end: "set[TrainJobSink]" = set()
+"""Those that have been told of the end of a training, and are not closed."""
+
+
 class TrainJobSink:
     """Shows progress and metrics of this process in the status of its TrainJob. Thread-safe; pickles.
 
@@ -33,6 +41,8 @@ class TrainJobSink:
     Attributes:
         needs_trial: False: a TrainJob that is no Katib trial has a status, too.
         idle_reason: Why nothing will be sent; None if it will.
+        close_s: How long :meth:`close` waits for the end of a training to be shown; a reporter gives its first sink
+            its own timeout.
     """
 
     needs_trial = False
@@ -43,6 +53,7 @@ class TrainJobSink:
         self._closing = threading.Event()
         self._pid = os.getpid()
         self._board: StatusBoard | None = None
+        self.close_s = CLOSE_S
         self.idle_reason = None if server is not None else f"{settings.TRAINER_SERVER_URL} is not set"
 
     def progress(self, fraction: float | None, remaining_s: float | None, latest: Mapping[str, float]) -> None:
@@ -55,6 +66,8 @@ class TrainJobSink:
         """
         if self._server is not None and not self._closing.is_set():
             self._its_board(self._server).show(self, fraction, remaining_s, latest)
+            if fraction == 1:
+                _to_end.add(self)  # in case that nobody closes it before the process ends
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
         """Have the latest value of each metric shown, blocking; see :class:`katib_callbacks.MetricSink`.
@@ -76,11 +89,12 @@ class TrainJobSink:
         return SinkOutcome(delivered=len(logs), attempts=report.attempts)
 
     def close(self) -> None:
-        """End what waits with ReporterClosedError; let the end of a training be shown, for two seconds at most."""
+        """End what waits with ReporterClosedError; wait ``close_s`` at most for the end of a training to be shown."""
         is_first = not self._closing.is_set()
         self._closing.set()
+        _to_end.discard(self)
         if is_first and self._board is not None and self._pid == os.getpid():
-            self._board.close(self)
+            self._board.close(self, self.close_s)
 
     def _its_board(self, server: StatusServer) -> StatusBoard:
         if self._board is None or self._pid != os.getpid():  # after a fork
@@ -106,3 +120,9 @@ def make_trainjob(options: SinkOptions) -> TrainJobSink:
         ConfigurationError: The URL cannot be right, or the token would travel without TLS.
     """
     return TrainJobSink(resolve_status_server(options.runtime), runtime=options.runtime)
+
+
+@atexit.register
+def _show_ends() -> None:
+    for sink in list(_to_end):
+        sink.close()

@@ -4,6 +4,7 @@ import base64
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from homes import experiment
 
 from katib_callbacks.local.collectors.file import JSON, TEXT, collect_file
 from katib_callbacks.local.collectors.tensorflow_event import collect_events
@@ -138,3 +139,35 @@ def test_lines_of_text_are_read_as_output_is(file):
 def test_without_a_file_there_are_no_rows(tmp_path):
     assert collect_file(tmp_path / "none", JSON, ["loss"], [], NOW) == []
     assert collect_events(tmp_path / "none", ["loss"]) == []
+
+
+WRITES = """
+import base64, pathlib
+folder = pathlib.Path("/events/run/test")
+folder.mkdir(parents=True)
+(folder / "{name}").write_bytes(base64.b64decode("{content}"))
+"""
+
+
+def test_an_experiment_collects_event_files(local):
+    code = WRITES.format(name=NAME, content=base64.b64encode(TENSORS).decode())
+    one = experiment(
+        code,
+        objective={"type": "maximize", "objectiveMetricName": "test/accuracy"},
+        metricsCollectorSpec={
+            "collector": {"kind": "TensorFlowEvent"},
+            "source": {"fileSystemPath": {"kind": "Directory", "path": "/events/run"}},
+        },
+    )
+    status = local.run(one).status
+
+    assert status.trials_succeeded == 3
+    assert [local.rows(trial.name) for trial in local.trials()] == [
+        [("test/accuracy", "0.5"), ("test/accuracy", "0.9")]
+    ] * 3
+
+
+def test_a_trial_without_a_metrics_file_is_unavailable(local):
+    one = experiment("pass", maxTrialCount=2, metricsCollectorSpec={"collector": {"kind": "File"}})
+
+    assert local.run(one).status.trial_metrics_unavailable == 2

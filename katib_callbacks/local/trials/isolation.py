@@ -76,6 +76,11 @@ def place(
     )
 
 
+def local_path(path: str, process: ProcessPlan, folder: Path) -> Path:
+    """Return where a path of a container lies for a process, in the trial's own folder."""
+    return Path(_mounted(path, {mount: _volume(source, folder) for mount, source in process.mounts.items()}))
+
+
 def _placed(
     process: ProcessPlan, folder: Path, submit_folder: Path, workdir: Path | None, gpus: Sequence[str] | None
 ) -> ProcessPlan:

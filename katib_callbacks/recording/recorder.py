@@ -18,6 +18,7 @@ from katib_callbacks.metrics import MetricLog, format_value, to_number
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import RowBuffer
 from katib_callbacks.recording.selection import Selection
+from katib_callbacks.recording.thinning import readable
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -236,7 +237,7 @@ class MetricRecorder:
         try:
             self._is_finished = True
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
-            self._pending = [log for row in rows for log in self._to_logs(row.values, row.timestamp)]
+            self._pending = readable([self._to_logs(row.values, row.timestamp) for row in rows])
             if self._options.report == "best" and self._rows.latest and not (self._rows.has_best or is_kept_wanted):
                 logger.warning("%r never had a finite value, so the final values are reported.", self.monitor)
         except Exception:  # as in record

@@ -62,7 +62,7 @@ class KatibService(grpc.GenericRpcHandler):
                 return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
         handler: Any = grpc.stream_unary_rpc_method_handler(
-            handle, request_deserializer=None, response_serializer=_serialize
+            handle, request_deserializer=None, response_serializer=serialize
         )
         return handler
 
@@ -93,11 +93,12 @@ def _only(request_class: Any, received: list[bytes], context: grpc.ServicerConte
 
 def _streaming(handle: Callable[..., Iterator[Any]]) -> Any:
     handler: Any = grpc.stream_stream_rpc_method_handler(
-        handle, request_deserializer=None, response_serializer=_serialize
+        handle, request_deserializer=None, response_serializer=serialize
     )
     return handler
 
 
-def _serialize(reply: Any) -> bytes:
-    data: bytes = reply.SerializeToString()
+def serialize(reply: Any) -> bytes:
+    """Return the bytes of a reply, which may be bytes already."""
+    data: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
     return data

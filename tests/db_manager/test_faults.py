@@ -7,7 +7,6 @@ import sys
 import threading
 from concurrent import futures
 from contextlib import closing
-from datetime import datetime, timezone
 
 import grpc
 import pytest
@@ -19,9 +18,9 @@ from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.metrics import StoredMetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -243,7 +242,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, call_places(2), ServerMetrics()), Health(monitor)
+    servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies()), Health(monitor)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -285,12 +284,15 @@ def test_several_managers_may_start_on_one_new_file_at_once(tmp_path):
         def open_and_write(number, start=start, url=url):
             start.wait()
             with closing(ObservationLogStore(url, max_connections=1)) as store:
-                store.insert("t", [StoredMetricLog(f"m{number}", "1", datetime.now(timezone.utc))])
+                store.insert("t", [("2026-01-31 12:00:00.000000", f"m{number}", "1")])
 
         with futures.ThreadPoolExecutor(4) as threads:
             list(threads.map(open_and_write, range(4)))
         with closing(ObservationLogStore(url, max_connections=1)) as store:
-            assert sorted(log.name for log in store.select("t")) == ["m0", "m1", "m2", "m3"]
+            reply = messages.GetObservationLogReply.FromString(
+                store.read("t", lambda: ReplyWriter(lambda: None)).finish()
+            )
+        assert sorted(log.metric.name for log in reply.observation_log.metric_logs) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_table_that_another_program_made_gets_the_index(db):

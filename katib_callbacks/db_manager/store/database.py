@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 CONNECT_TIMEOUT_S = 5
@@ -59,6 +59,10 @@ class Database(Protocol):
 
     url: URL
 
+    @property
+    def time(self) -> ColumnElement[str]:
+        """The column ``time`` as text, in the form of ``Log``."""
+
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
         """Wait until the database answers, and make the table and its index.
 
@@ -93,8 +97,8 @@ class Database(Protocol):
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield every stored row within the spans."""
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add rows; their ids follow their order."""
+    def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
+        """Add rows of trials; their ids follow their order."""
 
     def abandon(self, connection: Connection, result: Result[Any]) -> None:
         """Leave a result of which there is more to read."""
@@ -122,6 +126,7 @@ class DatabaseServer:
     driver = ""
     extra = ""
     package = ""
+    time: ColumnElement[str]
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(

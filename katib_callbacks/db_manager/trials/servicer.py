@@ -16,6 +16,7 @@ import grpc
 from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.katib_service import serialize
 from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
@@ -212,7 +213,7 @@ class TrialService(grpc.GenericRpcHandler):
 
 def _handler(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
     handler: Any = grpc.stream_unary_rpc_method_handler(
-        answer, request_deserializer=None, response_serializer=lambda reply: reply.SerializeToString()
+        answer, request_deserializer=None, response_serializer=serialize
     )
     return handler
 

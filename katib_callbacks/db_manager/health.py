@@ -52,7 +52,7 @@ class HealthMonitor:
         self._thread.start()
 
     def is_serving(self) -> bool:
-        """Say whether the database answers a question that is asked from now on, within a few seconds.
+        """Return whether the database answers a question that is asked from now on, within a few seconds.
 
         Raises:
             UnforeseenError: The check failed in a way that it was not written for; the log says more.

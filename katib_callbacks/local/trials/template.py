@@ -7,7 +7,8 @@ sidecars and resource limits do not exist here, and the template's notes list th
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -55,7 +56,7 @@ class ProcessPlan:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What a trial runs.
+    """The program of a trial.
 
     Args:
         processes: The primary one first: its end is the trial's, and its output is what StdOut collects.
@@ -120,18 +121,28 @@ class TrialTemplate:
         rendered["metadata"] = {**(rendered.get("metadata") or {}), "name": trial, "namespace": self.namespace}
         return rendered
 
-    def plan(self, trial: str, assignments: Mapping[str, str], *, free_port: Callable[[], int]) -> TrialPlan:
+    def plan(
+        self,
+        trial: str,
+        assignments: Mapping[str, str],
+        *,
+        free_port: Callable[[], int],
+        mounts: Mapping[str, str] = MappingProxyType({}),
+    ) -> TrialPlan:
         """Find out what to run for a trial.
 
         Args:
             trial: Its name.
             assignments: Its parameters.
             free_port: Called where its processes are to meet at a port.
+            mounts: The volumes that Katib adds to the primary pod, as those of a process; other pods get ones of
+                their own.
 
         Raises:
             ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
         """
-        return _plan(self.render(trial, assignments), self.primary_container, free_port)
+        plan = _plan(self.render(trial, assignments), self.primary_container, free_port)
+        return replace(plan, processes=tuple(_with_mounts(process, mounts) for process in plan.processes))
 
     def gpus(self, per_trial: int | None) -> tuple[int, ...]:
         """Return how many GPUs each node of a trial has: as the template says, or shares of ``per_trial``."""
@@ -153,6 +164,11 @@ class TrialTemplate:
             if key == "valueFrom" and _field_reference(value) is None:
                 seen.add("variables from the cluster (valueFrom)")
         return sorted(seen)
+
+
+def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan:
+    own = mounts if not process.node else {path: f"{name}-{process.node}" for path, name in mounts.items()}
+    return replace(process, mounts={**own, **process.mounts})
 
 
 def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:

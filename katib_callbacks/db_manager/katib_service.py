@@ -1,4 +1,4 @@
-"""What the plaintext listener answers: Katib's methods, health, and reflection."""
+"""The services of the plaintext listener: Katib's methods, health, and reflection."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +18,7 @@ MAX_REFLECTIONS = 8
 
 
 class KatibService(grpc.GenericRpcHandler):
-    """What ``grpc.Server.add_generic_rpc_handlers`` takes.
+    """The handler for ``grpc.Server.add_generic_rpc_handlers``.
 
     Each method takes a stream of requests, though clients send one: so the request is asked for when there is a place
     for it.

@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _Work:
-    """What a call has done."""
+    """The result of a call."""
 
     rows: int = 0
 

@@ -1,4 +1,4 @@
-"""What a request must be before the store is touched.
+"""Checks of a request, made before the store is touched.
 
 Katib's own DB manager dies of some of these requests and stores half of others' meaning; here each one is refused with
 the row and the field that are at fault.

@@ -1,4 +1,4 @@
-"""What an experiment asks for, resolved once: the plan that controller, suggestion and trials are given."""
+"""The plan of an experiment, resolved once: controller, suggestion and trials are given."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a database server's module shares with the others, and what the store expects of each database."""
+"""The base of the databases: the code that their modules share, and the methods that the store needs of each."""
 
 import hashlib
 import logging
@@ -51,7 +51,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Database(Protocol):
-    """What the store needs of a database. Every method may be called by several threads.
+    """The methods that the store needs of a database. Every method may be called by several threads.
 
     Attributes:
         url: Where it is, the path made absolute.
@@ -107,7 +107,7 @@ class Database(Protocol):
         """Return the condition that a column is exactly this text, through the index."""
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the same may succeed at once on another connection."""
+        """Return whether the same may succeed at once on another connection."""
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
@@ -245,7 +245,7 @@ class DatabaseServer:
         """Log a warning where the server is set up to lose what it has acknowledged."""
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether a failure to connect will not go away by waiting."""
+        """Return whether a failure to connect will not go away by waiting."""
         raise NotImplementedError
 
     def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002  one of them needs the other

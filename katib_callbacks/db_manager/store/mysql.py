@@ -146,11 +146,11 @@ class MySQLDatabase(DatabaseServer):
             )
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether the server knows us and does not let us in."""
+        """Return whether the server knows us and does not let us in."""
         return _code(error) in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the connection died, or the statement lost against another one."""
+        """Return whether the connection died, or the statement lost against another one."""
         return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:

@@ -128,11 +128,11 @@ class PostgreSQLDatabase(DatabaseServer):
             _logger.warning("fsync is off: a crash of the database's machine may lose acknowledged rows")
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether the server knows us and does not let us in; psycopg has no code for that."""
+        """Return whether the server knows us and does not let us in; psycopg has no code for that."""
         return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the connection died, or the statement lost against another one."""
+        """Return whether the connection died, or the statement lost against another one."""
         return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:

@@ -82,14 +82,14 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Method:
-    """What trials may call."""
+    """The methods that trials may call."""
 
     request: Any
     serve: Callable[..., Any]
 
 
 class TrialService(grpc.GenericRpcHandler):
-    """What ``grpc.Server.add_generic_rpc_handlers`` takes: reports and reads of own trials, health, and nothing else.
+    """The handler for a ``grpc.Server``: reports and reads of own trials, health, and nothing else.
 
     Args:
         authenticator: Decides which callers are let in.

@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Algorithm(Protocol):
-    """What the controller sees of an algorithm. Trials are numbered from 0 in the order of the questions."""
+    """An algorithm, as the controller sees it. Trials are numbered from 0 in the order of the questions."""
 
     @property
     def is_waiting(self) -> bool:

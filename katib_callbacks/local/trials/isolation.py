@@ -1,4 +1,4 @@
-"""What keeps trials apart: a folder, an environment and GPUs of each one's own.
+"""Isolation of trials: a folder, an environment and GPUs of each one's own.
 
 Pods are alone by nature, processes are not: two trials that write ``output/model.pt`` would each load the other's.
 """

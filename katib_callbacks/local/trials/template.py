@@ -66,7 +66,7 @@ class ProcessPlan:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What a trial runs.
+    """The program of a trial.
 
     Args:
         processes: The primary one first: its end is the trial's, and its output is what StdOut collects.

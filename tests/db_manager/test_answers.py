@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -284,6 +285,27 @@ def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_ch
     assert seen['katib_db_manager_rows_total{method="GetObservationLog"}'] == 6
     assert seen['katib_db_manager_call_seconds_count{method="ReportObservationLog"}'] == 4
     assert seen["katib_db_manager_serving"] == 1
+
+
+def test_readiness_follows_the_database_and_its_return_is_logged(db, open_raw, caplog):
+    pytest.importorskip("prometheus_client")
+    with DBManager(f"sqlite:///{db}", metrics_address="127.0.0.1:0") as db_manager:
+        assert ready(db_manager) == (200, b"serving\n")
+        db.rename(db.parent / "away")
+        assert ready(db_manager) == (503, b"not serving\n")
+        (db.parent / "away").rename(db)
+        assert ready(db_manager) == (200, b"serving\n")
+        assert "serving again, after 0 s" in caplog.text
+        assert scrape(db_manager.metrics_address)["katib_db_manager_serving"] == 1
+
+
+def ready(db_manager):
+    try:
+        with urllib.request.urlopen(f"http://{db_manager.metrics_address}/healthz", timeout=60) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
 
 
 def test_without_an_address_there_are_no_metrics(server):

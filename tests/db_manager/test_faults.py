@@ -66,6 +66,8 @@ def test_a_url_that_cannot_be_right_is_refused(url, message, tmp_path, monkeypat
         "user:hunter2@host/katib",
         "nosql://user:hunter2@host:port/katib",
         "sqlite://user:hunter2@host/katib.db",
+        "mysql://user:a@hunter2@host/katib",
+        "postgresql://user:hunter2@hunter2@host:5432/katib",
     ],
 )
 def test_no_message_shows_a_password(url):
@@ -76,6 +78,21 @@ def test_no_message_shows_a_password(url):
         assert "hunter2" not in str(error)
         error = error.__cause__
     assert "host" in str(caught.value)
+
+
+def test_a_password_with_an_at_sign_is_said_to_need_another_writing():
+    with pytest.raises(ConfigurationError, match=r"^'\*\*\*@host': the user or the password has an @; write it as %40"):
+        DBManager("mysql://user:a@b@host/katib").start()
+
+
+def test_a_new_file_is_for_its_owner_alone(db):
+    old_mask = os.umask(0o022)
+    try:
+        with DBManager(f"sqlite:///{db}"):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in db.parent.glob("katib.db*")}
+    finally:
+        os.umask(old_mask)
+    assert modes == dict.fromkeys(["katib.db", "katib.db-wal", "katib.db-shm"], 0o600)
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(db):

@@ -304,11 +304,15 @@ def _parse_url(text: str | PathLike[str] | URL) -> URL:
     if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves
         return URL.create("sqlite", database=fspath(text))
     try:
-        return make_url(text)
+        url = make_url(text)
     except (SQLAlchemyError, ValueError):
         # Not chained: the text is in SQLAlchemy's message, and a password may be in the text.
         shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
         raise ConfigurationError(f"{shown!r} is not a database URL such as sqlite:///katib.db") from None
+    if url.host and "@" in url.host:  # what is behind the first one is taken for the host, and would be shown
+        host = url.host.rpartition("@")[2]
+        raise ConfigurationError(f"'***@{host}': the user or the password has an @; write it as %40")
+    return url
 
 
 def _printable(url: URL) -> str:

@@ -1,9 +1,10 @@
 """SQLite as a store that keeps what it acknowledged: WAL, a sync at every commit, one writer at a time."""
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,14 @@ class SQLiteDatabase:
         connect_timeout_s: float,  # noqa: ARG002  nobody to wait for
         extra_tables: Sequence[Table] = (),
     ) -> None:
-        """Make the file, the table and its index.
+        """Make the file, for its owner alone, the table and its index.
 
         While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
         """
         if not self._path.parent.is_dir():
             raise StoreError(f"the folder {str(self._path.parent)!r} does not exist")
+        with suppress(OSError):  # what else is wrong SQLite says
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         give_up_at = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:

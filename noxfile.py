@@ -272,7 +272,7 @@ def tests_core(session: nox.Session) -> None:
         if session.posargs:
             session.run("pytest", *session.posargs)
         else:
-            _run_suites(session, _core_suites(suites))
+            _run_suites(session, _core_suites(suites), ["pytest", "-m", "not long"])
 
 
 @nox.session(python=DISTRIBUTED)

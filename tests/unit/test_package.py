@@ -302,6 +302,19 @@ def test_underscores_stand_at_the_top_level_only():
     assert {name for name in hidden if not name.startswith("katib_callbacks._")} == set()
 
 
+def docstrings(path):
+    """Yield the first lines of a file's docstrings."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield (ast.get_docstring(node) or "").split("\n")[0]
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    lines = [(name_of(path), line) for path in PACKAGE.rglob("*.py") for line in docstrings(path)]
+
+    assert [line for line in lines if re.match(r"(Say|What|Who|Whose|Which)\b", line[1])] == []
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'katib_callbacks' has no attribute 'KatibReportCallback'"):
         _ = katib_callbacks.KatibReportCallback

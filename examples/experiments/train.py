@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="go on from this folder's checkpoint, and leave one there")
     arguments = parser.parse_args()
 
-    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    rank = os.environ.get("RANK", "0")
+    size = os.environ.get("WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
     momentum = arguments.momentum / (2 if arguments.optimizer == "nesterov" else 1)
     checkpoint = arguments.checkpoint and arguments.checkpoint / "state.json"
     losses = train(arguments.lr, momentum, arguments.epochs, checkpoint)

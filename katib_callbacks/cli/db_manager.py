@@ -216,7 +216,7 @@ def duration(text: str) -> float:
         )
     seconds = float(text)  # argparse reports a ValueError
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 60s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 60s")
     return seconds
 
 

@@ -38,8 +38,8 @@ class BrokenStore:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("katib.db", "'katib.db' is no database URL such as sqlite:///katib.db"),
-        ("", "'' is no database URL"),
+        ("katib.db", "'katib.db' is not a database URL such as sqlite:///katib.db"),
+        ("", "'' is not a database URL"),
         ("nosql://host/katib", "nosql://host/katib: the DB manager does not know 'nosql' databases; known: sqlite"),
         ("sqlite://", "in-memory database would lose every row"),
         ("sqlite:///:memory:", "in-memory database would lose every row"),
@@ -168,12 +168,12 @@ def test_a_folder_that_cannot_be_written_to_is_named():
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1", "'127.0.0.1' is no address to listen on; write host:port"),
-        (":6789", "no address to listen on"),
-        ("::1:0", "no address to listen on"),
-        ("127.0.0.1:port", "no address to listen on"),
-        ("127.0.0.1:65536", "no address to listen on"),
-        ("unix:/tmp/socket", "no address to listen on"),
+        ("127.0.0.1", "'127.0.0.1' is not an address to listen on; write host:port"),
+        (":6789", "not an address to listen on"),
+        ("::1:0", "not an address to listen on"),
+        ("127.0.0.1:port", "not an address to listen on"),
+        ("127.0.0.1:65536", "not an address to listen on"),
+        ("unix:/tmp/socket", "not an address to listen on"),
         ("no-such-host.invalid:0", "cannot listen on no-such-host.invalid:0: unknown host 'no-such-host.invalid'"),
         (f"{'x' * 64}:0", "unknown host"),
         ("203.0.113.1:0", "cannot listen on 203.0.113.1:0: "),

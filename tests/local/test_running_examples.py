@@ -35,8 +35,13 @@ def values(queries, trial, metric):
     return [log.metric.value for log in queries.get_trial_metrics(trial.metadata.name) if log.metric.name == metric]
 
 
-@pytest.mark.parametrize(("name", "size"), [("pytorchjob", "3"), ("pytorchjob-processes", "2"), ("trainjob", "4")])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("pytorchjob", "3"), ("pytorchjob-processes", "2"), ("trainjob", "4"), ("tfjob", "1"), ("mpijob", "2")],
+)
 def test_of_all_processes_of_a_trial_one_reports(run, name, size):
+    if name == "mpijob" and shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun: install OpenMPI (Debian: apt-get install openmpi-bin)")
     queries = run(name)
 
     for trial in queries.list_trials(name):

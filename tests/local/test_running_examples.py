@@ -95,6 +95,9 @@ def test_each_generation_of_a_population_goes_on_from_the_one_before(run, tmp_pa
 
     with ExperimentStore(tmp_path / "katib.db") as store:
         points = {row.number: row for row in store.trials("pbt")}
+    named = {one.name: one.labels for one in queries.get_suggestion("pbt").status.suggestions}
+    child = next(row for row in points.values() if PARENT in row.point)
+    assert named[child.name] == {GENERATION: "1", PARENT: points[child.point[PARENT]].name}
     generations = [row.point[GENERATION] for row in points.values()]
     assert generations.count(0) >= 6
     assert generations.count(1) >= 3

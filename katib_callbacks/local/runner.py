@@ -214,4 +214,4 @@ def delete(home: Path, name: str) -> None:
 def _check_name(name: str) -> None:
     """Refuse a name that is no experiment's, before it becomes part of a path."""
     if not name or set(name) - set(_NAME_CHARACTERS):
-        raise ExperimentError(f"{name!r} is no name of an experiment")
+        raise ExperimentError(f"{name!r} is not the name of an experiment")

@@ -1,4 +1,4 @@
-"""What the client answers from the stored state: experiments, trials, metrics, logs."""
+"""The client's answers from the stored state: experiments, trials, metrics, logs."""
 
 import time
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ from katib_callbacks.local.api.models import (
     V1beta1OptimalTrial,
     V1beta1Trial,
 )
+from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.runner import database
-from katib_callbacks.local.status import assignments, experiment_object, metrics, trial_object
+from katib_callbacks.local.status import assignments, experiment_object, metrics, suggestion_object, trial_object
 from katib_callbacks.local.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import format_timestamp
@@ -80,7 +81,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is or was Created."""
+        """Return whether an experiment is or was Created."""
         return self._has(states.CREATED, name, namespace, experiment, timeout)
 
     def is_experiment_running(
@@ -90,7 +91,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is Running."""
+        """Return whether an experiment is Running."""
         return self._has(states.RUNNING, name, namespace, experiment, timeout)
 
     def is_experiment_restarting(
@@ -100,7 +101,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is Restarting, after its budget was raised."""
+        """Return whether an experiment is Restarting, after its budget was raised."""
         return self._has(states.RESTARTING, name, namespace, experiment, timeout)
 
     def is_experiment_succeeded(
@@ -110,7 +111,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment has Succeeded."""
+        """Return whether an experiment has Succeeded."""
         return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
 
     def is_experiment_failed(
@@ -120,7 +121,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment has Failed."""
+        """Return whether an experiment has Failed."""
         return self._has(states.FAILED, name, namespace, experiment, timeout)
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
@@ -142,6 +143,26 @@ class Queries:
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
             return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
+
+    def get_suggestion(
+        self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V1beta1Suggestion:
+        """Return what the algorithm of an experiment was asked and has answered.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is no experiment of this name.
+        """
+        del namespace, timeout
+        with ExperimentStore(database(self._home)) as store:
+            return suggestion_object(store.experiment(name), store.trials(name))
+
+    def list_suggestions(
+        self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[V1beta1Suggestion]:
+        """Return the suggestions of all experiments of this home, the oldest first."""
+        del namespace, timeout
+        with ExperimentStore(database(self._home)) as store:
+            return [suggestion_object(row, store.trials(row.name)) for row in store.experiments()]
 
     def get_success_trial_details(
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S

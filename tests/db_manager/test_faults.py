@@ -7,7 +7,6 @@ import sys
 import threading
 from concurrent import futures
 from contextlib import closing
-from datetime import datetime, timezone
 
 import grpc
 import pytest
@@ -19,9 +18,9 @@ from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.metrics import StoredMetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -39,8 +38,8 @@ class BrokenStore:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("katib.db", "'katib.db' is no database URL such as sqlite:///katib.db"),
-        ("", "'' is no database URL"),
+        ("katib.db", "'katib.db' is not a database URL such as sqlite:///katib.db"),
+        ("", "'' is not a database URL"),
         ("nosql://host/katib", "nosql://host/katib: the DB manager does not know 'nosql' databases; known: sqlite"),
         ("sqlite://", "in-memory database would lose every row"),
         ("sqlite:///:memory:", "in-memory database would lose every row"),
@@ -67,6 +66,8 @@ def test_a_url_that_cannot_be_right_is_refused(url, message, tmp_path, monkeypat
         "user:hunter2@host/katib",
         "nosql://user:hunter2@host:port/katib",
         "sqlite://user:hunter2@host/katib.db",
+        "mysql://user:a@hunter2@host/katib",
+        "postgresql://user:hunter2@hunter2@host:5432/katib",
     ],
 )
 def test_no_message_shows_a_password(url):
@@ -77,6 +78,60 @@ def test_no_message_shows_a_password(url):
         assert "hunter2" not in str(error)
         error = error.__cause__
     assert "host" in str(caught.value)
+
+
+def test_a_password_with_an_at_sign_is_said_to_need_another_writing():
+    with pytest.raises(ConfigurationError, match=r"^'\*\*\*@host': the user or the password has an @; write it as %40"):
+        DBManager("mysql://user:a@b@host/katib").start()
+
+
+def test_a_new_file_is_for_its_owner_alone(db):
+    old_mask = os.umask(0o022)
+    try:
+        with DBManager(f"sqlite:///{db}"):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in db.parent.glob("katib.db*")}
+    finally:
+        os.umask(old_mask)
+    assert modes == dict.fromkeys(["katib.db", "katib.db-wal", "katib.db-shm"], 0o600)
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_write_ahead_log_that_goes_is_noticed_and_said(server, stub, raw, db, make_logs, change):
+    stub.report("t", make_logs(1), timeout_s=60)
+    wal = db.with_name("katib.db-wal")
+    wal.rename(db.with_name("away"))
+    if change == "replaced":
+        wal.write_bytes(b"")
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match=r"'katib\.db-wal' was removed or replaced while") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_is_cut_is_noticed_and_said(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert raw.status() == messages.SERVING
+    os.truncate(db, db.stat().st_size // 2)
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match="the file was cut while the DB manager was running") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_another_program_made_smaller_goes_on(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    stub.delete("t", timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        before = db.stat().st_size
+        raw.status()
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert db.stat().st_size < before
+    stub.report("t", make_logs(2), timeout_s=60)
+    assert raw.status() == messages.SERVING
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(db):
@@ -113,12 +168,12 @@ def test_a_folder_that_cannot_be_written_to_is_named():
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1", "'127.0.0.1' is no address to listen on; write host:port"),
-        (":6789", "no address to listen on"),
-        ("::1:0", "no address to listen on"),
-        ("127.0.0.1:port", "no address to listen on"),
-        ("127.0.0.1:65536", "no address to listen on"),
-        ("unix:/tmp/socket", "no address to listen on"),
+        ("127.0.0.1", "'127.0.0.1' is not an address to listen on; write host:port"),
+        (":6789", "not an address to listen on"),
+        ("::1:0", "not an address to listen on"),
+        ("127.0.0.1:port", "not an address to listen on"),
+        ("127.0.0.1:65536", "not an address to listen on"),
+        ("unix:/tmp/socket", "not an address to listen on"),
         ("no-such-host.invalid:0", "cannot listen on no-such-host.invalid:0: unknown host 'no-such-host.invalid'"),
         (f"{'x' * 64}:0", "unknown host"),
         ("203.0.113.1:0", "cannot listen on 203.0.113.1:0: "),
@@ -243,7 +298,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, call_places(2), ServerMetrics()), Health(monitor)
+    servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies()), Health(monitor)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -285,12 +340,15 @@ def test_several_managers_may_start_on_one_new_file_at_once(tmp_path):
         def open_and_write(number, start=start, url=url):
             start.wait()
             with closing(ObservationLogStore(url, max_connections=1)) as store:
-                store.insert("t", [StoredMetricLog(f"m{number}", "1", datetime.now(timezone.utc))])
+                store.insert("t", [("2026-01-31 12:00:00.000000", f"m{number}", "1")])
 
         with futures.ThreadPoolExecutor(4) as threads:
             list(threads.map(open_and_write, range(4)))
         with closing(ObservationLogStore(url, max_connections=1)) as store:
-            assert sorted(log.name for log in store.select("t")) == ["m0", "m1", "m2", "m3"]
+            reply = messages.GetObservationLogReply.FromString(
+                store.read("t", lambda: ReplyWriter(lambda: None)).finish()
+            )
+        assert sorted(log.metric.name for log in reply.observation_log.metric_logs) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_table_that_another_program_made_gets_the_index(db):

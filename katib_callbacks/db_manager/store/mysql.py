@@ -5,12 +5,24 @@ again byte by byte. Their locks belong to a session and outlive its transactions
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import URL, Column, ColumnElement, Connection, LargeBinary, Result, and_, bindparam, literal_column
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Result,
+    String,
+    and_,
+    bindparam,
+    literal_column,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from katib_callbacks.db_manager.store.database import (
@@ -22,7 +34,7 @@ from katib_callbacks.db_manager.store.database import (
     lock_key,
 )
 from katib_callbacks.db_manager.store.errors import BusyError
-from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError
 
 # Katib's statement (pkg/db/v1beta1/mysql/init.go), and behind it what Katib leaves to the server's defaults: an engine
@@ -33,6 +45,15 @@ _CREATE_TABLE = """CREATE TABLE IF NOT EXISTS observation_logs
     time DATETIME(6),
     metric_name VARCHAR(255) NOT NULL,
     value TEXT NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4"""
+
+_TIME = "CAST(CAST(observation_logs.time AS DATETIME(6)) AS CHAR)"  # six digits, whoever has made the table
+
+STATEMENT_CHARACTERS = 1_000_000
+"""Where a statement ends and another begins: in bytes that is at most a quarter of what servers take by default."""
+
+# What a text has in a string of SQL, where backslashes escape (the session's sql_mode says so) and the character set
+# has no byte of another character that looks like one of these.
+_ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z"})
 
 _HAS_INDEX = (
     "SELECT COUNT(*) FROM information_schema.statistics "
@@ -50,6 +71,8 @@ _SESSION = (
 _ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE = 1045, 1044, 1049
 _LOCK_NAME_CHARACTERS = 60  # of at most 64
 
+_KILL_INTERVAL_S = 0.01  # how often a session that was ended is looked for
+
 _LOCKS = "katib_callbacks_locks"  # where a connection carries the names of the locks that it holds
 
 _logger = logging.getLogger(__name__)
@@ -66,11 +89,13 @@ class MySQLDatabase(DatabaseServer):
     driver = "mysql+pymysql"
     extra = "mysql"
     package = "PyMySQL"
+    time = literal_column(_TIME, String)
     engine_options = MappingProxyType({"isolation_level": "READ COMMITTED"})
 
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"}:
             raise ConfigurationError(f"database driver {url.drivername!r} is not known; write mysql://...")
+        self._lost: dict[int, float] = {}
         super().__init__(
             url.update_query_dict({"charset": "utf8mb4"}),
             max_connections=max_connections,
@@ -83,10 +108,25 @@ class MySQLDatabase(DatabaseServer):
             unlimited_args={"read_timeout": None},
         )
 
+    @contextmanager
+    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
+        """Open a transaction, and remember its session where its connection is lost with its locks."""
+        driver: Any = None
+        try:
+            with super().writing(is_patient=is_patient) as connection:
+                driver = connection.connection.driver_connection
+                session = driver.thread_id()
+                yield connection
+        except BaseException:
+            if driver is not None and not driver.open:  # PyMySQL gave it up; the server may not know for two minutes
+                self._lost[session] = time.monotonic()
+            raise
+
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks of the session, and note them for :meth:`unlock`."""
         keys = {self._lock_name(name): name for name in trial_names}
         ordered = sorted(keys)
+        self._end_lost_sessions(connection, ordered)
         calls = ", ".join([f"GET_LOCK(%s, {LOCK_TIMEOUT_S if is_patient else 0})"] * len(ordered))
         answers = dict(zip(ordered, connection.exec_driver_sql(f"SELECT {calls}", tuple(ordered)).one(), strict=True))
         connection.info.setdefault(_LOCKS, []).extend(key for key in ordered if answers[key] == 1)
@@ -94,6 +134,26 @@ class MySQLDatabase(DatabaseServer):
         if contended and is_patient:
             raise BusyError(f"another manager has been writing the trial for {LOCK_TIMEOUT_S} s")
         return contended
+
+    def _end_lost_sessions(self, connection: Connection, keys: Sequence[str]) -> None:
+        """End sessions of lost connections that hold one of the locks: nobody else will give these back."""
+        for session, lost_at_s in list(self._lost.items()):
+            if time.monotonic() - lost_at_s > IDLE_TIMEOUT_S:  # the server has ended it
+                self._lost.pop(session, None)
+        if not self._lost:
+            return
+        holders = ", ".join(["IS_USED_LOCK(%s)"] * len(keys))
+        for session in set(connection.exec_driver_sql(f"SELECT {holders}", tuple(keys)).one()) & set(self._lost):
+            with suppress(SQLAlchemyError):  # it may have ended by itself
+                connection.exec_driver_sql(f"KILL {session:d}")
+            self._lost.pop(session, None)
+            give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
+            while time.monotonic() < give_up_at_s and self._is_there(connection, session):
+                time.sleep(_KILL_INTERVAL_S)
+
+    def _is_there(self, connection: Connection, session: int) -> bool:
+        query = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s"
+        return bool(connection.exec_driver_sql(query, (session,)).scalar())
 
     def unlock(self, connection: Connection) -> None:
         """Give back what :meth:`lock` noted; where that fails, end the session, and the locks with it."""
@@ -125,30 +185,43 @@ class MySQLDatabase(DatabaseServer):
             )
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether the server knows us and does not let us in."""
+        """Return whether the server knows us and does not let us in."""
         return _code(error) in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the connection died, or the statement lost against another one."""
+        """Return whether the connection died, or the statement lost against another one."""
         return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield what lies within the spans; trials whose names differ in case come along."""
         where = " OR ".join(["(trial_name = %s AND time BETWEEN %s AND %s)"] * len(spans))
-        query = f"SELECT trial_name, time, metric_name, value FROM observation_logs WHERE {where}"  # noqa: S608  no text
-        for row in connection.exec_driver_sql(query, tuple(value for span in spans for value in span)):
-            yield Row(*row)
+        query = f"SELECT trial_name, {_TIME}, metric_name, value FROM observation_logs WHERE {where}"  # noqa: S608  no text
+        yield from map(tuple, connection.exec_driver_sql(query, tuple(value for span in spans for value in span)))
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add rows, several in a statement."""
-        connection.exec_driver_sql(
-            "INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES (%s, %s, %s, %s)",
-            [tuple(row) for row in rows],
-        )
+    def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
+        """Add rows, many in a statement.
 
-    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002
+        The statement is put together here: PyMySQL's own way to do so takes longer than the server to carry it out.
+        """
+        values: list[str] = []
+        size = 0
+        for trial_name, logs in additions:
+            head = f"('{trial_name.translate(_ESCAPES)}','"
+            for time_, metric_name, value in logs:
+                text = f"{head}{time_}','{metric_name.translate(_ESCAPES)}','{value.translate(_ESCAPES)}')"
+                size += len(text)
+                if values and size > STATEMENT_CHARACTERS:
+                    _insert(connection, values)
+                    values, size = [], len(text)
+                values.append(text)
+        _insert(connection, values)
+
+    def abandon(self, connection: Connection, result: Result[Any]) -> None:
         """Leave the connection with it: PyMySQL would read the rest, to throw it away."""
+        rest = getattr(getattr(result, "cursor", None), "_result", None)
         connection.invalidate()
+        if rest is not None:
+            rest.unbuffered_active = False  # it would even read it from the closed connection
 
     def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
         """Compare through the index, and then the bytes of what was found."""
@@ -157,6 +230,13 @@ class MySQLDatabase(DatabaseServer):
 
     def _lock_name(self, name: str) -> str:
         return f"katib-callbacks/{lock_key(self.url.database, name).hex()}"[:_LOCK_NAME_CHARACTERS]
+
+
+def _insert(connection: Connection, values: Sequence[str]) -> None:
+    connection.exec_driver_sql(
+        f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {','.join(values)}",  # noqa: S608
+        execution_options={"no_parameters": True},  # a percent sign is one
+    )
 
 
 def _code(error: DBAPIError) -> Any:

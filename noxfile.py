@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nox
@@ -48,41 +49,64 @@ PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
-CORE_TESTS = ["tests/unit", "tests/delivery", "tests/sinks", "tests/db_manager", "tests/cli"]
+AT_ONCE = max(1, min(4, os.cpu_count() or 1))
+"""How many suites run side by side: much of what they do is to wait for servers and processes."""
+
+CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "tests/sinks"]
 """What passes without any framework."""
 
 LOCAL_TESTS = ["tests/local"]
 """Beside the extra `local`; no framework either."""
 
-PROTOBUF_TESTS = ["tests/unit", "tests/db_manager", "tests/cli"]
+PROTOBUF_TESTS = [
+    "tests/unit",
+    *(f"tests/db_manager/test_{name}.py" for name in ("answers", "bad_requests", "observation_logs")),
+]
 """What another release of protobuf can break: a report's bytes are written without it."""
 
+NEWEST_PYTHON_TESTS = [
+    *("tests/local", "tests/unit", "tests/delivery/test_fork.py", "tests/delivery/test_security.py"),
+    *(f"tests/db_manager/test_{name}.py" for name in ("service_account_calls", "trial_listener", "trial_rotation")),
+]
+"""What another Python can break: processes and threads, TLS, annotations. `sinks` runs on it, too."""
+
 FRAMEWORK_TESTS = {
-    "jax": {},
+    "transformers": {},
+    "lightning": {},
     "keras": {"KERAS_BACKEND": "torch"},
     "keras on jax": {"KERAS_BACKEND": "jax"},
-    "lightning": {},
+    "jax": {},
     "torch": {},
-    "transformers": {},
 }
 """Folders of tests/frameworks, each run in a process of its own, as a user's training is: what one framework does at
 import (JAX, for one, warns at every later fork) must not reach another one's tests, nor the core's."""
 
-MINIMUM_TESTS = {**FRAMEWORK_TESTS, "keras on tensorflow": {"KERAS_BACKEND": "tensorflow"}, "tensorflow": {}}
-"""The same for the oldest frameworks."""
+TENSORFLOW_TESTS = {"keras on tensorflow": {"KERAS_BACKEND": "tensorflow"}, "tensorflow": {}}
+
+MINIMUM_TESTS = {
+    name: FRAMEWORK_TESTS[name] for name in ("transformers", "lightning", "torch", "jax")
+} | TENSORFLOW_TESTS
+"""The same for the oldest frameworks; Keras on one backend, since what its releases differ in is not the backend's."""
 
 DISTRIBUTED_PYTHON = "3.11"
 """The Python of `tests_distributed`: the one whose torch, JAX and TensorFlow were seen to work together."""
+
+AT_RANDOM = ["--seconds", "15" if IS_CI else "60", "--seed", "1"]
+"""How long `chaos` and each program of `fuzz` go on."""
 
 FLOOR = ["grpcio==1.62.3", "protobuf==4.21.1", "sqlalchemy==2.0.0"]
 """The oldest releases that pyproject.toml admits."""
 
 CORE_PINS = {
     # protobuf 4 raises SystemError where warnings are errors on Python 3.12 and later, so its end is tested on 3.10.
-    "3.10": [(FLOOR, CORE_TESTS), (["grpcio", "protobuf==4.25.*", "sqlalchemy"], PROTOBUF_TESTS)],
-    "3.13": [(["grpcio", "protobuf", "sqlalchemy"], CORE_TESTS)],
+    "3.10": [
+        (".", FLOOR, ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli"]),
+        (".", ["grpcio", "protobuf==4.25.*", "sqlalchemy"], PROTOBUF_TESTS),
+    ],
+    "3.13": [(".[local]", ["grpcio", "protobuf", "sqlalchemy"], NEWEST_PYTHON_TESTS)],
 }
-"""On which Pythons the core is tested, with what, and which part of it, one after the other in one environment."""
+"""On which Pythons the core is tested: installed how, with what, and which part of it, one after the other in one
+environment. `tests` has the newest releases on its own Python."""
 
 SDK = ["kubeflow-katib==0.19.0"]
 SDK_PYTHONS = ["3.11", "3.10"]
@@ -113,6 +137,9 @@ def _interpreter(version: str) -> str | None:
     return None
 
 
+NEWEST = _interpreter("3.13")
+"""The Python of `sinks`, where it is found; otherwise this one."""
+
 CORE_PYTHONS = {version: _interpreter(version) for version in CORE_PINS}
 DISTRIBUTED = _interpreter(DISTRIBUTED_PYTHON)
 SDK_PYTHON = next(filter(None, map(_interpreter, SDK_PYTHONS)), None)
@@ -134,10 +161,53 @@ def _install_torch(session: nox.Session) -> None:
     session.install(TORCH)
 
 
-def _test_frameworks(session: nox.Session, runs: Mapping[str, Mapping[str, str]], pytest: Sequence[str]) -> None:
+def _framework_suites(runs: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[list[str], Mapping[str, str]]]:
+    """Yield the arguments and the environment of each framework's pytest."""
     for name, environment in runs.items():
         folder = name.partition(" ")[0]
-        session.run(*pytest, f"tests/frameworks/{folder}", "--require", folder, env=environment)
+        yield [f"tests/frameworks/{folder}", "--require", folder], environment
+
+
+def _parts(folder: str) -> Iterator[list[str]]:
+    """Deal a folder's modules out to as many processes as run at once, the longest first; yield each one's arguments.
+
+    Each process is given the folder and what to leave out, so that the folder's own rules of collection hold.
+    """
+    modules = sorted(Path(folder).glob("test_*.py"), key=lambda path: path.stat().st_size, reverse=True)
+    for part in range(AT_ONCE):
+        others = [module for index, module in enumerate(modules) if index % AT_ONCE != part]
+        yield [folder, *(f"--ignore={module}" for module in others)]
+
+
+def _core_suites(tests: Iterable[str]) -> Iterator[tuple[list[str], Mapping[str, str]]]:
+    """Yield the arguments of the pytest of each folder, and of one for all modules that are named."""
+    tests = list(tests)
+    for folder in (test for test in tests if not test.endswith(".py")):
+        parts = _parts(folder) if folder == "tests/db_manager" else [[folder]]
+        yield from ((part, {}) for part in parts)
+    modules = [test for test in tests if test.endswith(".py")]
+    if modules:
+        yield modules, {}
+
+
+def _run_suites(
+    session: nox.Session, suites: Iterable[tuple[Sequence[str], Mapping[str, str]]], pytest: Sequence[str] = ("pytest",)
+) -> None:
+    """Run several pytest side by side, print what each says when it ends, and fail where one has failed."""
+    one_thread = {"OMP_NUM_THREADS": "1"}  # for models of two numbers, and not to be in one another's way
+    failed = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = {
+            pool.submit(session.run, *pytest, *arguments, env={**one_thread, **environment}, silent=True): arguments
+            for arguments, environment in suites
+        }
+        for run in as_completed(runs):
+            if isinstance(run.exception(), nox.command.CommandFailed):  # nox has printed the output
+                failed.append(" ".join(runs[run]))
+            else:
+                print(run.result(), flush=True)
+    if failed:
+        session.error(f"failed: {'; '.join(failed)}")
 
 
 @nox.session
@@ -162,10 +232,8 @@ def tests(session: nox.Session) -> None:
         else:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
-    session.run(*COVERED_PYTEST, *CORE_TESTS)
-    session.run(*COVERED_PYTEST, *LOCAL_TESTS)
-    _test_frameworks(session, FRAMEWORK_TESTS, COVERED_PYTEST)
-    session.run(*COVERED_PYTEST, "tests/examples")
+    suites = [*_core_suites([*CORE_TESTS, *LOCAL_TESTS]), *_framework_suites(FRAMEWORK_TESTS), (["tests/examples"], {})]
+    _run_suites(session, suites, COVERED_PYTEST)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -174,8 +242,10 @@ def tests(session: nox.Session) -> None:
 def tests_tensorflow(session: nox.Session) -> None:
     """Test Keras on TensorFlow, and its predecessor tf_keras. They need no torch."""
     session.install("-e", ".[db-manager]", *TENSORFLOW, *TEST_TOOLS)
-    folders = ["tests/frameworks/keras", "tests/frameworks/tensorflow", "--require", "keras,tensorflow"]
-    session.run("pytest", *(session.posargs or folders), env={"KERAS_BACKEND": "tensorflow"})
+    if session.posargs:
+        session.run("pytest", *session.posargs, env={"KERAS_BACKEND": "tensorflow"})
+    else:
+        _run_suites(session, _framework_suites(TENSORFLOW_TESTS))
 
 
 @nox.session(python=SDK_PYTHON)
@@ -189,7 +259,7 @@ def tests_minimum(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    _test_frameworks(session, MINIMUM_TESTS, ["pytest"])
+    _run_suites(session, _framework_suites(MINIMUM_TESTS))
 
 
 @nox.session
@@ -197,12 +267,12 @@ def tests_minimum(session: nox.Session) -> None:
 def tests_core(session: nox.Session) -> None:
     """Test the core, as its wheel installs it, on one Python with one set of dependencies after another."""
     version = next(version for version, python in CORE_PYTHONS.items() if python == session.python)
-    for pins, folders in CORE_PINS[version]:
-        session.install("--upgrade", ".", *pins, *TEST_TOOLS)
-        session.run("pytest", *(session.posargs or folders))
-    if not session.posargs:  # with the newest of this Python's dependencies alone: they are no trial's
-        session.install(".[local]", *CORE_PINS[version][-1][0])
-        session.run("pytest", *LOCAL_TESTS, "tests/cli")
+    for package, pins, suites in CORE_PINS[version]:
+        session.install("--upgrade", package, *pins, *TEST_TOOLS)
+        if session.posargs:
+            session.run("pytest", *session.posargs)
+        else:
+            _run_suites(session, _core_suites(suites), ["pytest", "-m", "not long"])
 
 
 @nox.session(python=DISTRIBUTED)
@@ -278,9 +348,9 @@ def bench_overhead(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Deliver through failures for a while. Arguments replace ``--seconds 60 --seed 1``."""
+    """Deliver through failures for a minute, 15 seconds in CI. Arguments replace ``--seconds 60 --seed 1``."""
     session.install(".[db-manager]", *TEST_TOOLS)
-    session.run("python", "tests/delivery/chaos.py", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
+    session.run("python", "tests/delivery/chaos.py", *(session.posargs or AT_RANDOM))
 
 
 def _kubectl(session: nox.Session) -> str:
@@ -317,10 +387,13 @@ def databases(session: nox.Session) -> None:
     )
     stores = os.environ.get("TEST_STORES", "mariadb,postgresql")
     environment = {"TEST_STORES": stores, "TEST_KUBECTL": _kubectl(session)}
-    session.run("pytest", *(session.posargs or ["tests/db_manager"]), env=environment)
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=environment)
+    else:
+        _run_suites(session, [(part, environment) for part in _parts("tests/db_manager")])
 
 
-@nox.session
+@nox.session(python=NEWEST)
 def sinks(session: nox.Session) -> None:
     """Test the sinks against Debian's Pushgateway and Prometheus, which it starts; a missing server is a failure.
 
@@ -332,10 +405,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Send a DB manager random and mutated requests, and tokens. Arguments replace ``--seconds 60 --seed 1``."""
+    """Send a DB manager random and mutated requests, and tokens, as long as ``chaos``; arguments as there."""
     session.install(".[auth]", *TEST_TOOLS)
     for program in ("fuzz.py", "fuzz_authentication.py"):
-        session.run("python", f"tests/db_manager/{program}", *(session.posargs or ["--seconds", "60", "--seed", "1"]))
+        session.run("python", f"tests/db_manager/{program}", *(session.posargs or AT_RANDOM))
 
 
 @nox.session

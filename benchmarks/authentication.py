@@ -48,13 +48,14 @@ from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.authentication.tls_files import TLSFiles
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 
 db, certificate, key = sys.argv[1:]
 store = ObservationLogStore(db, max_connections=10)
 server = make_server(ThreadPoolExecutor(64))
-servicer = Servicer(store, call_places(64), ServerMetrics())
+servicer = Servicer(store, call_places(64), ServerMetrics(), LargeReplies())
 service = KatibService(servicer, Health(HealthMonitor(store.check)), Arrivals())
 server.add_generic_rpc_handlers((service,))
 print("listening on", bind(server, "127.0.0.1:0", TLSFiles(certificate, key).credentials()), flush=True)

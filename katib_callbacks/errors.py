@@ -7,7 +7,7 @@ KatibCallbacksError
 ├── ReporterClosedError (RuntimeError)       report() after close()
 ├── DeliveryError (RuntimeError)             rows did not arrive
 │   ├── RejectedError                        the server refused them for good; sending again cannot help
-│   └── UnavailableError                     the budget of time was spent
+│   └── UnavailableError                     the deadline passed
 ├── SpoolError                               a spool file or directory cannot be read or written
 ├── StoreError                               the DB manager's store cannot be opened, read or written
 ├── ExperimentError (RuntimeError)           a local experiment or trial is not there, or is not as it was waited for
@@ -94,7 +94,7 @@ class RejectedError(DeliveryError):
 
 
 class UnavailableError(DeliveryError):
-    """The budget of time was spent before the rows were known to be stored."""
+    """The deadline passed before the rows were known to be stored."""
 
 
 class SpoolError(KatibCallbacksError):

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
-from katib_callbacks.recording.callback import ReportingCallback
+from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside, is_kind
+from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import share_of_epochs
 from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
@@ -28,6 +29,9 @@ except ImportError as error:
         f'Keras 3 cannot be used ({error}): pip install "katib-callbacks[keras]" and the backend of KERAS_BACKEND'
     ) from error
 
+
+_PATIENCE_EPOCHS = 3
+"""A metric of a validation that takes place every few epochs only is missed after so many."""
 
 _BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
 
@@ -52,8 +56,12 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     async_safe = True  # to Keras: the batch hook touches neither model nor logs
 
-    _lent = frozenset({"_model"})
+    _lent = frozenset({"_model", "_restoring", "_checkpoint"})
     _model = None  # for a copy
+    _restoring: Any = None  # the EarlyStopping that puts an earlier model back
+    _checkpoint: Any = None  # the ModelCheckpoint that says which model is kept
+    _kept: Any = None  # the best value of either, as it was last seen
+    _has_validated = False
     _logs: Mapping[str, Any] = MappingProxyType({})  # the last epoch's, to which later callbacks add
     _taken = 0
     _has_begun = True
@@ -72,12 +80,14 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         del logs
         self._forget()
         self._recorder.start(_jax_rank())
-        self._has_begun, self._batches, self._steps_per_epoch = False, 0, None
+        self._has_begun, self._batches, self._steps_per_epoch, self._has_validated = False, 0, None, False
+        self._find_kept()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Add to the last epoch's row what later callbacks put into its logs."""
         del logs
         self._take_additions()
+        self._notice_kept()
         self._epoch = epoch
         if not self._has_begun:  # with initial_epoch, or resumed, this need not be the first one
             self._has_begun = True
@@ -99,16 +109,25 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
         if logs and self._recorder.is_active:
-            self._recorder.record(logs, row=epoch)
+            self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)
         self._steps_per_epoch = self._batches or None
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Note that a validation has run."""
+        del logs
+        self._has_validated = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Deliver."""
         del logs
         self._take_additions()
+        self._notice_kept()
         self._forget()
-        self._recorder.finish()
+        is_restored = self._restoring is not None and _is_restored_by(self._restoring)
+        if self._restoring is not None and not is_restored:
+            self._recorder.keep({})
+        self._recorder.finish(is_restored=is_restored)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
@@ -120,6 +139,31 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     def _forget(self) -> None:
         self._logs, self._taken = {}, 0
 
+    def _is_awaited(self, name: str) -> bool:
+        """Say whether a validation may be yet to come; whether there will be one is not known."""
+        del name
+        return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
+
+    def _find_kept(self) -> None:
+        """Find what puts an earlier model back, and else what keeps the best one; the last that acts if several do."""
+        self._restoring = self._checkpoint = self._kept = None
+        if self._recorder.report not in {"final", "kept"} or not self._recorder.is_active:
+            return
+        for one in callbacks_beside(self):
+            if is_kind(one, "EarlyStopping", "early_stopping") and one.restore_best_weights:
+                self._restoring = one
+            elif is_kind(one, "ModelCheckpoint", "model_checkpoint") and one.save_best_only:
+                self._checkpoint, self._kept = one, one.best
+
+    def _notice_kept(self) -> None:
+        """Note that the model of the last epoch is kept, if it is."""
+        if self._restoring is not None:
+            if self._restoring.best_weights is not None and self._restoring.best_epoch == self._epoch:
+                self._recorder.keep()
+        elif self._checkpoint is not None and self._checkpoint.best is not self._kept:
+            self._kept = self._checkpoint.best
+            self._recorder.keep()
+
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 
     def _implements_train_batch_hooks(self) -> bool:
@@ -130,6 +174,13 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _implements_predict_batch_hooks(self) -> bool:
         return False
+
+
+def _is_restored_by(stopping: Any) -> bool:
+    """Say whether an EarlyStopping puts the best weights back, now or when it stopped: Keras 3.0 did only then."""
+    hooks: list[Any] = [vars(kind).get("on_train_end") for kind in type(stopping).__mro__]
+    is_late = any("set_weights" in hook.__code__.co_names for hook in hooks if hasattr(hook, "__code__"))
+    return stopping.best_weights is not None and (is_late or stopping.stopped_epoch > 0)
 
 
 def _jax_rank() -> ProcessRank | None:

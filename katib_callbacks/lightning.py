@@ -10,6 +10,7 @@ The two packages' ``Callback`` classes are unrelated. This one derives from thos
 imported; with neither loaded yet, from those that are installed.
 """
 
+import logging
 import math
 import sys
 from collections.abc import Collection, Mapping
@@ -19,11 +20,18 @@ from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
-from katib_callbacks.recording.callback import ReportingCallback
+from katib_callbacks.recording.callback import ReportingCallback, is_kind
+from katib_callbacks.recording.recorder import always, never
+from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import largest, share_of_epochs, share_of_steps, share_of_time
 from katib_callbacks.reporting.ranks import framework_rank
 
 __all__ = ["KatibReportCallback"]
+
+
+_PACKAGES = ("lightning", "pytorch_lightning")
+
+logger = logging.getLogger(__name__)
 
 
 def _callback_classes() -> tuple[type, ...]:
@@ -53,9 +61,15 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     ``after_training`` says. A run resumed from a checkpoint goes on with the rows of the run that wrote it.
     """
 
-    _lent = frozenset({"log", "log_dict"})  # methods of the module
+    _lent = frozenset({"log", "log_dict", "_unread", "_checkpoint"})  # methods of the module, and what has the trainer
     _steps_per_epoch = math.inf  # of an epoch that has ended
     _shown: Mapping[str, Any] = MappingProxyType({})  # what callback_metrics showed last
+    _unread: Any = None  # the trainer, between the validation of an epoch's last batch and the end of the epoch
+    _has_trained = True  # since the last row began
+    _has_validated = _can_validate = False
+    _checkpoint: Any = None  # the ModelCheckpoint that says which model is kept
+    _kept: tuple[str, Any] = ("", None)  # the path and the score of that model, as they were last seen
+    _restored_kept: list[Any] | None = None
 
     @property
     def state_key(self) -> str:
@@ -64,22 +78,26 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far, as plain floats, which ``torch.load(weights_only=True)`` reads."""
-        return self._recorder.state()
+        self._read_validation()
+        state = self._recorder.state()
+        path, score = self._kept
+        return {**state, "kept_path": [path, None if score is None else float(score)]} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of the run that wrote the checkpoint, if training starts now."""
-        self._recorder.restore(state_dict)
+        """Go on with the rows of the run that wrote the checkpoint, if training starts now, and if they are ours."""
+        self._restored_kept = state_dict["kept_path"] if self._recorder.restore(state_dict) else None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Forget a checkpoint that was loaded for something else; one for this fit is loaded after this hook."""
         del trainer, pl_module
         if stage == "fit":
+            self._restored_kept = None
             self._recorder.restore(None)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a run. Lightning has cleared the sanity check's metrics."""
-        del pl_module
-        self._shown = {}
+        self._shown, self._unread, self._has_trained, self._has_validated = {}, None, True, False
+        self._can_validate = "validation_step" in _own_methods(pl_module)
         if trainer.fast_dev_run or self._is_superfluous(trainer.callbacks):
             self._recorder.abandon()
         else:
@@ -87,30 +105,53 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
             self._recorder.start(rank)
             self._steps_per_epoch = math.inf
             self._recorder.begin_progress(self._share, trainer, 0)
+        self._find_checkpoint(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
         del pl_module, outputs, batch
+        self._has_trained = True
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
             progress.show_share(self._share, trainer, batch_idx + 1)
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Look whether the last validation's model was kept."""
+        del trainer, pl_module
+        self._notice_kept()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the row of a validation within a fit; report a ``trainer.validate`` after training."""
+        del pl_module
+        if trainer.state.fn == "validate":
+            self._recorder.evaluated(trainer.callback_metrics, is_validation=True)
+        elif trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._has_validated, self._has_trained = True, False
+            self._unread = trainer
+            if not trainer.is_last_batch:
+                self._read_validation()
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Add to the last epoch's row what was logged after our hook: by the module itself, by later callbacks."""
         del pl_module
-        self._take(trainer, row=None)
+        self._take(trainer, is_new=False)
+        self._notice_kept()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the epoch's row: training and validation metrics are both there."""
         del pl_module
-        self._take(trainer, row=trainer.current_epoch)
+        if self._unread is None:
+            self._notice_kept()
+        self._take(trainer, is_new=self._has_trained or self._unread is not None)
+        self._unread, self._has_trained = None, False
         if self._recorder.progress is not None:
             self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the values while they are complete; Lightning's own last checkpoint may still be written."""
         del pl_module
-        self._take(trainer, row=None)
+        self._take(trainer, is_new=False)
+        self._notice_kept()
         self._recorder.finish()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
@@ -122,12 +163,6 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """Deliver nothing of a failed or interrupted run: Katib never reads a failed trial's rows."""
         del trainer, pl_module, exception
         self._recorder.abandon()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Report a ``trainer.validate`` after training."""
-        del pl_module
-        if trainer.state.fn == "validate":
-            self._recorder.evaluated(trainer.callback_metrics, is_validation=True)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Report a ``trainer.test`` after training."""
@@ -142,21 +177,78 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
             share_of_epochs(trainer.current_epoch, trainer.max_epochs, steps, steps_per_epoch),
             share_of_steps(trainer.global_step, trainer.max_steps),
         ]
-        shares += map(_share_of_time, filter(_is_timer, trainer.callbacks))  # max_time makes one
+        shares += [
+            _share_of_time(one) for one in trainer.callbacks if is_kind(one, "Timer", "timer")
+        ]  # max_time makes one
         return largest(shares)
 
-    def _take(self, trainer: Any, *, row: int | None) -> None:
-        """Record what is fresh. A stale value is the same tensor object as before.
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def _read_validation(self) -> None:
+        """Take the row of a validation that is over, before its checkpoint is written or training goes on.
+
+        After an epoch's last batch this waits for the end of the epoch, which has the training's metrics as well.
+        """
+        trainer, self._unread = self._unread, None
+        if trainer is not None:
+            self._take(trainer, is_new=True)
+
+    def _take(self, trainer: Any, *, is_new: bool) -> None:
+        """Record what is fresh. A stale value is the same tensor as before; a number was set by hand and counts anew.
 
         ``callback_metrics`` computes, across ranks where a metric asks for it, so every rank of a distributed run
         reads it, also one that has nothing to record.
         """
         if not self._recorder.is_active and trainer.world_size == 1:
             return
-        shown = dict(trainer.callback_metrics)
-        fresh = {name: value for name, value in shown.items() if self._shown.get(name) is not value}
+        shown, before = dict(trainer.callback_metrics), self._shown
+        fresh = {
+            name: value
+            for name, value in shown.items()
+            if before.get(name) is not value or (is_new and not hasattr(value, "detach"))
+        }
         self._shown = shown
-        self._recorder.record(fresh, row=row)
+        row = Position(trainer.current_epoch + 1, trainer.global_step, self._recorder.row_count) if is_new else None
+        awaits = not self._has_validated and trainer.enable_validation
+        self._recorder.record(fresh, row=row, is_awaited=always if awaits else never)
+
+    def _may_follow(self, name: str) -> bool:
+        """Say whether ``trainer.validate`` or ``trainer.test`` may bring this name."""
+        return (self._can_validate and not self._has_validated) or "test" in name.lower()
+
+    # -- the model that is kept ------------------------------------------------------------------------------------
+
+    def _find_checkpoint(self, trainer: Any) -> None:
+        """Find what keeps models by a metric, the first if there are several, and what it has kept before."""
+        restored, self._restored_kept = self._restored_kept, None
+        self._checkpoint, self._kept = None, ("", None)
+        if self._recorder.report != "kept":
+            return
+        keeping = [one for one in trainer.checkpoint_callbacks if is_kind(one, "ModelCheckpoint", "model_checkpoint")]
+        keeping = [one for one in keeping if one.monitor is not None and one.save_top_k != 0]
+        if not keeping:
+            return
+        self._checkpoint = keeping[0]
+        if len(keeping) > 1 and self._recorder.is_active:
+            logger.warning(
+                "report='kept': %d checkpoints have a monitor; the first one counts, with %r.",
+                len(keeping),
+                self._checkpoint.monitor,
+            )
+        self._kept = path, score = self._checkpoint.best_model_path, self._checkpoint.best_model_score
+        if restored is not None and path:
+            is_other = path != restored[0] or not (score is None or restored[1] is None or restored[1] == float(score))
+            if is_other:  # it was kept when the checkpoint was written that this run goes on from
+                self._recorder.keep()
+
+    def _notice_kept(self) -> None:
+        """Note that the model of the last row is kept, if it is."""
+        if self._checkpoint is None:
+            return
+        path, score = self._kept
+        if path != self._checkpoint.best_model_path or score is not self._checkpoint.best_model_score:
+            self._kept = self._checkpoint.best_model_path, self._checkpoint.best_model_score
+            self._recorder.keep()
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
@@ -165,11 +257,10 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         return suffix in {"step", "epoch"} and base in names
 
 
-def _is_timer(callback: object) -> bool:
-    """Say whether it is Lightning's ``Timer``, of either package; other callbacks may have methods of these names."""
-    return any(
-        (kind.__name__, kind.__module__.rpartition(".")[2]) == ("Timer", "timer") for kind in type(callback).__mro__
-    )
+def _own_methods(module: Any) -> set[str]:
+    """Return the names that the user's module defines, and not Lightning's own classes."""
+    kinds = (kind for kind in type(module).__mro__ if kind.__module__.partition(".")[0] not in _PACKAGES)
+    return {*vars(module), *(name for kind in kinds for name in vars(kind))}
 
 
 def _share_of_time(timer: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""What this process has done for each trial, under one lock, and what a forked child has to forget of it.
+"""The state of this process: what it has done for each trial, under one lock, and what a forked child forgets.
 
 :mod:`katib_callbacks.wire.forks` keeps forks and gRPC apart; everything else that a fork must not inherit is let go
 here, by the one handler that the package registers for it.
@@ -19,7 +19,7 @@ Forget = TypeVar("Forget", bound=Callable[[], None])
 
 @dataclass
 class TrialState:
-    """What this process has done for one trial.
+    """The state of one trial in this process.
 
     Attributes:
         latest: The time of the latest row that was reported, for each DB manager's address.

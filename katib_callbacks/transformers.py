@@ -9,13 +9,14 @@
 
 import logging
 import math
+import os
 import re
 from collections.abc import Collection, Mapping
-from itertools import islice
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
-from katib_callbacks.recording.callback import ReportingCallback, callers
+from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside
+from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
@@ -30,9 +31,6 @@ except ImportError as error:
     raise MissingDependencyError('transformers cannot be used: pip install "katib-callbacks[transformers]"') from error
 
 logger = logging.getLogger(__name__)
-
-_MAX_FRAMES = 10
-"""How far up the stack the handler is looked for; it calls hooks directly."""
 
 _NUMBERS = frozenset({float, int})
 _BOOKKEEPING = frozenset({"epoch", "step", "total_flos", "num_input_tokens_seen", "num_tokens", "step_time"})
@@ -54,7 +52,12 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     _is_mode_deferred = True
 
     _read: int | None = None  # how much of log_history was taken; None unless training
-    _first_step: int | None = None
+    _first_row = 0  # of log_history that is of this trial
+    _first_step: int | None = None  # which this process began at; None until it has
+    _is_continued = False  # a training of this very trial, with its rows
+    _untrained: tuple[tuple[int, Mapping[str, Any]], ...] = ()  # rows of the model as it was before the first step
+    _has_validated = _has_evaluated_training = False
+    _validated: frozenset[str] = frozenset()  # the names that evaluations showed, without their prefix
     _awaited: frozenset[str] = frozenset()  # what will be logged for the first time, as far as the arguments tell
     _has_warned_of_filter = False
 
@@ -67,12 +70,36 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
             return
         strategies = {"loss": args.logging_strategy, "eval": args.eval_strategy}
         self._awaited = frozenset(kind for kind, strategy in strategies.items() if strategy != "no")
-        self._has_warned_of_filter = False
-        self._first_step = None
-        self._start(args, state)
+        self._has_warned_of_filter = self._has_validated = self._has_evaluated_training = False
+        self._first_step, self._untrained, self._validated = None, (), frozenset()
+        rank = framework_rank(is_global_zero=state.is_world_process_zero)
+        self._recorder.start(rank, mode=self._mode_of(args), excluded=self._excluded())
+        self._read = self._first_row = self._find_own_rows(args, state)
         self._take(args, state)
         self._first_step = state.global_step
         self._recorder.begin_progress(_share, state)
+
+    def _find_own_rows(self, args: Any, state: Any) -> int:
+        """Return where this trial's rows begin in ``log_history``; those of a trial that it was started from are left.
+
+        The Trainer's state has a name for the trial, and travels in its checkpoints. In a search of the Trainer's own
+        it is that one's. A checkpoint without a name, written without this callback, is this trial's own if it lies in
+        its own folder.
+        """
+        trial_name = self._recorder.trial_name
+        is_own = trial_name is None or state.is_hyper_param_search or state.trial_name == trial_name
+        if state.trial_name is None and not is_own:
+            is_own = os.path.isdir(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))  # noqa: PTH112, PTH118
+        if trial_name is not None and not state.is_hyper_param_search:
+            if state.log_history and not is_own:
+                logger.info(
+                    "The checkpoint has %d rows of trial %r, which are left behind.",
+                    len(state.log_history),
+                    state.trial_name,
+                )
+            state.trial_name = trial_name
+        self._is_continued = is_own and state.global_step > 0
+        return 0 if is_own else len(state.log_history)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
@@ -93,16 +120,25 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         if self._read is None:
             return
         self._take(args, state)
+        if not self._recorder.has_values:  # no step was taken: there is no better result
+            for step, values in self._untrained:
+                self._recorder.record(values, row=Position(step=step))
         self._read = None
         if state.is_hyper_param_search and not any("train_runtime" in row for row in state.log_history[-1:]):
             self._recorder.abandon()  # the Trainer calls this hook before it raises TrialPruned
-        self._recorder.finish(is_kept_wanted=self._keep_loaded(args, state))
+        self._keep(state)
+        is_loaded = bool(args.load_best_model_at_end and state.best_model_checkpoint)
+        decides = self._recorder.report != "best" or self._monitors_the_best(args)
+        self._recorder.finish(is_restored=is_loaded and decides)
         self._recorder.deliver()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
-        """Report a ``trainer.evaluate`` after training."""
+        """Report a ``trainer.evaluate`` after training; in training its rows come by ``on_log``."""
         del args, state, control
-        if self._read is None:
+        if self._read is not None:
+            self._has_validated = True
+            self._validated |= {name.partition("_")[2] for name in metrics}
+        else:
             self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
@@ -112,14 +148,9 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def _excluded(self) -> dict[str, str]:
         """Leave the TrainJob's status to transformers' own callback where there is one: the two would overwrite it."""
-        if not any(type(other).__name__ == "KubeflowCallback" for other in _callbacks_beside(self)):
+        if not any(type(other).__name__ == "KubeflowCallback" for other in callbacks_beside(self)):
             return {}
         return {TRAINJOB: "transformers' own KubeflowCallback shows this TrainJob's status"}
-
-    def _start(self, args: Any, state: Any) -> None:
-        self._read = 0
-        rank = framework_rank(is_global_zero=state.is_world_process_zero)
-        self._recorder.start(rank, mode=self._mode_of(args), excluded=self._excluded())
 
     def _take(self, args: Any, state: Any, logs: dict[str, Any] | None = None) -> None:
         """Record what is new in ``log_history``, or ``logs`` where a Trainer's own ``log`` keeps no history."""
@@ -128,27 +159,43 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         rows = state.log_history[self._read :] or ([logs] if logs else [])
         self._read = len(state.log_history)
         for row in rows:
-            values = row
-            if not _NUMBERS.issuperset(map(type, row.values())):  # the user may go on to change tensors in place
-                values = {name: _copied(value) for name, value in row.items()}
-            step = row.get("step", state.global_step)
-            if "loss" in row:
-                if not self._has_warned_of_filter and args.logging_nan_inf_filter:
-                    self._warn_of_filter(args, row)
-            elif "train_runtime" in row and state.global_step == self._first_step:
-                values = _without(values, "train_loss")  # no step was taken: it is a meaningless 0.0
-            self._recorder.record(values, row=step, is_awaited=self._is_awaited)
+            step, values = row.get("step", state.global_step), self._values_of(args, state, row)
+            if step == self._first_step and not self._is_continued and _is_evaluation(row):
+                self._untrained += ((step, values),)
+            else:
+                self._recorder.record(values, row=Position(step=step), is_awaited=self._is_awaited)
             if self._awaited:
                 self._awaited -= {"eval" if str(name).startswith("eval_") else name for name in row}
 
-    def _keep_loaded(self, args: Any, state: Any) -> bool:
-        """Hand on the values of the model that was loaded, as they were then; say whether it is the one to report."""
-        best_step = self._step_of_loaded_model(args, state)
-        if best_step is None:
-            return False
-        rows = [row for row in state.log_history if row["step"] <= best_step]
-        self._recorder.keep({name: value for row in rows for name, value in row.items()})
-        return any(row["step"] == best_step for row in rows)
+    def _values_of(self, args: Any, state: Any, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what counts of a row that was logged."""
+        values = row
+        if not _NUMBERS.issuperset(map(type, row.values())):  # the user may go on to change tensors in place
+            values = {name: _copied(value) for name, value in row.items()}
+        if "loss" in row:
+            if not self._has_warned_of_filter and args.logging_nan_inf_filter:
+                self._warn_of_filter(args, row)
+        elif "train_loss" in row:
+            if "total_flos" not in row:  # an evaluation with metric_key_prefix="train", and not the summary
+                self._has_evaluated_training = True
+            elif self._has_evaluated_training or state.global_step == self._first_step:
+                return _without(values, "train_loss")  # a running mean; without a step a meaningless 0.0
+        return values
+
+    def _keep(self, state: Any) -> None:
+        """Hand on the values of the checkpoint that is the best one, as they were at its step."""
+        step = re.search(r"checkpoint-(\d+)/?$", state.best_model_checkpoint or "")
+        if step is None:
+            return
+        own = state.log_history[self._first_row :]
+        rows = [row for row in own if row["step"] <= int(step[1])]
+        if not any(row["step"] == int(step[1]) for row in rows):
+            return
+        values = {name: value for row in rows for name, value in row.items()}
+        summary = own[-1]
+        if "total_flos" in summary and not self._has_evaluated_training:
+            values.setdefault("train_loss", summary["train_loss"])
+        self._recorder.keep(values)
 
     def _is_awaited(self, name: str) -> bool:
         """Say whether a name may be yet to come: ``train_loss`` does when training is over."""
@@ -178,12 +225,17 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def _monitors_the_best(self, args: Any) -> bool:
         return self._recorder.monitor in {args.metric_for_best_model, f"eval_{args.metric_for_best_model}"}
 
-    def _step_of_loaded_model(self, args: Any, state: Any) -> int | None:
-        """Return whose row is the best one because its model was loaded: the best of those saved, not of all."""
-        if not (args.load_best_model_at_end and state.best_model_checkpoint and self._monitors_the_best(args)):
-            return None
-        step = re.search(r"checkpoint-(\d+)/?$", state.best_model_checkpoint)
-        return int(step[1]) if step else None
+    def _may_follow(self, name: str) -> bool:
+        """Say whether ``trainer.evaluate`` or ``trainer.predict`` may bring this name, with one prefix or another."""
+        prefix, _, rest = name.partition("_")
+        if prefix == "eval":
+            return not self._has_validated
+        return "test" in prefix or (prefix != "train" and bool(rest) and rest in self._validated)
+
+    @staticmethod
+    def _may_be_old(name: str) -> bool:
+        """Evaluations belong to the model at one step; the loss is a mean of the steps since it was last logged."""
+        return name.startswith("eval_")
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
@@ -197,13 +249,9 @@ def _share(state: Any) -> float | None:
     return share_of_steps(state.global_step, state.max_steps)
 
 
-def _callbacks_beside(callback: object) -> list[Any]:
-    """Return the callbacks of the run that calls ``callback``: the Trainer's handler does not hand them to hooks."""
-    for frame in islice(callers(), 1, 1 + _MAX_FRAMES):
-        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
-        if isinstance(callbacks, list) and any(other is callback for other in callbacks):
-            return callbacks
-    return []
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Say whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
+    return "total_flos" not in row and any(str(name).endswith("_runtime") for name in row)
 
 
 def _copied(value: Any) -> Any:

@@ -54,6 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "logs_error(*patterns): the test makes our code log these errors.")
+    config.addinivalue_line(
+        "markers", "long: takes long and is the same everywhere; the session `tests` alone runs it."
+    )
 
 
 # -- skips ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: a live table with a progress bar, or plain lines."""
+"""The progress of an experiment on stdout: a live table with a progress bar, or plain lines."""
 
 import sys
 from collections.abc import Iterator, Sequence

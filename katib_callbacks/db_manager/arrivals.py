@@ -28,8 +28,8 @@ MAX_ARRIVING_OF_ONE = 2
 REQUEST_TIMEOUT_S = 20.0
 """How long a request may take to arrive: 32 MiB at 13 Mbit/s."""
 
-SLOW_S = 1.5
-"""After which a request that is arriving loses its place if others wait for one, and sooner the more callers wait. Its
+SLOW_S, MIN_SLOW_S = 1.5, 0.5
+"""After which a request that is arriving loses its place if others wait for one, and sooner where many callers do. Its
 caller is then known to be slow."""
 
 MAX_SLOW_ARRIVING = 2
@@ -41,7 +41,7 @@ SMALL_BYTES = 64 * 1024
 MAX_KNOWN_CALLERS = 4_096
 """Callers that are known to be slow, and those that are known to send little."""
 
-PLACE_TIMEOUT_S = 10.0
+PLACE_TIMEOUT_S = 20.0
 """How long a call waits for a place, or for room among the bytes that are worked on."""
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -183,7 +183,7 @@ class Arrivals:
         """Take places from quick callers' requests that have been arriving for long."""
         with self._lock:
             callers = len({call.key for call in self._waiting.values() if not call.is_slow})
-            slow_since_s = time.monotonic() - SLOW_S * min(1.0, MAX_ARRIVING / max(1, callers))
+            slow_since_s = time.monotonic() - max(MIN_SLOW_S, SLOW_S * min(1.0, MAX_ARRIVING / max(1, callers)))
             for call in self._arriving.values():
                 if callers and not call.is_slow and call.since_s < slow_since_s:
                     _remember(self._slow, call.key)

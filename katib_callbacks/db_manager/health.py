@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,11 +47,12 @@ class HealthMonitor:
         self._asked = self._answered = 0
         self._answer: bool | str = True
         self._is_closed = False
+        self._away_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-health", daemon=True)
         self._thread.start()
 
     def is_serving(self) -> bool:
-        """Say whether the database answers a question that is asked from now on, within a few seconds.
+        """Return whether the database answers a question that is asked from now on, within a few seconds.
 
         Raises:
             UnforeseenError: The check failed in a way that it was not written for; the log says more.
@@ -83,6 +85,11 @@ class HealthMonitor:
                     return
                 number = self._asked
             answer = self._ask()
+            if answer is not True and self._away_since_s is None:
+                self._away_since_s = time.monotonic()
+            elif answer is True and self._away_since_s is not None:
+                _logger.warning("serving again, after %.0f s", time.monotonic() - self._away_since_s)
+                self._away_since_s = None
             with self._condition:
                 self._answered, self._answer = number, answer
                 self._condition.notify_all()

@@ -1,4 +1,4 @@
-"""Which database, as Katib's deployment says it: by the environment variables of its own DB manager.
+"""The database that Katib's deployment names, by the environment variables of its own DB manager.
 
 Source: kubeflow/katib v0.19.0, pkg/db/v1beta1/common/const.go, mysql/mysql.go, postgres/postgres.go.
 """
@@ -82,7 +82,7 @@ def database_url(runtime: Runtime) -> URL | None:
 
 
 def is_initialized(runtime: Runtime) -> bool:
-    """Say whether ``SKIP_DB_INITIALIZATION`` is set: somebody else makes the table.
+    """Return whether ``SKIP_DB_INITIALIZATION`` is set: somebody else makes the table.
 
     Raises:
         ConfigurationError: It is neither true nor false.

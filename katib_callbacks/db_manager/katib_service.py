@@ -1,4 +1,4 @@
-"""What the plaintext listener answers: Katib's methods, health, and reflection."""
+"""The services of the plaintext listener: Katib's methods, health, and reflection."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +18,7 @@ MAX_REFLECTIONS = 8
 
 
 class KatibService(grpc.GenericRpcHandler):
-    """What ``grpc.Server.add_generic_rpc_handlers`` takes.
+    """The handler for ``grpc.Server.add_generic_rpc_handlers``.
 
     Each method takes a stream of requests, though clients send one: so the request is asked for when there is a place
     for it.
@@ -62,7 +62,7 @@ class KatibService(grpc.GenericRpcHandler):
                 return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
         handler: Any = grpc.stream_unary_rpc_method_handler(
-            handle, request_deserializer=None, response_serializer=_serialize
+            handle, request_deserializer=None, response_serializer=serialize
         )
         return handler
 
@@ -93,11 +93,12 @@ def _only(request_class: Any, received: list[bytes], context: grpc.ServicerConte
 
 def _streaming(handle: Callable[..., Iterator[Any]]) -> Any:
     handler: Any = grpc.stream_stream_rpc_method_handler(
-        handle, request_deserializer=None, response_serializer=_serialize
+        handle, request_deserializer=None, response_serializer=serialize
     )
     return handler
 
 
-def _serialize(reply: Any) -> bytes:
-    data: bytes = reply.SerializeToString()
+def serialize(reply: Any) -> bytes:
+    """Return the bytes of a reply, which may be bytes already."""
+    data: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
     return data

@@ -144,7 +144,7 @@ class Buckets:
 
 
 class FailureLimit:
-    """Which calls are refused unjudged, because others on the same connection were refused. Thread-safe.
+    """The calls that are refused unjudged, because others on their connection were refused. Thread-safe.
 
     The limit is on a connection and not on an address: trials share the address of their node or of a gateway, and one
     that guesses must not lock out the others. Where an address has many failures, each of its connections may fail

@@ -1,7 +1,13 @@
 """The server's own metrics: counted for Prometheus (extra ``prometheus``) where an address is given."""
 
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from katib_callbacks.db_manager.health import UnforeseenError
 from katib_callbacks.db_manager.listening import check_address, split_address
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
@@ -41,6 +47,8 @@ class ServerMetrics:
 
 class PrometheusMetrics(ServerMetrics):
     """Counts calls, rows, refusals (calls by status) and latencies, and serves them to Prometheus over HTTP.
+
+    The same address answers ``/healthz`` with 200 while the database can be used, else with 503.
 
     Args:
         listen_address: ``host:port``; port 0 takes a free one.
@@ -82,10 +90,17 @@ class PrometheusMetrics(ServerMetrics):
         serving.set_function(lambda: float(is_serving()))
         check_address(listen_address)
         host, port = split_address(listen_address)
+        server_class = type("_Server", (_Server,), {"address_family": socket.getaddrinfo(host, port)[0][0]})
         try:
-            self._server, self._thread = prometheus.start_http_server(port, addr=host, registry=registry)
+            self._server: WSGIServer = make_server(
+                host, port, _routes(prometheus.make_wsgi_app(registry), is_serving), server_class, _SilentHandler
+            )
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {listen_address}: {error.strerror or error}") from error
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="katib-callbacks-db-manager-metrics", daemon=True
+        )
+        self._thread.start()
         self.address = f"{listen_address.rpartition(':')[0]}:{self._server.server_port}"
 
     def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
@@ -104,6 +119,32 @@ class PrometheusMetrics(ServerMetrics):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Log nothing: a scrape every few seconds is no news."""
+
+
+def _routes(metrics: Any, is_serving: Callable[[], bool]) -> Callable[[Any, Any], Iterable[bytes]]:
+    """Return what answers: 200 or 503 for ``/healthz``, the metrics for any other path."""
+
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/healthz":
+            pages: Iterable[bytes] = metrics(environ, start_response)
+            return pages
+        try:
+            is_ready = is_serving()
+        except UnforeseenError:  # which the log says more about
+            is_ready = False
+        start_response("200 OK" if is_ready else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"serving\n" if is_ready else b"not serving\n"]
+
+    return answer
 
 
 def open_metrics(listen_address: str | None, is_serving: Callable[[], bool]) -> ServerMetrics:

@@ -19,6 +19,7 @@ from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
+from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -181,7 +182,7 @@ class DBManager:
             undo.callback(monitor.close)
             metrics = open_metrics(self._metrics_address, monitor.is_serving)
             undo.callback(metrics.close)
-            arrivals = Arrivals()
+            arrivals, large_replies = Arrivals(), LargeReplies()
             undo.callback(arrivals.close)
             workers = ThreadPoolExecutor(
                 max_workers=self._max_calls + MORE_THREADS, thread_name_prefix="katib-callbacks-db-manager"
@@ -189,12 +190,12 @@ class DBManager:
             undo.callback(workers.shutdown)
             server = make_server(workers)
             health = Health(monitor)
-            servicer = Servicer(store, call_places(self._max_calls), metrics)
+            servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies)
             server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:
-                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics)
+                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics, large_replies)
                 reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
                 trials = undo.enter_context(
                     TrialServer(authenticator, servicer, health, metrics, arrivals, max_reads=reads)

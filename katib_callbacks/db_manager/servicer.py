@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import grpc
 
 from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LARGE_REPLY_WAIT_S, LargeReplies, LargeReplyError, ReplyWriter
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_rows
+from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_logs
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages, methods
 
@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _Work:
-    """What a call has done."""
+    """The result of a call."""
 
     rows: int = 0
 
@@ -47,40 +47,55 @@ class Servicer:
         store: Where the rows lie.
         places: How many calls may use it at once.
         metrics: Sees every call.
+        large_replies: The places of replies that take much memory.
     """
 
-    def __init__(self, store: ObservationLogStore, places: Places, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, store: ObservationLogStore, places: Places, metrics: ServerMetrics, large_replies: LargeReplies
+    ) -> None:
         self._store = store
         self._places = places
         self._metrics = metrics
+        self._large_replies = large_replies
 
     def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
         """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
         with self._answering("ReportObservationLog", context) as work:
-            rows = report_rows(request)
-            trial_name = check_trial_name(request)
-            self._store.insert(trial_name, rows, namespace=namespace)
-            work.rows = len(rows)
+            trial_name, logs = check_trial_name(request), report_logs(request)
+            del request  # its memory is worth as much as the rows'
+            self._store.insert(trial_name, logs, namespace=namespace)
+            work.rows = len(logs)
             if any(key == methods.FIRST_REPORT for key, _ in context.invocation_metadata() or ()):
                 with suppress(StoreError):  # the rows are stored, and that is what was asked for
-                    if self._store.has_rows_before(trial_name, min(row.timestamp for row in rows)):
+                    if self._store.has_rows_before(trial_name, min(logs)[0]):
                         context.set_trailing_metadata(((methods.EARLIER_ROWS, "1"),))
         return messages.ReportObservationLogReply()
 
-    def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
-        """Return the reply with a trial's rows by time."""
+    def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> bytes:
+        """Return the reply's bytes, with a trial's rows by time."""
         with self._answering("GetObservationLog", context) as work:
             trial_name = check_trial_name(request)
             metric_name, start, end = filters(request)
-            stored = self._store.select(trial_name, metric_name=metric_name, start=start, end=end, namespace=namespace)
-            work.rows = len(stored)
-            logs = [
-                messages.MetricLog(
-                    time_stamp=format_as_go(log.timestamp), metric=messages.Metric(name=log.name, value=log.value)
+
+            place = self._large_replies.place(context)
+
+            def read() -> ReplyWriter:
+                return self._store.read(
+                    trial_name,
+                    lambda: ReplyWriter(place.take),
+                    metric_name=metric_name,
+                    start=start,
+                    end=end,
+                    namespace=namespace,
                 )
-                for log in stored
-            ]
-            return messages.GetObservationLogReply(observation_log=messages.ObservationLog(metric_logs=logs))
+
+            try:
+                writer = read()
+            except LargeReplyError:  # waits for its place without a connection to the database, and begins anew
+                place.take(timeout_s=LARGE_REPLY_WAIT_S)
+                writer = read()
+            work.rows = writer.rows
+            return writer.finish()
 
     def delete(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Delete a trial's rows and return the reply."""
@@ -126,9 +141,3 @@ def _check_client(context: grpc.ServicerContext) -> None:
     """Find out whether anybody waits for the answer: a call may wait for a thread until its client gives up."""
     if not context.is_active():
         raise _GoneError
-
-
-def format_as_go(timestamp: datetime) -> str:
-    """Return RFC 3339 in UTC as Go's ``time.RFC3339Nano`` prints it: the fraction without trailing zeros."""
-    text = timestamp.astimezone(timezone.utc).replace(tzinfo=None).isoformat()
-    return (text.rstrip("0") if "." in text else text) + "Z"

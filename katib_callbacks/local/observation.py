@@ -1,4 +1,4 @@
-"""What a trial's rows come to: its observation, reduced as Katib does it, and the objective's value."""
+"""The observation of a trial: its rows, reduced as Katib does it, and the objective's value."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

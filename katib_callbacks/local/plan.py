@@ -1,7 +1,8 @@
-"""What an experiment asks for, resolved once: the plan that controller, suggestion and trials are given."""
+"""The plan of an experiment, resolved once: controller, suggestion and trials are given."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -11,7 +12,7 @@ from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
 from katib_callbacks.local.trials.template import TrialTemplate
 
-COLLECTORS = ("Push", "StdOut")
+COLLECTORS = ("Push", "StdOut", "File", "TensorFlowEvent")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,11 @@ class ResolvedExperiment:
         strategy: Which of the objective's values counts: ``min``, ``max`` or ``latest``.
         is_maximized: Whether greater objectives are better.
         goal: The objective at which the experiment is over.
-        collector: ``Push`` or ``StdOut``.
-        filters: Regular expressions for ``StdOut``; empty for Katib's.
+        collector: One of ``COLLECTORS``.
+        filters: Regular expressions for lines of text; empty for Katib's.
         notes: What the experiment asks for and does not get here.
+        metrics_path: In the container: the file, or the folder of event files, that is collected; None for none.
+        metrics_format: Of the file, ``TEXT`` or ``JSON``.
     """
 
     template: TrialTemplate
@@ -64,6 +67,13 @@ class ResolvedExperiment:
     collector: str
     filters: tuple[str, ...]
     notes: tuple[str, ...]
+    metrics_path: PurePosixPath | None = None
+    metrics_format: str = ""
+
+    @property
+    def metrics_folder(self) -> PurePosixPath | None:
+        """Where the container has a volume of the trial's own for what is collected; None if nothing is."""
+        return self.metrics_path.parent if self.metrics_path and self.collector == "File" else self.metrics_path
 
 
 def resolve(manifest: Manifest) -> ResolvedExperiment:
@@ -91,6 +101,12 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
             f"{', '.join(COLLECTORS)}"
         )
     source = spec["metricsCollectorSpec"].get("source") or {}
+    files = source.get("fileSystemPath") if collector in {"File", "TensorFlowEvent"} else None
+    if files and str(PurePosixPath(files["path"]).parent) == "/" and collector == "File":
+        raise ConfigurationError(
+            "spec.metricsCollectorSpec.source.fileSystemPath.path: must lie in a folder, in whose place each trial "
+            f"gets a volume; {files['path']!r} lies in /"
+        )
     template = TrialTemplate.of(manifest)
     # A trial like any other: whatever is wrong with its processes is found before the first one begins.
     template.plan("trial", {parameter.name: "1" for parameter in parameters}, free_port=lambda: 1)
@@ -109,6 +125,8 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
         collector=collector,
         filters=tuple((source.get("filter") or {}).get("metricsFormat") or ()),
         notes=(*template.notes(), *(("early stopping",) if spec.get("earlyStopping") else ())),
+        metrics_path=PurePosixPath(files["path"]) if files else None,
+        metrics_format=files.get("format") or "" if files else "",
     )
 
 

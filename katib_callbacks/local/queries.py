@@ -1,4 +1,4 @@
-"""What the client answers from the stored state: experiments, trials, metrics, logs."""
+"""The client's answers from the stored state: experiments, trials, metrics, logs."""
 
 import time
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is or was Created."""
+        """Return whether an experiment is or was Created."""
         return self._has(states.CREATED, name, namespace, experiment, timeout)
 
     def is_experiment_running(
@@ -90,7 +90,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is Running."""
+        """Return whether an experiment is Running."""
         return self._has(states.RUNNING, name, namespace, experiment, timeout)
 
     def is_experiment_restarting(
@@ -100,7 +100,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment is Restarting, after its budget was raised."""
+        """Return whether an experiment is Restarting, after its budget was raised."""
         return self._has(states.RESTARTING, name, namespace, experiment, timeout)
 
     def is_experiment_succeeded(
@@ -110,7 +110,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment has Succeeded."""
+        """Return whether an experiment has Succeeded."""
         return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
 
     def is_experiment_failed(
@@ -120,7 +120,7 @@ class Queries:
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Say whether an experiment has Failed."""
+        """Return whether an experiment has Failed."""
         return self._has(states.FAILED, name, namespace, experiment, timeout)
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:

@@ -73,7 +73,7 @@ def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Itera
 
 
 def is_run(home: Path, name: str) -> bool:
-    """Say whether some process runs an experiment now."""
+    """Return whether some process runs an experiment now."""
     try:
         with locked(home, name, timeout_s=0):
             return False

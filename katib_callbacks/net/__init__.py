@@ -1,1 +1,1 @@
-"""What every client needs: HTTP with one deadline, TLS, tokens, addresses."""
+"""The needs of every client: HTTP with one deadline, TLS, tokens, addresses."""

@@ -18,6 +18,7 @@ from http.client import HTTP_PORT, HTTPS_PORT, HTTPConnection, HTTPException
 from typing import Any, NamedTuple
 
 from katib_callbacks.net.addresses import URL
+from katib_callbacks.net.tls import client_context
 
 MAX_BYTES = 4096
 """How much of an answer's body is read where the caller names no other limit: it is the text of an error."""
@@ -38,12 +39,12 @@ class UntrustedServerError(ExchangeError):
 
 
 class Answer(NamedTuple):
-    """What a server answered.
+    """A server's answer.
 
     Args:
         status: The HTTP status.
         phrase: The words beside it.
-        body: What was read; empty where a POST succeeded, of which the status says all.
+        body: As much as was read; empty where a POST succeeded, of which the status says all.
     """
 
     status: int
@@ -196,7 +197,7 @@ class HTTPRequest:
         if not self._url.is_tls:
             plain.settimeout(_left(self._end_s))
             return plain
-        context = context or ssl.create_default_context()
+        context = context or client_context("", None)
         secure = context.wrap_socket(plain, server_hostname=self._url.host, do_handshake_on_connect=False)
         try:
             self._use(secure)

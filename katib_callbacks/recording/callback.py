@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from katib_callbacks.recording.recorder import MetricRecorder
 if TYPE_CHECKING:
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
+
+
+_MAX_FRAMES = 10
+"""How far up the stack the list of callbacks is looked for; it calls hooks directly."""
 
 
 class ReportingCallback:
@@ -24,11 +29,14 @@ class ReportingCallback:
         metrics: What to report: one name, several, or ``{name in Katib: name in the framework}``. Default: every
             scalar that the framework shows, its bookkeeping aside. Better name them: Katib's UI shows metrics that
             the experiment does not declare in the objective's column.
-        report: ``"final"`` (default): the last value of each metric. ``"best"``: the values of all metrics at the
-            epoch where ``monitor`` was best. ``"history"``: every epoch's values, with that epoch's time. Katib takes
-            the minimum of a minimised objective and the maximum of a maximised one by default, so ``history``
-            optimises the best epoch and ``final`` the last one; ``best`` keeps the metrics of one epoch together. The
-            medianstop algorithm averages each trial's first rows: it needs ``history``.
+        report: ``"final"`` (default): the values of the model that the trainer holds when training ends: the last
+            value of each metric, or where the framework has put an earlier model back, those of its row. ``"kept"``:
+            the values of the model that the run keeps on disk or puts back; if it keeps none, as ``final``.
+            ``"best"``: the values of all metrics at the row where ``monitor`` was best. ``"history"``: every row's
+            fresh values, with that row's time. Katib takes the minimum of a minimised objective and the maximum of a
+            maximised one by default, so ``history`` optimises the best row and ``final`` the last one; ``best`` and
+            ``kept`` keep the metrics of one row together. The medianstop algorithm averages each trial's first rows:
+            it needs ``history``.
         monitor: For ``report="best"``: the framework's name of the metric that decides.
         mode: For ``report="best"``: ``"min"`` or ``"max"``. transformers' ``greater_is_better`` may say it instead.
         after_training: What an evaluation after training adds, in frameworks that show it to callbacks. ``"missing"``
@@ -87,6 +95,8 @@ class ReportingCallback:
             reporter=reporter,
             is_bookkeeping=self._is_bookkeeping,
             is_mode_deferred=self._is_mode_deferred,
+            may_follow=self._may_follow,
+            may_be_old=self._may_be_old,
         )
         self._prepare()
 
@@ -115,6 +125,34 @@ class ReportingCallback:
         """Say whether the framework shows this name, among others, for its own purposes."""
         del name, names
         return False
+
+    def _may_follow(self, name: str) -> bool:
+        """Say whether an evaluation after training may bring a name that training has not shown."""
+        del name
+        return False
+
+    @staticmethod
+    def _may_be_old(name: str) -> bool:
+        """Say whether the last value of this name is worth a word if it is not of the end of the training."""
+        del name
+        return True
+
+
+def is_kind(callback: object, name: str, module: str) -> bool:
+    """Say whether a callback is of a framework's class, by its name and the last part of its module's name.
+
+    A framework may be there in several packages; others may have attributes of the same names.
+    """
+    return any((kind.__name__, kind.__module__.rpartition(".")[2]) == (name, module) for kind in type(callback).__mro__)
+
+
+def callbacks_beside(callback: object) -> list[Any]:
+    """Return the callbacks of the run that calls ``callback``, itself included, where its hooks are not handed them."""
+    for frame in islice(callers(), 1, 1 + _MAX_FRAMES):
+        callbacks = getattr(frame.f_locals.get("self"), "callbacks", None)
+        if isinstance(callbacks, list) and any(other is callback for other in callbacks):
+            return callbacks
+    return []
 
 
 def _check_call(kind: type, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:

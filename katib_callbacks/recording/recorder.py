@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError
 from katib_callbacks.metrics import MetricLog, format_value, to_number
+from katib_callbacks.recording import unsaid
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
-from katib_callbacks.recording.rows import RowBuffer
+from katib_callbacks.recording.rows import Position, RowBuffer, older
 from katib_callbacks.recording.selection import Selection
+from katib_callbacks.recording.thinning import readable
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -34,6 +36,16 @@ logger = logging.getLogger(__name__)
 _INTERNAL_ERROR = "Internal error while recording metrics; training goes on."
 
 
+def never(_name: str) -> bool:
+    """Say no of every name."""
+    return False
+
+
+def always(_name: str) -> bool:
+    """Say yes of every name."""
+    return True
+
+
 class MetricRecorder:
     """Buffers and reduces the metrics of one training run after another, and has them delivered.
 
@@ -46,6 +58,8 @@ class MetricRecorder:
             own, which are closed after it.
         is_bookkeeping: See :class:`katib_callbacks.recording.selection.Selection`.
         is_mode_deferred: Whether the framework itself may tell the mode when training starts.
+        may_follow: Says of a name that training has not shown that an evaluation after it may bring it.
+        may_be_old: Says of a name that its last value is to be of the end of the training; all are by default.
         **arguments: The other arguments of a callback that say what is reported.
         _runtime: For tests.
 
@@ -60,6 +74,8 @@ class MetricRecorder:
         reporter: "KatibReporter | None" = None,
         is_bookkeeping: Callable[[str, Collection[str]], bool] | None = None,
         is_mode_deferred: bool = False,
+        may_follow: Callable[[str], bool] = never,
+        may_be_old: Callable[[str], bool] = always,
         _runtime: Runtime = DEFAULT_RUNTIME,
         **arguments: "Unpack[RecordingArguments]",
     ) -> None:
@@ -68,6 +84,8 @@ class MetricRecorder:
         options = resolve_options(metrics, arguments, _runtime, is_mode_deferred=is_mode_deferred)
         self._options = options
         self._selection = Selection(options, is_bookkeeping)
+        self._may_follow = may_follow
+        self._may_be_old = may_be_old
         self._mode = options.mode
         self._runtime = _runtime
         if reporter is not None and not isinstance(reporter, KatibReporter):
@@ -101,9 +119,29 @@ class MetricRecorder:
         return self._is_active
 
     @property
+    def report(self) -> settings.Report:
+        """The reduction."""
+        return self._options.report
+
+    @property
     def monitor(self) -> str | None:
         """The name that decides which row is the best one; None unless that is what is reported."""
         return self._options.monitor
+
+    @property
+    def trial_name(self) -> str | None:
+        """The trial that is reported for; None outside one."""
+        return self._reporter.trial_name
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the current run has a value of anything that is reported."""
+        return bool(self._rows.latest)
+
+    @property
+    def row_count(self) -> int:
+        """How many rows the current run has."""
+        return self._rows.row_count
 
     @property
     def shows_progress(self) -> bool:
@@ -192,7 +230,7 @@ class MetricRecorder:
             logger.exception(_INTERNAL_ERROR)
 
     def record(
-        self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] | None = None
+        self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] = never
     ) -> None:
         """Take the values that are fresh now.
 
@@ -200,8 +238,7 @@ class MetricRecorder:
             values: The framework's names and scalars, left on their device. Not kept or changed itself.
             row: Which row they belong to, such as the epoch's number. Values of another row than the last one begin a
                 new row; None adds to the last one.
-            is_awaited: Says of a name that has not appeared that it is too early to miss it, where the framework
-                knows.
+            is_awaited: Says of a name that has not appeared that it is too early to miss it.
         """
         if not self._is_active or not values:
             return
@@ -211,36 +248,72 @@ class MetricRecorder:
                 selected = self._as_numbers(selected)
                 self.progress.update(self._shown(selected))
             is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
-            if is_new_row:
-                self._selection.warn_early(self._rows.latest, self._rows.row_count, is_awaited)
+            if is_new_row and self._rows.row_count > 1:  # so the first row is complete
+                self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
         except Exception:  # a mistake of ours stays away from the training that called
             logger.exception(_INTERNAL_ERROR)
 
-    def keep(self, values: Mapping[str, Any]) -> None:
-        """Take these values for those of the model that is kept: all that was recorded of it, by framework's names."""
+    def keep(self, values: Mapping[str, Any] | None = None) -> None:
+        """Note that the model as it is now is kept, on disk or to be put back, in the place of the one before.
+
+        Args:
+            values: The values of the kept model, by the framework's names; None for the latest ones.
+        """
         if not self._is_active:
             return
         try:
-            self._rows.keep(self._selection.choose(values))
+            self._rows.keep(None if values is None else self._selection.choose(values))
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
 
-    def finish(self, *, is_kept_wanted: bool = False) -> None:
+    def finish(self, *, is_restored: bool = False) -> None:
         """Note that training ended normally. What is known now will be delivered by :meth:`deliver`.
 
         Args:
-            is_kept_wanted: Whether the values of the model that is kept are reported, where there is one.
+            is_restored: Whether the framework has put the model that was kept in the place of the last one.
         """
         if not self._is_active:
             return
         try:
             self._is_finished = True
+            is_kept_wanted = is_restored or self.report == "kept"
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
-            self._pending = [log for row in rows for log in self._to_logs(row.values, row.timestamp)]
-            if self._options.report == "best" and self._rows.latest and not (self._rows.has_best or is_kept_wanted):
-                logger.warning("%r never had a finite value, so the final values are reported.", self.monitor)
+            self._pending = readable([self._to_logs(row.values, row.timestamp) for row in rows])
+            if self._rows.latest:
+                self._warn_of_doubtful(is_kept_wanted=is_kept_wanted)
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
+
+    def _warn_of_doubtful(self, *, is_kept_wanted: bool) -> None:
+        """Say where the values are not those of the model that the user means."""
+        if is_kept_wanted and self._rows.has_kept:
+            return  # whether it is the trained one or not, its row has its own values
+        if is_kept_wanted:
+            which = (
+                "No model was kept" if self.report == "kept" else "The model that was put back has no row of its own"
+            )
+            logger.warning("%s in this training, so the final values are reported.", which)
+        elif self.report == "best" and not self._rows.has_best:
+            logger.warning("%r never had a finite value, so the final values are reported.", self.monitor)
+        if self.report in {"final", "kept"}:
+            self._warn_of_old()
+
+    def _warn_of_old(self) -> None:
+        last, latest = self._rows.last, self._rows.latest
+        old = []
+        for katib_name, name in self._selection.in_katib(latest):
+            since = self._rows.since[name]
+            if since == last or not (isinstance(since, Position) and isinstance(last, Position)):
+                continue
+            number = self._number(name, latest[name]) if self._may_be_old(name) else None
+            if number is not None:
+                old.append(f"{katib_name}={format_value(number)} is from {older(since, last)}")
+        if old:
+            logger.warning(
+                "A final value is older than the trained model: %s. Validate at the end of the training to report the "
+                "model's own.",
+                ", ".join(old),
+            )
 
     def abandon(self) -> None:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
@@ -261,12 +334,13 @@ class MetricRecorder:
         try:
             if self.progress is not None:
                 self.progress.finish()
-            if self._selection.has_seen:
-                self._check_missing()
+            missing = self._check_missing() if self._selection.has_seen else None
             if not logs and not self._nonfinite:
                 whose = "" if self._reporter.trial_name is None else f" of trial {self._reporter.trial_name}"
                 logger.warning("Training%s ended without a metric to report.", whose)
             self._send(logs)
+            if missing is not None:
+                raise ConfigurationError(missing)  # now that what there is has been delivered
         finally:
             self._end_run()
 
@@ -291,6 +365,7 @@ class MetricRecorder:
             if self._options.after_training == "missing":
                 fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
             self._rows.latest.update(fresh)
+            unsaid.withdraw(self, fresh)
             logs = self._to_logs(fresh, self._runtime.now())
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
@@ -339,13 +414,21 @@ class MetricRecorder:
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
-    def _check_missing(self) -> None:
-        message = self._selection.missed(self._rows.latest)
-        if message is None:
-            return
+    def _follows(self, name: str) -> bool:
+        """Say whether an evaluation after training may bring this name."""
+        return self._options.after_training != "ignore" and self._may_follow(name)
+
+    def _check_missing(self) -> str | None:
+        """Return what is to be raised of metrics that never appeared; warn of them where that is asked for."""
+        missing = {} if self._options.on_missing == "ignore" else self._selection.missing(self._rows.latest)
+        messages = {name: f"Metric {name!r} never appeared. {seen}" for name, seen in missing.items()}
         if self._options.on_missing == "raise":
-            raise ConfigurationError(message)
-        logger.warning("%s", message)
+            return " ".join(messages.values()) or None
+        following = {name: messages.pop(name) for name in missing if self._follows(name)}
+        unsaid.hold_back(self, following)
+        if messages:
+            logger.warning("%s", " ".join(messages.values()))
+        return None
 
     def _send(self, logs: list[MetricLog]) -> None:
         nonfinite, self._nonfinite = self._nonfinite, {}
@@ -381,8 +464,16 @@ class MetricRecorder:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain dicts, lists and floats; empty where nothing is recorded."""
-        return self._rows.state() if self._is_active else {}
+        return {"trial": self.trial_name, **self._rows.state()} if self._is_active else {}
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Hand the next :meth:`start` what :meth:`state` returned in the run that it resumes; None for a new run."""
-        self._restored = dict(state) if state else None
+    def restore(self, state: Mapping[str, Any] | None) -> bool:
+        """Hand the next :meth:`start` what :meth:`state` returned in the run that it resumes; None for a new run.
+
+        Returns:
+            Whether there is anything that it goes on from. Rows belong to a trial: those of another one, from whose
+            checkpoint this one starts, are left behind.
+        """
+        self._restored = dict(state) if state and state.get("trial") == self.trial_name else None
+        if state and self._restored is None:
+            logger.info("The checkpoint has rows of trial %r, which are left behind.", state.get("trial"))
+        return self._restored is not None

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.settings import Mode, Report
 
 _FLOAT = frozenset({float})
 
@@ -14,12 +15,33 @@ _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
 
 
-@dataclass
-class Row:
-    """What was fresh at one moment of the training, usually the end of an epoch.
+class Position(NamedTuple):
+    """A place in a training: what tells one row from the next, and is shown to people.
 
     Args:
-        key: Tells this row from the next one: an epoch's or a step's number.
+        epoch: Its number, from 1; None where the framework counts in steps alone.
+        step: How many optimizer steps were done; None where it counts in epochs alone.
+        number: Tells rows of one step apart.
+    """
+
+    epoch: int | None = None
+    step: int | None = None
+    number: int = 0
+
+
+def older(position: Position, last: Position) -> str:
+    """Return where a value is from and where the training ended, such as ``epoch 8 of 10``."""
+    if position.epoch is not None and position.epoch != last.epoch:
+        return f"epoch {position.epoch} of {last.epoch}"
+    return f"step {position.step} of {last.step}"
+
+
+@dataclass
+class Row:
+    """The values that were fresh at one moment of the training, usually the end of an epoch.
+
+    Args:
+        key: Tells this row from the next one.
         timestamp: When it began.
         values: The framework's names and raw values, or floats once it is converted.
     """
@@ -37,13 +59,19 @@ class RowBuffer:
         monitor: For ``best``: the name that decides.
         mode: For ``best``: whether less or more is better.
         convert: Returns a value's number; None for what is none. Called at most once for each value.
+
+    Attributes:
+        latest: The latest value of each name.
+        row_count: How many rows there are, the open one included.
+        last: The key of the last row.
+        since: For each name, the key of the row that its latest value is from.
     """
 
     def __init__(
         self,
-        report: Literal["final", "best", "history"],
+        report: Report,
         monitor: str | None,
-        mode: Literal["min", "max"] | None,
+        mode: Mode | None,
         convert: Callable[[str, Any], float | None],
     ) -> None:
         self._report = report
@@ -52,6 +80,8 @@ class RowBuffer:
         self._convert = convert
         self.latest: dict[str, Any] = {}
         self.row_count = 0
+        self.last: Hashable = None
+        self.since: dict[str, Hashable] = {}
         self._open: Row | None = None
         self._best: dict[str, Any] | None = None
         self._best_value: float | None = None
@@ -74,11 +104,13 @@ class RowBuffer:
             self.close()
             self._open = Row(key, now(), {})
             self.row_count += 1
+            self.last = key
         if self._report == "history":  # the others need the latest values, and that which decides
             self._open.values.update(values)
         elif self._monitor is not None and self._monitor in values:
             self._open.values[self._monitor] = values[self._monitor]
         self.latest.update(values)
+        self.since.update(dict.fromkeys(values, self.last))
         return is_new_row
 
     def close(self) -> None:
@@ -98,9 +130,13 @@ class RowBuffer:
                     self._best_value = number
                     self._best = dict(self.latest)
 
-    def keep(self, values: Mapping[str, Any]) -> None:
-        """Take these for the values of the model that is kept, in the place of those before."""
-        self._kept = dict(values)
+    def keep(self, values: Mapping[str, Any] | None = None) -> None:
+        """Note that the model as it is now is kept, in the place of the one before; with other values than the latest.
+
+        Args:
+            values: The values of the kept model; None for the latest ones.
+        """
+        self._kept = dict(self.latest if values is None else values)
 
     def _is_better(self, number: float, than: float) -> bool:
         return number < than if self._mode == "min" else number > than
@@ -120,18 +156,23 @@ class RowBuffer:
         """Whether the monitored metric had a finite value in a closed row."""
         return self._best is not None
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether a model was kept."""
+        return bool(self._kept)
+
     def reduced(self, now: datetime, *, is_kept_wanted: bool = False) -> list[Row]:
         """Return what is to be reported, in the order of time; ``best`` without a best row is the latest values.
 
         Args:
             now: The time of a row that stands for all.
-            is_kept_wanted: Whether the values of the model that is kept are wanted, not the best or latest ones.
+            is_kept_wanted: Whether the values of the model that is kept are wanted, where one is.
         """
         self.close()
         if self._report == "history":
             return list(self._history)
         values = self.latest if self._best is None else self._best
-        if is_kept_wanted and self._kept is not None:
+        if is_kept_wanted and self._kept:
             values = self._kept
         return [Row(None, now, dict(values))] if values else []
 
@@ -140,8 +181,7 @@ class RowBuffer:
         held = [self.latest]
         if self._open is not None:
             held.append(self._open.values)
-        if self._best is not None:
-            held.append(self._best)
+        held += [values for values in (self._best, self._kept) if values is not None]
         numbers: dict[int, float | None] = {}  # one value often stands in several of these
         for values in held:
             for name, value in values.items():
@@ -154,9 +194,12 @@ class RowBuffer:
         return {
             "latest": dict(self.latest),
             "row_count": self.row_count,
+            "last": _listed(self.last),
+            "since": {name: _listed(key) for name, key in self.since.items()},
             "open": None if self._open is None else _plain(self._open),
             "best": None if self._best is None else dict(self._best),
             "best_value": self._best_value,
+            "kept": None if self._kept is None else dict(self._kept),
             "history": [_plain(row) for row in self._history],
         }
 
@@ -164,9 +207,12 @@ class RowBuffer:
         """Go on from what :meth:`state` returned."""
         self.latest = dict(state["latest"])
         self.row_count = state["row_count"]
+        self.last = _position(state["last"])
+        self.since = {name: _position(key) for name, key in state["since"].items()}
         self._open = None if state["open"] is None else _row(state["open"])
         self._best = None if state["best"] is None else dict(state["best"])
         self._best_value = state["best_value"]
+        self._kept = None if state["kept"] is None else dict(state["kept"])
         self._history = [_row(plain) for plain in state["history"]]
 
 
@@ -177,3 +223,11 @@ def _plain(row: Row) -> list[Any]:
 def _row(plain: list[Any]) -> Row:
     timestamp, values = plain
     return Row(_RESUMED, parse_timestamp(timestamp), dict(values))
+
+
+def _listed(key: Hashable) -> Any:
+    return list(key) if isinstance(key, Position) else key
+
+
+def _position(key: Any) -> Hashable:
+    return Position(*key) if isinstance(key, list | tuple) else key

@@ -11,9 +11,6 @@ logger = logging.getLogger(__name__)
 _MAX_CHOSEN = 64
 """Frameworks show the same few sets of names again and again, so what is chosen of each is kept, for so many."""
 
-_VALIDATION_PATIENCE_ROWS = 3
-"""A validation metric may come every few epochs only, so it is missed after so many rows; others after the first."""
-
 
 class Selection:
     """The names of one callback.
@@ -88,41 +85,29 @@ class Selection:
 
     # -- what is missing -------------------------------------------------------------------------------------------
 
-    def _missing(self, had: Collection[str]) -> list[str]:
-        wanted = [*(self._names or {}).values(), *([self._monitor] if self._monitor else [])]
-        return [name for name in dict.fromkeys(wanted) if name not in had]
+    def missing(self, had: Collection[str]) -> dict[str, str]:
+        """Return the names that were asked for and have no value, and for each what may help to find out why.
 
-    def warn_early(self, had: Collection[str], rows: int, is_awaited: Callable[[str], bool] | None) -> None:
+        Args:
+            had: The names that have had a value.
+        """
+        wanted = [*(self._names or {}).values(), *([self._monitor] if self._monitor else [])]
+        return {name: self._describe_seen(name) for name in dict.fromkeys(wanted) if name not in had}
+
+    def warn_early(self, had: Collection[str], is_awaited: Callable[[str], bool]) -> None:
         """Warn of a missing metric while the training can still be corrected for little, once a name.
 
         Args:
-            had: The names that have had a value.
-            rows: How many rows there are; the last is still open.
-            is_awaited: Says of a missing name that it is too early to miss it, where the framework knows.
+            had: The names that have had a value, when the first row is complete.
+            is_awaited: Says of a missing name that it is too early to miss it.
         """
-        if self._has_all or rows <= 1:  # so the first row is complete
+        if self._has_all:
             return
-        missing = self._missing(had)
+        missing = self.missing(had)
         self._has_all = not missing
-        if not missing or self._on_missing == "ignore":
-            return
-        has_validated = any(map(_is_validation_name, self._seen))
-        for name in missing:
-            if is_awaited is not None and is_awaited(name):
-                continue
-            if has_validated or not _is_validation_name(name) or rows > _VALIDATION_PATIENCE_ROWS:
-                self.warn_once(
-                    f"missing {name}", "Metric %r has not appeared so far. %s", name, self._describe_seen(name)
-                )
-
-    def missed(self, had: Collection[str]) -> str | None:
-        """Return what is to be said of the metrics that never appeared; None if nothing is.
-
-        Args:
-            had: The names that have had a value.
-        """
-        missing = [] if self._on_missing == "ignore" else self._missing(had)
-        return " ".join(f"Metric {name!r} never appeared. {self._describe_seen(name)}" for name in missing) or None
+        for name, seen in missing.items():
+            if self._on_missing != "ignore" and not is_awaited(name):
+                self.warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
 
     def _describe_seen(self, name: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415  rarely needed
@@ -144,7 +129,3 @@ def _detached(value: Any) -> Any:
         return value.detach() if hasattr(value, "detach") else value
     except Exception:  # noqa: BLE001  no tensor: to_number names it, and the other metrics go their way
         return value
-
-
-def _is_validation_name(name: str) -> bool:
-    return name.startswith(("val", "eval"))

@@ -127,7 +127,7 @@ def _outcomes(
 
 
 def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool) -> str:
-    """Say where rows are that were not delivered, and what to do."""
+    """Return where rows are that were not delivered, and what to do."""
     if spool_path is not None:
         return (
             f"The rows lie in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "

@@ -58,7 +58,7 @@ class Progress:
         self._tell()
 
     def is_due(self) -> bool:
-        """Say whether it is time to :meth:`show`: what a hook asks in each step, before it computes anything."""
+        """Return whether it is time to :meth:`show`; a hook asks in each step, before it computes anything."""
         return self._monotonic() >= self._due_s
 
     def show(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which process of a distributed trial is global rank zero.
+"""Ranks: the process of a distributed trial that is global rank zero.
 
 Katib puts ``KATIB_TRIAL_NAME`` into every worker of a trial, so each of them must find out by itself, without asking
 the others: no collective, no barrier. The framework must say so, and the launcher's environment must not contradict it:

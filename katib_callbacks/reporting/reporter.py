@@ -1,4 +1,4 @@
-"""KatibReporter: hands a trial's rows to the Katib DB, within a budget of time, each once."""
+"""KatibReporter: delivers a trial's rows to the Katib DB, each once, before a deadline."""
 
 import contextlib
 import copy
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class KatibReporter:
-    """Reports metrics of this trial, synchronously, from global rank zero alone.
+    """Reports metrics of this trial, synchronously, only from global rank zero.
 
     Making one opens nothing. Each report opens a channel, delivers, and closes it again, so that a reporter may be used
     by several threads and pickled to another process. After a fork it may be used as well: where gRPC had been loaded
@@ -128,7 +128,7 @@ class KatibReporter:
 
     @classmethod
     def from_env(cls) -> "KatibReporter":
-        """Make a reporter from environment variables and defaults alone."""
+        """Make a reporter from environment variables and defaults only."""
         return cls()
 
     @property
@@ -147,7 +147,7 @@ class KatibReporter:
         return self._destinations.show_progress
 
     def report(self, metrics: Mapping[str, SupportsFloat], *, timestamp: datetime | None = None) -> ReportReceipt:
-        """Deliver one row per metric; blocks until they are stored or the budget is spent. Thread-safe.
+        """Deliver one row per metric; blocks until they are stored or the deadline has passed. Thread-safe.
 
         Off rank zero it does nothing.
 
@@ -257,7 +257,7 @@ class KatibReporter:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
 
         What is on its way to sinks after the first is delivered nevertheless. Where the first one shows progress, the
-        end of a training (``report_progress(1.0)``) is delivered before this returns, within the budget of a report.
+        end of a training (``report_progress(1.0)``) is delivered before this returns, within the time of a report.
         """
         self._destinations.close()
 

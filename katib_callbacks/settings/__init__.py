@@ -76,7 +76,7 @@ DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
 DEFAULT_TIMEOUT_S = 480.0
 """Seconds for one whole report: below NCCL's 600 s, because other ranks may already wait for rank zero."""
 
-Report = Literal["final", "best", "history"]
+Report = Literal["final", "best", "history", "kept"]
 Mode = Literal["min", "max"]
 AfterTraining = Literal["missing", "update", "ignore"]
 OnMissing = Literal["warn", "raise", "ignore"]

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SinkOptions:
-    """What a sink that has a name is made from: the one argument of a plug-in's entry point.
+    """Options of a sink that has a name: the one argument of a plug-in's entry point.
 
     Args:
         name: The whole name, such as ``mystore://user:password@host/path``: what stands before the first colon chose
@@ -38,7 +38,7 @@ class SinkOptions:
 
 @dataclass(frozen=True)
 class SinkOutcome:
-    """What became of the rows handed to one sink.
+    """Outcome of one delivery to one sink.
 
     Args:
         delivered: Rows known to be stored.

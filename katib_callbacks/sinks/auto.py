@@ -1,4 +1,4 @@
-"""Which sinks ``auto`` stands for: the destinations that this process has, the one that counts first."""
+"""Sinks that ``auto`` stands for: the destinations that this process has, the one that counts first."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

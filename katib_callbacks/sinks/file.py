@@ -26,7 +26,7 @@ NONFINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """JSON has no such numbers. These strings are protobuf's JSON mapping, and ``float()`` reads them."""
 
 _START = b'{"trial": '
-"""What each of our lines begins with."""
+"""The beginning of each of our lines."""
 
 _MAX_ROW_BYTES = 8_192
 """Longer than any row: two names of 255 characters, each at most two escapes of six bytes."""
@@ -139,7 +139,7 @@ def _line(trial_name: str, log: MetricLog) -> str:
 
 
 def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> None:
-    """Write all or nothing, and bring it to the disk. Who is not alone with the file cuts nothing off."""
+    """Write all or nothing, and bring it to the disk; cut nothing off where others may write as well."""
     size = os.fstat(descriptor).st_size
     start = _after_cut_row(descriptor, size, path) if is_alone else size
     if start != size:
@@ -161,8 +161,7 @@ def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> No
 def _after_cut_row(descriptor: int, size: int, path: str) -> int:
     """Return where a row of ours begins that was never finished; the file's size if there is none.
 
-    Who wrote it was killed or had no room; it never counted as delivered. It cannot be anybody's who writes just now,
-    for the file is locked.
+    Its writer was killed or had no room; it never counted as delivered. Nobody is writing it now: the file is locked.
     """
     tail = _read(descriptor, max(0, size - _MAX_ROW_BYTES), _MAX_ROW_BYTES)
     last = tail[tail.rfind(b"\n") + 1 :]

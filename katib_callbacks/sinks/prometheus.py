@@ -132,7 +132,7 @@ class PushgatewaySink:
 
 @dataclass(frozen=True)
 class Push:
-    """What is posted.
+    """One post to a gateway.
 
     Args:
         url: The whole URL.

@@ -1,4 +1,4 @@
-"""gRPC and fork: what makes a fork safe beside gRPC calls, and what tells its child to leave gRPC alone.
+"""gRPC and fork: forks that are safe during gRPC calls, and children that know not to use gRPC.
 
 gRPC's core has threads, locks and an epoll descriptor of its own, none of which survives a fork as they were. Seen with
 grpcio 1.62 and 1.85: a child that sends over the core that it inherited hangs, aborts, or crashes its parent, with

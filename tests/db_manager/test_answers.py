@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog
@@ -194,7 +196,7 @@ def test_clients_that_send_slowly_do_not_hold_up_the_others(server, stub, raw, m
             lines.enter_context(begin_a_report(server.address))
         handlers = "katib-callbacks-db-manager"
         end = time.monotonic() + 60
-        while sum(thread.name.startswith(handlers) for thread in threading.enumerate()) < 100:
+        while sum(thread.name.startswith(handlers) for thread in threading.enumerate()) < 20:  # some have ended
             assert time.monotonic() < end, "the slow calls never began"
             time.sleep(0.05)
         for number in range(20):
@@ -285,6 +287,27 @@ def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_ch
     assert seen["katib_db_manager_serving"] == 1
 
 
+def test_readiness_follows_the_database_and_its_return_is_logged(db, open_raw, caplog):
+    pytest.importorskip("prometheus_client")
+    with DBManager(f"sqlite:///{db}", metrics_address="127.0.0.1:0") as db_manager:
+        assert ready(db_manager) == (200, b"serving\n")
+        db.rename(db.parent / "away")
+        assert ready(db_manager) == (503, b"not serving\n")
+        (db.parent / "away").rename(db)
+        assert ready(db_manager) == (200, b"serving\n")
+        assert "serving again, after 0 s" in caplog.text
+        assert scrape(db_manager.metrics_address)["katib_db_manager_serving"] == 1
+
+
+def ready(db_manager):
+    try:
+        with urllib.request.urlopen(f"http://{db_manager.metrics_address}/healthz", timeout=60) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
 def test_without_an_address_there_are_no_metrics(server):
     assert server.metrics_address is None
 
@@ -327,7 +350,9 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     server = grpc.server(workers)
     monitor = HealthMonitor(store.check)
     arrivals = Arrivals()
-    server.add_generic_rpc_handlers((KatibService(Seen(store, line, calls), Health(monitor), arrivals),))
+    server.add_generic_rpc_handlers(
+        (KatibService(Seen(store, line, calls, LargeReplies()), Health(monitor), arrivals),)
+    )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:

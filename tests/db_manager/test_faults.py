@@ -7,7 +7,6 @@ import sys
 import threading
 from concurrent import futures
 from contextlib import closing
-from datetime import datetime, timezone
 
 import grpc
 import pytest
@@ -19,9 +18,9 @@ from katib_callbacks.db_manager.health import Health, HealthMonitor
 from katib_callbacks.db_manager.katib_service import KatibService
 from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
+from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.metrics import StoredMetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -67,6 +66,8 @@ def test_a_url_that_cannot_be_right_is_refused(url, message, tmp_path, monkeypat
         "user:hunter2@host/katib",
         "nosql://user:hunter2@host:port/katib",
         "sqlite://user:hunter2@host/katib.db",
+        "mysql://user:a@hunter2@host/katib",
+        "postgresql://user:hunter2@hunter2@host:5432/katib",
     ],
 )
 def test_no_message_shows_a_password(url):
@@ -77,6 +78,21 @@ def test_no_message_shows_a_password(url):
         assert "hunter2" not in str(error)
         error = error.__cause__
     assert "host" in str(caught.value)
+
+
+def test_a_password_with_an_at_sign_is_said_to_need_another_writing():
+    with pytest.raises(ConfigurationError, match=r"^'\*\*\*@host': the user or the password has an @; write it as %40"):
+        DBManager("mysql://user:a@b@host/katib").start()
+
+
+def test_a_new_file_is_for_its_owner_alone(db):
+    old_mask = os.umask(0o022)
+    try:
+        with DBManager(f"sqlite:///{db}"):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in db.parent.glob("katib.db*")}
+    finally:
+        os.umask(old_mask)
+    assert modes == dict.fromkeys(["katib.db", "katib.db-wal", "katib.db-shm"], 0o600)
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(db):
@@ -243,7 +259,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, call_places(2), ServerMetrics()), Health(monitor)
+    servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies()), Health(monitor)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -285,12 +301,15 @@ def test_several_managers_may_start_on_one_new_file_at_once(tmp_path):
         def open_and_write(number, start=start, url=url):
             start.wait()
             with closing(ObservationLogStore(url, max_connections=1)) as store:
-                store.insert("t", [StoredMetricLog(f"m{number}", "1", datetime.now(timezone.utc))])
+                store.insert("t", [("2026-01-31 12:00:00.000000", f"m{number}", "1")])
 
         with futures.ThreadPoolExecutor(4) as threads:
             list(threads.map(open_and_write, range(4)))
         with closing(ObservationLogStore(url, max_connections=1)) as store:
-            assert sorted(log.name for log in store.select("t")) == ["m0", "m1", "m2", "m3"]
+            reply = messages.GetObservationLogReply.FromString(
+                store.read("t", lambda: ReplyWriter(lambda: None)).finish()
+            )
+        assert sorted(log.metric.name for log in reply.observation_log.metric_logs) == ["m0", "m1", "m2", "m3"]
 
 
 def test_a_table_that_another_program_made_gets_the_index(db):

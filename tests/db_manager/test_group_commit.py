@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -16,15 +15,14 @@ from katib_callbacks.db_manager.store.group_commit import (
     MAX_GROUP_ROWS,
     Batch,
     GroupCommit,
-    missing_rows,
+    missing_logs,
 )
-from katib_callbacks.db_manager.store.table import Row
 
-NOON = datetime(2026, 1, 31, 12)  # noqa: DTZ001  as the table has it
+NOON = "2026-01-31 12:00:00.000000"  # as the table has it
 
 
 def batch(trial, *values, name="loss"):
-    return Batch(trial, [Row(trial, NOON + timedelta(microseconds=value), name, str(value)) for value in values])
+    return Batch(trial, [(f"2026-01-31 12:00:00.{value:06}", name, str(value)) for value in values])
 
 
 class Writer:
@@ -165,16 +163,17 @@ values = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 @given(st.lists(values, max_size=5), st.lists(st.integers(0, 3), max_size=6))
 def test_of_equal_rows_as_many_are_added_as_a_batch_has_more(batches, stored):
     """As if each batch came alone and were compared with what is stored by then."""
-    row = lambda value: Row("t", NOON, "loss", str(value))  # noqa: E731
-    expected = Counter(map(row, stored))
+    log = lambda value: (NOON, "loss", str(value))  # noqa: E731
+    expected = Counter(map(log, stored))
     added = []
     for numbers in batches:
         here = Counter(expected)
         for value in numbers:
-            if here[row(value)] > 0:
-                here[row(value)] -= 1
+            if here[log(value)] > 0:
+                here[log(value)] -= 1
             else:
-                added.append(row(value))
-                expected[row(value)] += 1
-    sent = [Batch("t", [row(value) for value in numbers]) for numbers in batches]
-    assert missing_rows(sent, map(row, stored)) == added
+                added.append(log(value))
+                expected[log(value)] += 1
+    sent = [Batch("t", [log(value) for value in numbers]) for numbers in batches]
+    missing = missing_logs(sent, [("t", *log(value)) for value in stored])
+    assert [log for trial_name, logs in missing for log in logs if trial_name == "t"] == added

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from katib_callbacks.db_manager.store import observation_log
+from katib_callbacks.db_manager import replies
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
 
@@ -181,7 +181,7 @@ def test_a_request_of_too_many_rows_is_refused_and_not_stored(raw):
 
 
 def test_a_reply_that_would_be_too_large_is_refused_and_parts_of_it_are_not(raw, monkeypatch):
-    monkeypatch.setattr(observation_log, "MAX_REPLY_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(replies, "MAX_REPLY_BYTES", 4 * 1024 * 1024)
     value = "x" * 2_000
     for metric in range(5):
         raw.report("t", *((f"2026-01-31T12:00:00.{index:06}Z", f"m{metric}", value) for index in range(500)))

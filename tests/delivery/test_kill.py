@@ -11,6 +11,8 @@ from partners import DBManagerProcess, Trials, stub
 from katib_callbacks.cli import main
 from katib_callbacks.db_manager import DBManager
 
+pytestmark = pytest.mark.long
+
 ROWS_PER_PROCESS = 1_000
 
 

@@ -224,6 +224,7 @@ def test_two_replays_at_once_deliver_each_row_once(server, spool):
     assert list(spool.iterdir()) == []
 
 
+@pytest.mark.long
 def test_replays_killed_at_any_moment_lose_and_double_nothing(server, spool):
     lot = random.Random(7)  # noqa: S311  repeatable
     for number in range(60):

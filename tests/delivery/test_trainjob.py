@@ -521,19 +521,20 @@ def test_without_a_close_the_end_of_the_process_shows_the_end(server, sinks):
 
 
 def test_of_many_jobs_that_end_at_once_each_shows_its_end(tmp_path):
-    def job():
+    def job(number):
         runtime = runtime_with(**server.variables)  # of its own: so it has a status and a thread of its own
         with KatibReporter(sinks=["trainjob"], timeout_s=120, _runtime=runtime) as reporter:
-            reporter.report_progress(1.0, {"loss": 0.5})
+            reporter.report_progress(1.0, {"loss": number})
 
     with StatusServer(tmp_path, statuses_per_s=5, burst=2) as server:
-        jobs = [threading.Thread(target=job) for _ in range(40)]
+        jobs = [threading.Thread(target=job, args=(number,)) for number in range(40)]
         for thread in jobs:
             thread.start()
         for thread in jobs:
             thread.join()
 
-        assert server.percentages.count(100) == 40
+        ends = [one.metrics["loss"] for one in server.accepted if one.progress == 100]
+        assert sorted(set(ends), key=int) == [str(number) for number in range(40)]
 
 
 def test_a_certificate_that_does_not_verify_is_tried_ten_times(server, clock, tmp_path):
@@ -557,7 +558,7 @@ def test_a_request_that_is_given_up_here_is_not_blamed_on_the_server(server, clo
         server.wait_for(lambda: server.begun == 1)
         reporter.report({"loss": 1.0})
 
-    assert warnings(caplog) == []
+    assert not [line for line in warnings(caplog) if f":{server.port}/" in line]  # others' threads may end meanwhile
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

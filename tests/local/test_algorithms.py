@@ -48,6 +48,7 @@ def test_a_seed_gives_the_same_search_and_another_seed_another(name):
     assert first != other
 
 
+@pytest.mark.long
 def test_a_gaussian_process_learns_and_goes_on_after_a_restart():
     pytest.importorskip("torch")
     given = {"random_state": "3", "n_initial_points": "5"}

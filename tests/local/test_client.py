@@ -154,7 +154,7 @@ def tune(client, **changes):
     ("changes", "message"),
     [
         ({"metrics_collector_config": {"kind": "None"}}, "the kind None was renamed to Push"),
-        ({"metrics_collector_config": {"kind": "File"}}, "does not collect here"),
+        ({"metrics_collector_config": {"kind": "PrometheusMetric"}}, "does not collect here"),
         ({"algorithm_name": "enas"}, "known: random, grid"),
         ({"algorithm_settings": {"seed": 1}}, "random has no setting 'seed'"),
         ({"objective_metric_name": None}, "objectiveMetricName: must be specified"),

@@ -1,13 +1,15 @@
-"""Algorithms that go by generations, such as hyperband."""
+"""Algorithms that go by generations: hyperband and population based training."""
 
 import pytest
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import search
 from katib_callbacks.local.algorithms import settings
+from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
 from katib_callbacks.local.algorithms.space import read_parameter
 
 HYPERBAND = {"r_l": "9", "eta": "3", "resource_name": "epochs"}
+PBT = {"suggestion_trial_dir": "/checkpoints", "n_population": "5", "truncation_threshold": "0.4"}
 SPACE = {
     "lr": search.double(min=0.1, max=1.0, step=0.1),
     "epochs": search.int(min=1, max=1),
@@ -83,8 +85,9 @@ def test_hyperband_goes_on_with_the_next_bracket_if_all_have_failed():
     assert assignments(algorithm.ask())["epochs"] == "3"
 
 
-def test_a_replay_goes_on_where_it_stood():
-    whole, resumed = (make("hyperband", HYPERBAND) for _ in range(2))
+@pytest.mark.parametrize(("name", "given"), [("hyperband", HYPERBAND), ("pbt", PBT)])
+def test_a_replay_goes_on_where_it_stood(name, given):
+    whole, resumed = make(name, given), make(name, given)
     points = []
     for number in range(14):
         point = whole.ask()
@@ -104,6 +107,51 @@ def test_a_replay_goes_on_where_it_stood():
     assert [resumed.ask() for _ in range(2)] == [whole.ask() for _ in range(2)]
 
 
+def test_a_population_is_followed_by_its_children():
+    algorithm = make("pbt", PBT)
+    first = []
+    for number in range(6):  # as in Katib, one more than the population
+        first.append(algorithm.ask())
+        algorithm.tell(number, float(number))
+    second = [algorithm.ask() for _ in range(5)]
+
+    assert [point[GENERATION] for point in first] == [0] * 6
+    assert [PARENT in point for point in first] == [False] * 6
+    assert [point[GENERATION] for point in second] == [1] * 5
+    assert len({point[PARENT] for point in second}) == 5, "each goes on from a checkpoint of its own"
+    exploited, explored = second[:2], second[2:]
+    for point in exploited:  # the worst, of which 4 and 5 are the greatest losses, with the parameters of a good one
+        assert point[PARENT] in {4, 5}
+        assert any(point[one] == first[good][one] for good in (0, 1, 2) for one in ("lr", "optimizer"))
+        assert {name: point[name] for name in SPACE} in [
+            {name: first[good][name] for name in SPACE} for good in (0, 1, 2)
+        ]
+    for point in explored:
+        lr, parents = (float(assignments(one)["lr"]) for one in (point, first[point[PARENT]]))
+        assert lr == pytest.approx(min(max(parents * 0.8, 0.1), 1.0)) or lr == pytest.approx(min(parents * 1.2, 1.0))
+        assert point["optimizer"] != first[point[PARENT]]["optimizer"]
+
+
+def test_what_failed_in_a_population_is_tried_again():
+    algorithm = make("pbt", PBT)
+    first = [algorithm.ask() for _ in range(5)]
+    algorithm.tell(3, None)
+
+    assert algorithm.ask() == first[3]
+
+
+def test_parameters_are_drawn_anew_where_the_settings_say_so():
+    algorithm = make("pbt", {**PBT, "resample_probability": "0"})
+    first = []
+    for number in range(6):
+        first.append(algorithm.ask())
+        algorithm.tell(number, float(number))
+    explored = [algorithm.ask() for _ in range(5)][2:]
+
+    for point in explored:
+        assert {name: point[name] for name in SPACE} == {name: first[point[PARENT]][name] for name in SPACE}
+
+
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
@@ -111,8 +159,24 @@ def test_a_replay_goes_on_where_it_stood():
         ("hyperband", {"r_l": "9", "resource_name": "steps"}, r"resource_name 'steps' is none of spec\.parameters"),
         ("hyperband", {**HYPERBAND, "r_l": "27"}, "hyperband needs a parallelTrialCount of 27 at least, not 9"),
         ("hyperband", {**HYPERBAND, "r_l": "0.5"}, "'0.5' cannot be r_l of hyperband"),
+        ("pbt", {"n_population": "5"}, "pbt needs suggestion_trial_dir, truncation_threshold"),
+        ("pbt", {**PBT, "n_population": "4"}, "'4' cannot be n_population of pbt"),
+        ("pbt", {**PBT, "truncation_threshold": "1.5"}, "'1.5' cannot be truncation_threshold of pbt"),
+        ("pbt", {**PBT, "suggestion_trial_dir": "checkpoints"}, "'checkpoints' cannot be suggestion_trial_dir of pbt"),
     ],
 )
 def test_what_the_suggestion_service_refuses_is_refused(name, given, message):
     with pytest.raises(ConfigurationError, match=message):
         settings.check_space(settings.choose(name, given), space(), 20, parallel=9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (search.double(min=0, max=1), "parameter 'lr': pbt needs feasibleSpace.step of a double"),
+        (search.int(min=1, max=9, distribution="logUniform"), "parameter 'lr': pbt knows no distribution but uniform"),
+    ],
+)
+def test_a_parameter_that_cannot_be_perturbed_is_refused(spec, message):
+    with pytest.raises(ConfigurationError, match=message):
+        settings.check_space(settings.choose("pbt", PBT), space({"lr": spec}), 20)

@@ -14,9 +14,12 @@ import pytest
 import yaml
 from homes import Local, experiment
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="only Linux shows which processes a runner left"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not Path("/proc/self/environ").exists(), reason="only Linux shows which processes a runner left"
+    ),
+    pytest.mark.long,
+]
 
 TRIALS = 10
 KINDS = ("trial", "runner", "DB manager")

@@ -59,6 +59,29 @@ def test_katibs_defaults_are_set():
     assert strategies == {"loss": "min", "accuracy": "min", "speed": "latest"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("File", {"kind": "File", "path": "/var/log/katib/metrics.log", "format": "TEXT"}),
+        ("TensorFlowEvent", {"kind": "Directory", "path": "/var/log/katib/tfevent/"}),
+    ],
+)
+def test_a_collector_of_files_has_katibs_path(kind, path):
+    manifest = read(experiment(metricsCollectorSpec={"collector": {"kind": kind}})).serialize()
+
+    assert manifest["spec"]["metricsCollectorSpec"]["source"] == {"fileSystemPath": path}
+
+
+def test_a_file_that_lies_in_no_folder_is_refused():
+    source = {"fileSystemPath": {"path": "/metrics"}}
+    one = experiment(metricsCollectorSpec={"collector": {"kind": "File"}, "source": source})
+
+    with pytest.raises(
+        ConfigurationError, match=r"fileSystemPath\.path: must lie in a folder, .*; '/metrics' lies in /"
+    ):
+        resolve(read(one).serialize())
+
+
 def test_the_argument_is_left_as_it_is():
     given = experiment()
     before = copy.deepcopy(given)
@@ -77,19 +100,9 @@ def test_a_model_is_read_like_its_mapping():
 
 # Legal in Katib, and kept as they stand, though one machine cannot run them: {why: (change, message)}.
 ELSEWHERE = {
-    "pbt": ({"algorithm": {"algorithmName": "pbt"}}, r"'pbt' is not one of the algorithms here"),
-    "a file": (
-        {
-            "metricsCollectorSpec": {
-                "source": {"fileSystemPath": {"path": "/m", "kind": "File"}},
-                "collector": {"kind": "File"},
-            }
-        },
-        r"collector\.kind: 'File' does not collect here; known: Push, StdOut",
-    ),
     "prometheus": (
         {"metricsCollectorSpec": {"source": {"httpGet": {"port": 8080}}, "collector": {"kind": "PrometheusMetric"}}},
-        r"'PrometheusMetric' does not collect here",
+        r"'PrometheusMetric' does not collect here; known: Push, StdOut, File",
     ),
     "a collector of one's own": (
         {"metricsCollectorSpec": {"collector": {"kind": "Custom", "customCollector": {"image": "i", "args": ["-m"]}}}},
@@ -115,12 +128,14 @@ def test_what_only_a_cluster_can_run_is_read_and_then_refused_by_name(kind):
         resolve(model.serialize())
 
 
-@pytest.mark.parametrize("kind", ["TFJob", "MPIJob", "Workflow"])
+@pytest.mark.parametrize("kind", ["XGBoostJob", "Workflow"])
 def test_other_kinds_of_jobs_are_refused_by_name(kind):
     given = experiment()
     given["spec"]["trialTemplate"]["trialSpec"]["kind"] = kind
 
-    with pytest.raises(ConfigurationError, match=rf"trialSpec\.kind: '{kind}' cannot run .*Job, PyTorchJob, TrainJob"):
+    with pytest.raises(
+        ConfigurationError, match=rf"trialSpec\.kind: '{kind}' cannot run .*PyTorchJob, TrainJob, TFJob, MPIJob"
+    ):
         resolve(read(given).serialize())
 
 
@@ -221,6 +236,29 @@ ILLEGAL = [
         r"spec\.earlyStopping\.algorithmName: 'hyperband' is not known; known: medianstop",
     ),
     (("spec", "trialTemplate", "trialParameters"), None, r"spec\.trialTemplate\.trialParameters: must be specified"),
+    (
+        ("spec", "metricsCollectorSpec"),
+        {"collector": {"kind": "File"}, "source": {"fileSystemPath": {"kind": "Directory", "path": "/logs/metrics"}}},
+        r"fileSystemPath\.kind: must be File for the collector File, not 'Directory'",
+    ),
+    (
+        ("spec", "metricsCollectorSpec"),
+        {"collector": {"kind": "File"}, "source": {"fileSystemPath": {"path": "metrics"}}},
+        r"fileSystemPath\.path: must be absolute, not 'metrics'",
+    ),
+    (
+        ("spec", "metricsCollectorSpec"),
+        {
+            "collector": {"kind": "File"},
+            "source": {"fileSystemPath": {"format": "JSON"}, "filter": {"metricsFormat": ["(a) (b)"]}},
+        },
+        r"source\.filter: must be left out where the format is JSON",
+    ),
+    (
+        ("spec", "metricsCollectorSpec"),
+        {"collector": {"kind": "TensorFlowEvent"}, "source": {"fileSystemPath": {"format": "TEXT"}}},
+        r"fileSystemPath\.format: must be empty for the collector TensorFlowEvent, not 'TEXT'",
+    ),
     (("spec", "trialTemplate"), None, r"spec\.trialTemplate: must be specified"),
     (("spec", "trialTemplate", "primaryContainerName"), None, r"primaryContainerName: must be specified"),
     (("spec", "trialTemplate", "trialSpec"), None, r"one of trialSpec and configMap must be specified"),

@@ -1,5 +1,6 @@
 """Examples that are run, as the documents say: from the repository's root, by the command; and the script."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.cli import main
+from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
 from katib_callbacks.local.queries import Queries
+from katib_callbacks.local.store import ExperimentStore
 
 ROOT = Path(__file__).parents[2]
+
+sys.path.append(str(ROOT / "examples" / "experiments"))
+
+from train import train  # noqa: E402  the script of the examples
 
 
 @pytest.fixture
@@ -28,8 +35,13 @@ def values(queries, trial, metric):
     return [log.metric.value for log in queries.get_trial_metrics(trial.metadata.name) if log.metric.name == metric]
 
 
-@pytest.mark.parametrize(("name", "size"), [("pytorchjob", "3"), ("pytorchjob-processes", "2"), ("trainjob", "4")])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("pytorchjob", "3"), ("pytorchjob-processes", "2"), ("trainjob", "4"), ("tfjob", "1"), ("mpijob", "2")],
+)
 def test_of_all_processes_of_a_trial_one_reports(run, name, size):
+    if name == "mpijob" and shutil.which("mpirun") is None:
+        pytest.skip("there is no mpirun: install OpenMPI (Debian: apt-get install openmpi-bin)")
     queries = run(name)
 
     for trial in queries.list_trials(name):
@@ -65,6 +77,36 @@ def test_hyperband_runs_a_few_trials_for_longer(run):
     assert sorted(epochs) == [1] * 9 + [3] * 8 + [9] * 6
     best = queries.get_optimal_hyperparameters("hyperband")
     assert {one.name: one.value for one in best.parameter_assignments}["epochs"] == "9"
+
+
+def test_a_metrics_file_is_each_trials_own(run):
+    queries = run("file-collector")
+
+    last = set()
+    for trial in queries.list_trials("file-collector"):
+        assert len(values(queries, trial, "loss")) == 20
+        last.add(values(queries, trial, "loss")[-1])
+    assert len(last) == 4
+    assert not Path("/katib").exists()
+
+
+def test_each_generation_of_a_population_goes_on_from_the_one_before(run, tmp_path):
+    queries = run("pbt")
+
+    with ExperimentStore(tmp_path / "katib.db") as store:
+        points = {row.number: row for row in store.trials("pbt")}
+    generations = [row.point[GENERATION] for row in points.values()]
+    assert generations.count(0) >= 6
+    assert generations.count(1) >= 3
+    for number, row in points.items():
+        folder = tmp_path / "pbt" / "checkpoints"
+        assignments = [float(row.assignments[name]) for name in ("lr", "momentum")]
+        state = folder / "expected.json"
+        state.unlink(missing_ok=True)
+        if PARENT in row.point:
+            shutil.copy(folder / str(row.point[PARENT]) / "state.json", state)
+        losses = train(*assignments, 3, state)
+        assert float(values(queries, queries.get_trial(row.name), "loss")[0]) == pytest.approx(losses[-1]), number
 
 
 def test_strategies(run):

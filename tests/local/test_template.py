@@ -1,9 +1,11 @@
 """From a template to processes: references, ranks, Kubernetes' variables, deadlines."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.manifest import read_file
 from katib_callbacks.local.trials.template import TrialTemplate
 
@@ -67,6 +69,55 @@ def test_a_trainjob_has_processes_on_each_node():
         ("2", "0", "1", "4", "1"),
         ("3", "1", "1", "4", "1"),
     ]
+
+
+def test_each_task_of_a_tfjob_knows_the_cluster_and_its_place():
+    ports = iter(range(4000, 4010))
+    template = template_of("tfjob")
+    replicas = template.trial_spec["spec"]["tfReplicaSpecs"]
+    replicas["PS"] = replicas["Evaluator"] = {**replicas["Worker"], "replicas": 1}
+    processes = template.plan("e-1", {}, free_port=lambda: next(ports)).processes
+
+    configs = [json.loads(process.environ["TF_CONFIG"]) for process in processes]
+    assert [(config["task"]["type"], config["task"]["index"]) for config in configs] == [
+        ("chief", 0),
+        ("worker", 0),
+        ("worker", 1),
+        ("ps", 0),
+        ("evaluator", 0),
+    ]
+    assert {json.dumps(config["cluster"]) for config in configs} == {
+        json.dumps(
+            {
+                "chief": ["127.0.0.1:4000"],
+                "worker": ["127.0.0.1:4001", "127.0.0.1:4002"],
+                "ps": ["127.0.0.1:4003"],
+            }
+        )
+    }
+    assert [process.is_server for process in processes] == [False, False, False, True, False]
+
+
+def test_a_tfjob_of_one_task_is_told_nothing():
+    template = template_of("tfjob")
+    del template.trial_spec["spec"]["tfReplicaSpecs"]["Worker"]
+
+    assert "TF_CONFIG" not in template.plan("e-1", {}, free_port=lambda: 4321).processes[0].environ
+
+
+def test_a_tfjob_of_servers_alone_is_refused():
+    template = template_of("tfjob")
+    replicas = template.trial_spec["spec"]["tfReplicaSpecs"]
+    template.trial_spec["spec"]["tfReplicaSpecs"] = {"PS": replicas["Worker"]}
+
+    with pytest.raises(ConfigurationError, match=r"tfReplicaSpecs: must have a Chief or a Master or a Worker"):
+        template.plan("e-1", {}, free_port=lambda: 4321)
+
+
+def test_of_an_mpijob_the_launcher_runs():
+    (process,) = planned("mpijob", lr="0.1", momentum="0.2").processes
+
+    assert process.command[:3] == ("mpirun", "-np", "2")
 
 
 @pytest.mark.parametrize("command", [["torchrun", "train.py"], ["bash", "-c", "python -m torch.distributed.run t.py"]])

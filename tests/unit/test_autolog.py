@@ -72,7 +72,7 @@ def test_it_is_the_packages():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"report": "last"}, r"^report must be one of 'final', 'best', 'history', not 'last'$"),
+        ({"report": "last"}, r"^report must be one of 'final', 'best', 'history', 'kept', not 'last'$"),
         ({"report": "best"}, r"needs monitor"),
         ({"report": "best", "monitor": "val_acc"}, r"needs mode"),
         ({"monitor": "val_acc"}, r"belong to report='best'"),

@@ -281,9 +281,16 @@ def test_a_rank_that_is_none_is_refused_when_the_reporter_is_made(word):
         KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
 
 
-@pytest.mark.parametrize("word", ["0", " 3 ", ""])
-def test_a_rank_or_an_empty_variable_is_not_refused(word):
-    KatibReporter(_runtime=runtime(KATIB_CALLBACKS_RANK=word))
+@pytest.mark.parametrize(("word", "skipped"), [("0", None), (" 3 ", "rank 3 (KATIB_CALLBACKS_RANK="), ("", None)])
+def test_a_rank_is_heeded_and_an_empty_variable_is_none(word, skipped):
+    with KatibReporter(trial_name="trial", sinks=["stdout"], _runtime=runtime(KATIB_CALLBACKS_RANK=word)) as reporter:
+        receipt = reporter.report({"loss": 1})
+    if skipped is None:
+        assert receipt.skipped is None
+        assert receipt.delivered == 1
+    else:
+        assert skipped in receipt.skipped
+        assert receipt.delivered == 0
 
 
 def test_the_default_runtime_is_this_process(monkeypatch):

@@ -1,4 +1,4 @@
-"""Which trial a client's certificate is for: by a template of the names in it.
+"""Trials of clients' certificates: found by a template of the names in a certificate.
 
 TLS has proved that the certificate's authority is one of the listener's and that the caller has the key. What is left
 is what it says: its names, and whether its time is over, which TLS asks at the beginning of a connection alone.

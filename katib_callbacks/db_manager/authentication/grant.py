@@ -1,4 +1,4 @@
-"""What every way to authenticate answers: a grant, or why there is none."""
+"""The answer of every way to authenticate: a grant, or why there is none."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -27,7 +27,7 @@ class IssuerUnavailableError(RefusedError):
 
 @dataclass(frozen=True)
 class Grant:
-    """Who a caller is, and which trials it may report for.
+    """A caller's identity, and the trials that it may report for.
 
     Names and patterns are kept apart: what a caller could choose itself, as a Kubernetes token's audience, is a name,
     so that a trial called ``*`` opens nothing but itself.
@@ -46,7 +46,7 @@ class Grant:
     namespace: str | None = None
 
     def covers(self, trial_name: str) -> bool:
-        """Say whether the caller may report for a trial of this name."""
+        """Return whether the caller may report for a trial of this name."""
         return trial_name in self.trial_names or any(
             fnmatchcase(trial_name, pattern) for pattern in self.trial_patterns
         )

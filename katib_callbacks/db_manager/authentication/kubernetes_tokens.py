@@ -50,7 +50,7 @@ _JWS = jwt.PyJWS(algorithms=sorted(ALGORITHMS))
 
 
 class AudienceTemplate:
-    """Which audience names which trial.
+    """The trials that audiences name.
 
     The namespace is put in before an audience is read, so what is left over is the trial's name, whatever characters
     surround it: there is no second way to read it.
@@ -80,7 +80,7 @@ class AudienceTemplate:
         return name if is_whole and len(name) <= _MAX_NAME and _NAME.fullmatch(name) else None
 
     def may_name_a_trial(self, audience: str) -> bool:
-        """Say whether an audience would fit in some namespace; for telling why one was refused."""
+        """Return whether an audience would fit in some namespace; for telling why one was refused."""
         patterns = {"{namespace}": _LABEL, "{trial}": _NAME.pattern}
         pieces = re.split(r"(\{namespace\}|\{trial\})", f"{self._head}{{trial}}{self._tail}")
         pattern = "".join(patterns.get(piece, re.escape(piece)) for piece in pieces)

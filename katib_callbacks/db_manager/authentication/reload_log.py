@@ -1,4 +1,4 @@
-"""What is said of a file that cannot be used: nothing while it is being replaced, then one ERROR."""
+"""The log of a file that cannot be used: nothing while it is being replaced, then one ERROR."""
 
 import logging
 import time

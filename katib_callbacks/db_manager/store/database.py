@@ -1,4 +1,4 @@
-"""What a database server's module shares with the others, and what the store expects of each database."""
+"""The base of the databases: the code that their modules share, and the methods that the store needs of each."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 CONNECT_TIMEOUT_S = 5
@@ -51,13 +51,17 @@ _logger = logging.getLogger(__name__)
 
 
 class Database(Protocol):
-    """What the store needs of a database. Every method may be called by several threads.
+    """The methods that the store needs of a database. Every method may be called by several threads.
 
     Attributes:
         url: Where it is, the path made absolute.
     """
 
     url: URL
+
+    @property
+    def time(self) -> ColumnElement[str]:
+        """The column ``time`` as text, in the form of ``Log``."""
 
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
         """Wait until the database answers, and make the table and its index.
@@ -93,8 +97,8 @@ class Database(Protocol):
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield every stored row within the spans."""
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add rows; their ids follow their order."""
+    def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
+        """Add rows of trials; their ids follow their order."""
 
     def abandon(self, connection: Connection, result: Result[Any]) -> None:
         """Leave a result of which there is more to read."""
@@ -103,7 +107,7 @@ class Database(Protocol):
         """Return the condition that a column is exactly this text, through the index."""
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the same may succeed at once on another connection."""
+        """Return whether the same may succeed at once on another connection."""
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
@@ -122,6 +126,7 @@ class DatabaseServer:
     driver = ""
     extra = ""
     package = ""
+    time: ColumnElement[str]
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -240,7 +245,7 @@ class DatabaseServer:
         """Log a warning where the server is set up to lose what it has acknowledged."""
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether a failure to connect will not go away by waiting."""
+        """Return whether a failure to connect will not go away by waiting."""
         raise NotImplementedError
 
     def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002  one of them needs the other

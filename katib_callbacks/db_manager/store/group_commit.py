@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from katib_callbacks.db_manager.store.table import Row, Span
+from katib_callbacks.db_manager.store.table import Log, Row, Span
 from katib_callbacks.errors import StoreError
 
 MAX_GROUP_BATCHES = 256
@@ -25,13 +25,13 @@ many small groups would each cost a sync and many changes of threads. Whoever re
 class Batch:
     """The rows of one call, all of one trial, its caller's namespace where it has one, and what became of them."""
 
-    __slots__ = ("_pending", "error", "is_contended", "namespace", "rows", "span", "trial_name")
+    __slots__ = ("_pending", "error", "is_contended", "logs", "namespace", "span", "trial_name")
 
-    def __init__(self, trial_name: str, rows: Sequence[Row], namespace: str | None = None) -> None:
+    def __init__(self, trial_name: str, logs: Sequence[Log], namespace: str | None = None) -> None:
         self.trial_name = trial_name
         self.namespace = namespace
-        self.rows = rows
-        self.span = Span(trial_name, min(row.time for row in rows), max(row.time for row in rows))
+        self.logs = logs
+        self.span = Span(trial_name, min(logs)[0], max(logs)[0])
         self.error: BaseException | None = None
         self.is_contended = False
         """Set where another manager was writing the trial: nothing was tried."""
@@ -113,7 +113,7 @@ class GroupCommit:
         rows = 0
         while batch is not None:
             group.append(batch)
-            rows += len(batch.rows)
+            rows += len(batch.logs)
             if len(group) >= MAX_GROUP_BATCHES or rows >= MAX_GROUP_ROWS:
                 return group
             try:
@@ -141,22 +141,37 @@ class GroupCommit:
             batch.finish()
 
 
-def missing_rows(batches: Iterable[Batch], stored: Iterable[Row]) -> list[Row]:
-    """Return the rows that must be added for every batch to be there: of equal rows as many as the batch has more.
+def missing_logs(batches: Sequence[Batch], stored: Iterable[Row]) -> list[tuple[str, Sequence[Log]]]:
+    """Return what must be added for every batch to be there: of equal rows as many as the batch has more.
 
     What is in a batch twice is stored twice, what comes in a second batch again is not.
 
     Args:
         batches: In the order of their arrival.
         stored: What the table holds within their spans; more does no harm.
+
+    Returns:
+        Trials and their rows.
     """
-    present = Counter(stored)
-    missing = []
+    present: dict[str, Counter[Log]] = {}
+    for trial_name, time_, metric_name, value in stored:
+        present.setdefault(trial_name, Counter())[time_, metric_name, value] += 1
+    batches_of = Counter(batch.trial_name for batch in batches)
+    missing: list[tuple[str, Sequence[Log]]] = []
     for batch in batches:
-        seen: Counter[Row] = Counter()
-        for row in batch.rows:
-            seen[row] += 1
-            if seen[row] > present[row]:
-                present[row] += 1
-                missing.append(row)
+        there = present.get(batch.trial_name)
+        if there is None:  # nothing can be there already, as for nearly every batch: its rows are not compared
+            missing.append((batch.trial_name, batch.logs))
+            if batches_of[batch.trial_name] > 1:
+                present[batch.trial_name] = Counter(batch.logs)
+            continue
+        seen: Counter[Log] = Counter()
+        new = []
+        for log in batch.logs:
+            seen[log] += 1
+            if seen[log] > there[log]:
+                there[log] += 1
+                new.append(log)
+        if new:
+            missing.append((batch.trial_name, new))
     return missing

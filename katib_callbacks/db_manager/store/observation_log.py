@@ -4,26 +4,25 @@ What databases have in common stands here; a database's own ways (locks, connect
 stand in a module each, behind :class:`~katib_callbacks.db_manager.store.database.Database`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from os import PathLike, fspath
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import URL, delete, inspect, make_url, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from katib_callbacks.db_manager.store.database import Database, told_by
-from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
-from katib_callbacks.db_manager.store.group_commit import Batch, GroupCommit, missing_rows
+from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, UnstorableError
+from katib_callbacks.db_manager.store.group_commit import Batch, GroupCommit, missing_logs
 from katib_callbacks.db_manager.store.mysql import MySQLDatabase
 from katib_callbacks.db_manager.store.owners import TRIAL_NAMESPACES, admit, check_owner, is_not_foreign, release
 from katib_callbacks.db_manager.store.postgresql import PostgreSQLDatabase
 from katib_callbacks.db_manager.store.sqlite import SQLiteDatabase
-from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, naive_utc, to_rows
+from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, Log
 from katib_callbacks.errors import ConfigurationError, StoreError
-from katib_callbacks.metrics import StoredMetricLog
 
 _DATABASES: dict[str, Callable[..., Database]] = {
     "sqlite": SQLiteDatabase,
@@ -33,16 +32,20 @@ _DATABASES: dict[str, Callable[..., Database]] = {
     "postgres": PostgreSQLDatabase,
 }
 
-MAX_REPLY_BYTES = 128 * 1024 * 1024
-"""More than a million rows of a number each. Without a limit one reply could fill the memory."""
-
-ROW_BYTES = 48
-"""What a row has in a reply beside its texts: its time, and where fields begin."""
-
 STREAMED_ROWS = 1_000
 """How many rows are fetched ahead of those that are looked at."""
 
 T = TypeVar("T")
+
+
+class RowWriter(Protocol):
+    """Takes the rows that are read, a few at a time."""
+
+    def add(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Take rows: metric name, value, and time as ``Log`` has it."""
+
+
+W = TypeVar("W", bound=RowWriter)
 
 
 class ObservationLogStore:
@@ -103,7 +106,7 @@ class ObservationLogStore:
             self.close()
             raise
 
-    def insert(self, trial_name: str, logs: Sequence[StoredMetricLog], *, namespace: str | None = None) -> None:
+    def insert(self, trial_name: str, logs: Sequence[Log], *, namespace: str | None = None) -> None:
         """Store the rows, all or none; returns when they are on disk.
 
         A batch that comes a second time, whole or in part, is stored once: of equal rows as many are added as the batch
@@ -111,7 +114,7 @@ class ObservationLogStore:
 
         Args:
             trial_name: Which trial.
-            logs: Its rows.
+            logs: Its rows, at least one.
             namespace: The caller's; a trial that is nobody's becomes its own. None where any caller may write.
 
         Raises:
@@ -122,7 +125,7 @@ class ObservationLogStore:
         """
         if self._writer is None:
             raise StoreError(f"{self.url}: the store is not open")
-        batch = Batch(trial_name, to_rows(trial_name, logs), namespace)
+        batch = Batch(trial_name, logs, namespace)
         self._writer.submit(batch)
         batch.wait()
         if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
@@ -131,33 +134,38 @@ class ObservationLogStore:
                 if isinstance(batch.error, ForeignTrialError):
                     raise batch.error
 
-    def select(
+    def read(
         self,
         trial_name: str,
+        open_writer: Callable[[], W],
         *,
         metric_name: str = "",
         start: datetime | None = None,
         end: datetime | None = None,
         namespace: str | None = None,
-    ) -> list[StoredMetricLog]:
-        """Return a trial's rows by time, those of one time in the order of their arrival.
+    ) -> W:
+        """Write a trial's rows by time, those of one time in the order of their arrival.
 
         Args:
             trial_name: Which trial, by its exact name.
+            open_writer: Returns what takes the rows; called again where a connection dies. What a writer raises leaves
+                this method as it is.
             metric_name: Only this metric, by its exact name; empty for all.
             start: Only rows at or after this time.
             end: Only rows at or before this time.
             namespace: The caller's; None where any caller may read.
 
+        Returns:
+            The writer that has all rows.
+
         Raises:
             BusyError: Too many others are reading.
             ForeignTrialError: The trial belongs to another namespace.
-            TooLargeError: There are more rows than one reply may have.
             StoreError: The database did not answer.
         """
         column = OBSERVATION_LOGS.c
         query = (
-            select(column.metric_name, column.value, column.time)
+            select(column.metric_name, column.value, self._database.time)
             .where(
                 self._database.equals(column.trial_name, trial_name),
                 column.time.is_not(None),  # the column allows what no reply can say
@@ -168,36 +176,34 @@ class ObservationLogStore:
         if metric_name:
             query = query.where(self._database.equals(column.metric_name, metric_name))
         if start is not None:
-            query = query.where(column.time >= naive_utc(start))
+            query = query.where(column.time >= start.astimezone(timezone.utc).replace(tzinfo=None))
         if end is not None:
-            query = query.where(column.time <= naive_utc(end))
+            query = query.where(column.time <= end.astimezone(timezone.utc).replace(tzinfo=None))
         if namespace is not None:  # besides the check below: it may change hands between two statements
             query = query.where(is_not_foreign(trial_name, namespace))
 
-        def read() -> list[StoredMetricLog]:
-            logs, size = [], 0
+        def read() -> W:
+            writer = open_writer()
             with self._database.reading() as connection:
                 if namespace is not None:
                     check_owner(connection, trial_name, namespace)
                 result = connection.execute(query)
-                for name, value, time in result:
-                    logs.append(StoredMetricLog(name, value, time.replace(tzinfo=timezone.utc)))
-                    size += len(name) + len(value) + ROW_BYTES
-                    if size > MAX_REPLY_BYTES:
-                        self._database.abandon(connection, result)
-                        raise TooLargeError(
-                            f"the rows are larger than max ({MAX_REPLY_BYTES} bytes); ask for a metric, or by time"
-                        )
-            return logs
+                try:
+                    for rows in result.partitions(STREAMED_ROWS):
+                        writer.add(rows)
+                except StoreError:
+                    self._database.abandon(connection, result)
+                    raise
+            return writer
 
         with self._mapped_errors("read"):
             return self._try_twice(read)
 
-    def has_rows_before(self, trial_name: str, time: datetime) -> bool:
-        """Return whether a trial has rows from before a time; raises as :meth:`select` does."""
+    def has_rows_before(self, trial_name: str, time: str) -> bool:
+        """Return whether a trial has rows from before a time of the form of ``Log``; raises as :meth:`read` does."""
         column = OBSERVATION_LOGS.c
         query = select(column.id).where(
-            self._database.equals(column.trial_name, trial_name), column.time < naive_utc(time)
+            self._database.equals(column.trial_name, trial_name), column.time < datetime.fromisoformat(time)
         )
 
         def read() -> bool:
@@ -256,13 +262,11 @@ class ObservationLogStore:
         with self._database.writing(is_patient=is_patient) as connection:
             contended = self._database.lock(connection, {batch.trial_name for batch in batches}, is_patient=is_patient)
             free = admit(connection, [batch for batch in batches if batch.trial_name not in contended])
-            if self._keep_duplicates:
-                rows = [row for batch in free for row in batch.rows]
-            else:
-                spans = [batch.span for batch in free]
-                rows = missing_rows(free, self._database.select_spans(connection, spans) if spans else [])
-            if rows:
-                self._database.insert(connection, rows)
+            additions: list[tuple[str, Sequence[Log]]] = [(batch.trial_name, batch.logs) for batch in free]
+            if free and not self._keep_duplicates:
+                additions = missing_logs(free, self._database.select_spans(connection, [batch.span for batch in free]))
+            if additions:
+                self._database.insert(connection, additions)
         for batch in batches:
             batch.is_contended = batch.trial_name in contended
 
@@ -300,11 +304,15 @@ def _parse_url(text: str | PathLike[str] | URL) -> URL:
     if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves
         return URL.create("sqlite", database=fspath(text))
     try:
-        return make_url(text)
+        url = make_url(text)
     except (SQLAlchemyError, ValueError):
         # Not chained: the text is in SQLAlchemy's message, and a password may be in the text.
         shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
         raise ConfigurationError(f"{shown!r} is no database URL such as sqlite:///katib.db") from None
+    if url.host and "@" in url.host:  # what is behind the first one is taken for the host, and would be shown
+        host = url.host.rpartition("@")[2]
+        raise ConfigurationError(f"'***@{host}': the user or the password has an @; write it as %40")
+    return url
 
 
 def _printable(url: URL) -> str:

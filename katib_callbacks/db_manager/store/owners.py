@@ -1,4 +1,4 @@
-"""Which namespace a trial's name belongs to: a small table of our own beside Katib's, which knows names alone.
+"""The namespace that a trial's name belongs to: a small table beside Katib's, which knows only names.
 
 The first namespace that reports for a name over the trial listener owns it until the trial's rows are deleted. Whoever
 asks or writes does so in the transaction that reads or writes the rows, under the lock of the trial; the primary key

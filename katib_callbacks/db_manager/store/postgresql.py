@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import URL, Column, ColumnElement, Connection
+from sqlalchemy import URL, Column, ColumnElement, Connection, String, literal_column
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from katib_callbacks.db_manager.store.database import (
@@ -18,7 +19,7 @@ from katib_callbacks.db_manager.store.database import (
     told_by,
 )
 from katib_callbacks.db_manager.store.errors import BusyError
-from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Row, Span
+from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError
 
 # Katib's statement: pkg/db/v1beta1/postgres/init.go.
@@ -31,10 +32,10 @@ _CREATE_TABLE = """CREATE TABLE IF NOT EXISTS observation_logs
 _CREATE_INDEX = f"CREATE INDEX IF NOT EXISTS {TRIAL_TIME_INDEX} ON observation_logs (trial_name, time)"
 
 # OFFSET 0 keeps the planner from joining the whole table: each span is looked up by itself.
-_SELECT_SPANS = """SELECT stored.trial_name, stored.time, stored.metric_name, stored.value
-    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS span (trial_name, first, last)
+_SELECT_SPANS = """SELECT trial_name, to_char(time, 'YYYY-MM-DD HH24:MI:SS.US'), metric_name, value
+    FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS span (trial, first, last)
     CROSS JOIN LATERAL (SELECT * FROM observation_logs AS log
-        WHERE log.trial_name = span.trial_name AND log.time BETWEEN span.first AND span.last OFFSET 0) AS stored"""
+        WHERE log.trial_name = span.trial AND log.time BETWEEN span.first AND span.last OFFSET 0) AS stored"""
 _INSERT = """INSERT INTO observation_logs (trial_name, time, metric_name, value)
     SELECT trial_name, time, metric_name, value
     FROM unnest(%s::text[], %s::timestamp[], %s::text[], %s::text[])
@@ -44,6 +45,9 @@ _INSERT = """INSERT INTO observation_logs (trial_name, time, metric_name, value)
 # In the order of the array, so that two managers that wait never wait for each other.
 _LOCK = "SELECT pg_advisory_xact_lock(key) IS NOT NULL FROM unnest(%s::bigint[]) AS key"
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+
+ROWS_PER_STATEMENT = 5_000
+"""What a statement holds in memory until it is sent."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -59,6 +63,7 @@ class PostgreSQLDatabase(DatabaseServer):
     """
 
     driver = "postgresql+psycopg"
+    time = literal_column("to_char(time, 'YYYY-MM-DD HH24:MI:SS.US')", String)
     extra = "postgres"
     package = "psycopg"
 
@@ -123,22 +128,23 @@ class PostgreSQLDatabase(DatabaseServer):
             _logger.warning("fsync is off: a crash of the database's machine may lose acknowledged rows")
 
     def is_refusal(self, error: DBAPIError) -> bool:
-        """Say whether the server knows us and does not let us in; psycopg has no code for that."""
+        """Return whether the server knows us and does not let us in; psycopg has no code for that."""
         return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Say whether the connection died, or the statement lost against another one."""
+        """Return whether the connection died, or the statement lost against another one."""
         return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield what lies within the spans."""
         columns = tuple(list(column) for column in zip(*spans, strict=True))
-        for row in connection.exec_driver_sql(_SELECT_SPANS, columns):
-            yield Row(*row)
+        yield from map(tuple, connection.exec_driver_sql(_SELECT_SPANS, columns))
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add rows in one statement."""
-        connection.exec_driver_sql(_INSERT, tuple(list(column) for column in zip(*rows, strict=True)))
+    def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
+        """Add rows, many in a statement."""
+        rows = ((trial_name, *log) for trial_name, logs in additions for log in logs)
+        while chunk := list(islice(rows, ROWS_PER_STATEMENT)):
+            connection.exec_driver_sql(_INSERT, tuple(list(column) for column in zip(*chunk, strict=True)))
 
     def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
         """Compare: PostgreSQL's collations tell any two texts apart."""

@@ -1,10 +1,11 @@
 """SQLite as a store that keeps what it acknowledged: WAL, a sync at every commit, one writer at a time."""
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from sqlalchemy import (
     Engine,
     QueuePool,
     Result,
+    String,
     Table,
     create_engine,
     event,
+    type_coerce,
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from katib_callbacks.db_manager.store.errors import BusyError
-from katib_callbacks.db_manager.store.table import METADATA, TRIAL_TIME, Row, Span
+from katib_callbacks.db_manager.store.table import METADATA, OBSERVATION_LOGS, TRIAL_TIME, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 BUSY_TIMEOUT_S = 10.0
@@ -49,6 +52,8 @@ class SQLiteDatabase:
     Raises:
         ConfigurationError: The URL names no plain file.
     """
+
+    time = type_coerce(OBSERVATION_LOGS.c.time, String)  # it is text already
 
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"sqlite", "sqlite+pysqlite"}:
@@ -85,12 +90,14 @@ class SQLiteDatabase:
         connect_timeout_s: float,  # noqa: ARG002  nobody to wait for
         extra_tables: Sequence[Table] = (),
     ) -> None:
-        """Make the file, the table and its index.
+        """Make the file, for its owner alone, the table and its index.
 
         While another process turns the same new file to WAL, SQLite answers "locked" at once, without its timeout.
         """
         if not self._path.parent.is_dir():
             raise StoreError(f"the folder {str(self._path.parent)!r} does not exist")
+        with suppress(OSError):  # what else is wrong SQLite says
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         give_up_at = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
@@ -150,19 +157,18 @@ class SQLiteDatabase:
             "SELECT trial_name, time, metric_name, value FROM span CROSS JOIN observation_logs "
             "ON trial_name = trial AND time BETWEEN first AND last"
         )
-        parameters = tuple(text for span in spans for text in (span.trial_name, _text(span.first), _text(span.last)))
-        for trial_name, time_, metric_name, value in connection.exec_driver_sql(query, parameters):
-            yield Row(trial_name, datetime.fromisoformat(time_), metric_name, value)
+        parameters = tuple(text for span in spans for text in span)
+        yield from map(tuple, connection.exec_driver_sql(query, parameters))
 
-    def insert(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
         """Add rows; their ids follow their order."""
+        rows = ((trial_name, *log) for trial_name, logs in additions for log in logs)
         # Not executemany: it lets other threads run after each row, and waits for its turn again as often.
-        for start in range(0, len(rows), ROWS_PER_STATEMENT):
-            chunk = rows[start : start + ROWS_PER_STATEMENT]
+        while chunk := list(islice(rows, ROWS_PER_STATEMENT)):
             values = ", ".join(["(?, ?, ?, ?)"] * len(chunk))
             connection.exec_driver_sql(
                 f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {values}",  # noqa: S608
-                tuple(text for row in chunk for text in (row.trial_name, _text(row.time), row.metric_name, row.value)),
+                tuple(chain.from_iterable(chunk)),
             )
 
     def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
@@ -203,8 +209,3 @@ def _configure(connection: Any, _record: object) -> None:
     if mode != "wal":
         raise StoreError(f"SQLite cannot keep a write-ahead log there (journal mode {mode!r}); use a local disk")
     connection.execute("PRAGMA synchronous=FULL")  # a commit returns when its rows are on the disk
-
-
-def _text(time_: datetime) -> str:
-    """Return a time as SQLAlchemy's type for SQLite has it in the column."""
-    return time_.isoformat(sep=" ", timespec="microseconds")

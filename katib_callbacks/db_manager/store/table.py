@@ -5,13 +5,12 @@ are Katib's in each database, so that either manager starts on what the other on
 every read looks at every trial's rows.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 from sqlalchemy import Column, DateTime, Index, Integer, MetaData, String, Table, Text
 
-from katib_callbacks.metrics import MAX_NAME_CHARACTERS, StoredMetricLog
+from katib_callbacks.metrics import MAX_NAME_CHARACTERS
 
 METADATA = MetaData()
 
@@ -29,28 +28,22 @@ TRIAL_TIME_INDEX = "idx_observation_logs_trial_time"
 TRIAL_TIME = Index(TRIAL_TIME_INDEX, OBSERVATION_LOGS.c.trial_name, OBSERVATION_LOGS.c.time)
 
 
-class Row(NamedTuple):
-    """One row without its id, in the order of the table's columns."""
+Log = tuple[str, str, str]
+"""A trial's row: time, metric name, value. The time is naive UTC as all databases read it, and as it sorts:
+``2026-01-31 12:00:00.123456``."""
 
-    trial_name: str
-    time: datetime
-    metric_name: str
-    value: str
+Row = tuple[str, str, str, str]
+"""The same behind the trial's name, in the order of the table's columns."""
 
 
 class Span(NamedTuple):
     """A trial and the times, both inclusive, between which a batch's rows lie."""
 
     trial_name: str
-    first: datetime
-    last: datetime
+    first: str
+    last: str
 
 
-def to_rows(trial_name: str, logs: Sequence[StoredMetricLog]) -> list[Row]:
-    """Return a batch as the table holds it."""
-    return [Row(trial_name, naive_utc(log.timestamp), log.name, log.value) for log in logs]
-
-
-def naive_utc(timestamp: datetime) -> datetime:
-    """Return an aware time as the column holds it."""
-    return timestamp.astimezone(timezone.utc).replace(tzinfo=None)
+def column_time(timestamp: datetime) -> str:
+    """Return an aware time as a row has it."""
+    return timestamp.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -1,4 +1,4 @@
-"""Which callers the trial listener lets in, and for which trials."""
+"""The callers that the trial listener lets in, and the trials that each may report for."""
 
 from fnmatch import fnmatchcase
 
@@ -39,7 +39,7 @@ class Authenticator:
 
     @property
     def wants(self) -> str:
-        """What a caller without a credential is told to bring."""
+        """The credentials that a caller without one is asked for."""
         ways = ["a bearer token"] if self._tokens else []
         return " or ".join([*ways, "a certificate of a trial"] if self._names else ways)
 

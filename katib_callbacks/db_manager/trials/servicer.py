@@ -16,6 +16,7 @@ import grpc
 from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.health import Health
+from katib_callbacks.db_manager.katib_service import serialize
 from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
@@ -81,14 +82,14 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Method:
-    """What trials may call."""
+    """The methods that trials may call."""
 
     request: Any
     serve: Callable[..., Any]
 
 
 class TrialService(grpc.GenericRpcHandler):
-    """What ``grpc.Server.add_generic_rpc_handlers`` takes: reports and reads of own trials, health, and nothing else.
+    """The handler for a ``grpc.Server``: reports and reads of own trials, health, and nothing else.
 
     Args:
         authenticator: Decides which callers are let in.
@@ -212,7 +213,7 @@ class TrialService(grpc.GenericRpcHandler):
 
 def _handler(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
     handler: Any = grpc.stream_unary_rpc_method_handler(
-        answer, request_deserializer=None, response_serializer=lambda reply: reply.SerializeToString()
+        answer, request_deserializer=None, response_serializer=serialize
     )
     return handler
 

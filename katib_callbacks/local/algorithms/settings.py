@@ -11,14 +11,14 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
-from katib_callbacks.local.algorithms import hyperband
+from katib_callbacks.local.algorithms import hyperband, pbt
 from katib_callbacks.local.algorithms.space import Parameter, Point
 
 _logger = logging.getLogger(__name__)
 
 
 class Algorithm(Protocol):
-    """What the controller sees of an algorithm. Trials are numbered from 0 in the order of the questions."""
+    """An algorithm, as the controller sees it. Trials are numbered from 0 in the order of the questions."""
 
     @property
     def is_waiting(self) -> bool:
@@ -61,6 +61,19 @@ def _restarts(text: str) -> str | None:
         raise ValueError
     _logger.warning("cmaes: Optuna restarts no more by itself; restart_strategy %r is not acted upon", text)
     return None
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or not text.strip("/"):
+        raise ValueError
+    return text
 
 
 def _seed(text: str) -> int:
@@ -115,6 +128,13 @@ SETTINGS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any]]]] = {
         "r_l": ("r_l", _at_least(1, float)),
         "eta": ("eta", _at_least(2, int)),
         "resource_name": ("resource_name", str),
+    },
+    "pbt": {
+        **_SEED,
+        "suggestion_trial_dir": ("suggestion_trial_dir", _absolute),
+        "n_population": ("n_population", _at_least(pbt.LEAST_POPULATION, int)),
+        "truncation_threshold": ("truncation_threshold", _share),
+        "resample_probability": ("resample_probability", _share),
     },
 }
 
@@ -193,13 +213,15 @@ def check_space(
 
     Raises:
         ConfigurationError: CMA-ES without two numbers; a grid with a double that has no step, or with fewer points than
-            trials; settings that hyperband lacks.
+            trials; settings or parameters that hyperband or pbt lack.
     """
     given = choice.arguments
     if choice.name == "hyperband":
         eta = given.get("eta", hyperband.DEFAULT_ETA)
         name, r_l = given.get("resource_name"), given.get("r_l")
         hyperband.check(parameters, resource_name=name, r_l=r_l, eta=eta, parallel=parallel)
+    if choice.name == "pbt":
+        pbt.check(parameters, list(given))
     if choice.name == "cmaes" and sum(parameter.is_number for parameter in parameters) < 2:  # noqa: PLR2004
         raise ConfigurationError("cmaes needs two parameters of type int or double")
     if choice.name == "grid":
@@ -213,6 +235,7 @@ def check_space(
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "grid": (),
     "hyperband": (),
+    "pbt": (),
     "cmaes": ("optuna", "cmaes"),
     "sobol": ("optuna", "scipy"),
     "bayesianoptimization": ("optuna", "scipy", "torch"),  # torch is in no extra: most have it for their training
@@ -248,6 +271,9 @@ def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int,
     own = {"seed": seed, **choice.arguments}
     if choice.name == "hyperband":
         return hyperband.Hyperband(parameters, maximize=maximize, **own)
+    if choice.name == "pbt":
+        own.pop("suggestion_trial_dir")
+        return pbt.PopulationBasedTraining(parameters, maximize=maximize, **own)
     if choice.name == "grid":
         from katib_callbacks.local.algorithms.grid import Grid  # noqa: PLC0415  each of the two without the other
 

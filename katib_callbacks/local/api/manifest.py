@@ -25,6 +25,12 @@ DEFAULT_RESUME_POLICY = "Never"
 _SUCCESS_TYPES = {"Job": "Complete", "PyTorchJob": "Succeeded", "TFJob": "Succeeded", "MPIJob": "Succeeded"}
 """Of the conditions by which Katib takes a job for done where the template does not say."""
 
+_FILE_SYSTEM_PATHS = {
+    "File": {"kind": "File", "path": "/var/log/katib/metrics.log", "format": "TEXT"},
+    "TensorFlowEvent": {"kind": "Directory", "path": "/var/log/katib/tfevent/"},
+}
+"""Katib's, for each collector that reads files (pkg/apis/controller/common/v1beta1/common_types.go)."""
+
 Manifest: TypeAlias = Mapping[str, Any]
 
 
@@ -121,9 +127,14 @@ def _set_defaults(data: dict[str, Any]) -> None:
     spec["resumePolicy"] = spec.get("resumePolicy") or DEFAULT_RESUME_POLICY
     collector = spec["metricsCollectorSpec"] = spec.get("metricsCollectorSpec") or {}
     collector["collector"] = collector.get("collector") or {"kind": "StdOut"}
+    defaults = _FILE_SYSTEM_PATHS.get(collector["collector"]["kind"])
+    if defaults is not None:
+        source = collector["source"] = collector.get("source") or {}
+        given = {name: value for name, value in (source.get("fileSystemPath") or {}).items() if value}
+        source["fileSystemPath"] = {**defaults, **given}
     objective = spec["objective"]
     strategies = objective["metricStrategies"] = list(objective.get("metricStrategies") or ())
-    given = {strategy.get("name") for strategy in strategies}
+    named = {strategy.get("name") for strategy in strategies}
     default = "min" if objective["type"] == "minimize" else "max"
     names = (objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or ()))
-    strategies.extend({"name": name, "value": default} for name in names if name not in given)
+    strategies.extend({"name": name, "value": default} for name in names if name not in named)

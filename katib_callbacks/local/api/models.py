@@ -55,7 +55,7 @@ class V1beta1ParameterAssignment(Model):
 
 @dataclass
 class V1beta1MetricStrategy(Model):
-    """Which of a metric's values counts: ``min``, ``max`` or ``latest``."""
+    """The value of a metric that counts: ``min``, ``max`` or ``latest``."""
 
     name: str | None = scalar(str)
     value: str | None = scalar(str)
@@ -63,7 +63,7 @@ class V1beta1MetricStrategy(Model):
 
 @dataclass
 class V1beta1ObjectiveSpec(Model):
-    """What is optimised."""
+    """The metric that is optimised."""
 
     type: str | None = scalar(str)
     goal: float | None = scalar(float)
@@ -82,7 +82,7 @@ class V1beta1AlgorithmSetting(Model):
 
 @dataclass
 class V1beta1AlgorithmSpec(Model):
-    """Which algorithm searches."""
+    """The algorithm that searches."""
 
     algorithm_name: str | None = scalar(str)
     algorithm_settings: list[V1beta1AlgorithmSetting] | None = model(V1beta1AlgorithmSetting, many=True)
@@ -90,7 +90,7 @@ class V1beta1AlgorithmSpec(Model):
 
 @dataclass
 class V1beta1EarlyStoppingSpec(Model):
-    """Which early stopping algorithm Katib runs in a cluster; kept, and not acted upon here."""
+    """The early stopping algorithm that Katib runs in a cluster; kept, and not acted upon here."""
 
     algorithm_name: str | None = scalar(str)
     algorithm_settings: list[V1beta1AlgorithmSetting] | None = model(V1beta1AlgorithmSetting, many=True)
@@ -157,7 +157,7 @@ class V1beta1ConfigMapSource(Model):
 
 @dataclass
 class V1beta1TrialTemplate(Model):
-    """What each trial runs."""
+    """The program of each trial."""
 
     retain: bool | None = scalar(bool)
     trial_spec: Any = scalar(dict)
@@ -171,7 +171,7 @@ class V1beta1TrialTemplate(Model):
 
 @dataclass
 class V1beta1ExperimentSpec(Model):
-    """What an experiment is to do."""
+    """The specification of an experiment."""
 
     objective: V1beta1ObjectiveSpec | None = model(V1beta1ObjectiveSpec)
     algorithm: V1beta1AlgorithmSpec | None = model(V1beta1AlgorithmSpec)
@@ -275,7 +275,7 @@ class V1beta1Experiment(Model):
 
 @dataclass
 class V1beta1TrialSpec(Model):
-    """What one trial runs, and with which parameters."""
+    """The program of one trial, and its parameters."""
 
     objective: V1beta1ObjectiveSpec | None = model(V1beta1ObjectiveSpec)
     parameter_assignments: list[V1beta1ParameterAssignment] | None = model(V1beta1ParameterAssignment, many=True)

@@ -1,4 +1,4 @@
-"""What all of Katib's objects have in common: reading from and writing to JSON's mappings.
+"""The base of Katib's objects: reading from and writing to JSON's mappings.
 
 A model is a dataclass; its fields know their type, so that one reader and one checker serve all. In JSON and YAML the
 names are camelCase. Fields that are not known here are kept and written again.

@@ -14,6 +14,7 @@ API_VERSION = "kubeflow.org/v1beta1"
 RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 COLLECTOR_KINDS = ("StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "Push")
 STRATEGIES = ("min", "max", "latest")
+_SOURCE_KINDS = {"File": "File", "TensorFlowEvent": "Directory"}
 EARLY_STOPPING_ALGORITHMS = ("medianstop",)
 """Those of Katib's own configuration (katib-config.yaml)."""
 
@@ -167,6 +168,8 @@ def _collector_faults(spec: Any) -> Iterator[str]:
     elif collector is not None and collector.kind not in COLLECTOR_KINDS:
         yield f"{path}.collector.kind: {collector.kind!r} is not known; known: {', '.join(COLLECTOR_KINDS)}"
     source = spec.metrics_collector_spec and spec.metrics_collector_spec.source
+    if collector is not None and collector.kind in _SOURCE_KINDS and source is not None:
+        yield from _file_faults(collector.kind, source, f"{path}.source")
     for number, pattern in enumerate((source and source.filter and source.filter.metrics_format) or ()):
         place = f"{path}.source.filter.metricsFormat[{number}]"
         try:
@@ -176,6 +179,24 @@ def _collector_faults(spec: Any) -> Iterator[str]:
         else:
             if groups < 2:  # noqa: PLR2004  the name and the value
                 yield f"{place}: {pattern!r} must have two groups, the name and the value"
+
+
+def _file_faults(kind: str, source: Any, path: str) -> Iterator[str]:
+    """Yield what is wrong with the files of a collector; what is left out has a default."""
+    place = f"{path}.fileSystemPath"
+    files = source.file_system_path
+    if files is None:
+        return
+    if files.kind not in {None, "", _SOURCE_KINDS[kind]}:
+        yield f"{place}.kind: must be {_SOURCE_KINDS[kind]} for the collector {kind}, not {files.kind!r}"
+    if files.path and not files.path.startswith("/"):
+        yield f"{place}.path: must be absolute, not {files.path!r}"
+    formats = ["TEXT", "JSON"] if kind == "File" else []
+    if files.format and files.format not in formats:
+        wanted = " or ".join(formats) or "empty"
+        yield f"{place}.format: must be {wanted} for the collector {kind}, not {files.format!r}"
+    if files.format == "JSON" and source.filter is not None:
+        yield f"{path}.filter: must be left out where the format is JSON"
 
 
 def _template_faults(spec: Any) -> Iterator[str]:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from katib_callbacks import settings
 from katib_callbacks.local import states
+from katib_callbacks.local.algorithms.pbt import PARENT
+from katib_callbacks.local.collectors.file import collect_file
 from katib_callbacks.local.collectors.stdout import OutputReader
+from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.observation import (
     UNAVAILABLE,
     UNAVAILABLE_TIME,
@@ -21,16 +24,16 @@ from katib_callbacks.local.observation import (
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.store import TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
-from katib_callbacks.local.trials.isolation import place
+from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.metrics import StoredMetricLog
 
-SUCCESS_CONDITIONS = {
+_SUCCESSES = {
     "Job": ("CompletionsReached", "Reached expected number of succeeded pods"),
-    "PyTorchJob": ("PyTorchJobSucceeded", "PyTorchJob is successfully completed."),
     "TrainJob": ("AllJobsCompleted", "jobset completed successfully"),
 }
-"""Reason and message of each kind's condition, as Kubernetes and Kubeflow's operators give them."""
+_FAILURES = {"Job": None, "TrainJob": "FailedJobs"}
+"""Reasons and messages of the jobs' conditions, by Kubernetes and JobSet; the other kinds' have the kind's name."""
 
 _NOT_FOUND = re.compile(r"No such file or directory: '([^'/][^']*)'")
 
@@ -100,25 +103,37 @@ class Attempt:
             settings.DB_MANAGER_ADDRESS: workplace.db_manager_address,
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
         }
+        mounts = {} if plan.metrics_folder is None else {str(plan.metrics_folder): "katib-metrics"}
+        if plan.algorithm.name == "pbt":
+            checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
+            mounts[plan.algorithm.arguments["suggestion_trial_dir"]] = str(checkpoints)
         placed = place(
-            plan.template.plan(trial.name, trial.assignments, free_port=free_port),
+            plan.template.plan(trial.name, trial.assignments, free_port=free_port, mounts=mounts),
             folder=self._files.folder,
             submit_folder=workplace.submit_folder,
             workdir=workplace.workdir,
             gpus=gpus,
         )
         self._output = OutputReader(self._files.log, plan.metrics, plan.filters) if plan.collector == "StdOut" else None
-        self._is_collected = self._output is None
+        self._is_collected = plan.collector == "Push"
+        self._primary = placed.processes[0]
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
     def collect(self) -> list[StoredMetricLog]:
-        """Return the rows that were found in its output since the last call."""
-        if self._output is None:
-            return []
+        """Return the rows that the trial has not pushed, but written, since the last call: its files' in the end."""
         is_ended = self.processes.is_over
-        rows, is_all = self._output.read(datetime.now(timezone.utc), is_ended=is_ended)
-        self._is_collected = is_all and is_ended
-        return rows
+        if self._output is not None:
+            rows, is_all = self._output.read(datetime.now(timezone.utc), is_ended=is_ended)
+            self._is_collected = is_all and is_ended
+            return rows
+        if self._is_collected or not is_ended:
+            return []
+        self._is_collected = True
+        path = local_path(str(self._plan.metrics_path), self._primary, self._files.folder)
+        if self._plan.collector == "File":
+            now = datetime.now(timezone.utc)
+            return collect_file(path, self._plan.metrics_format, self._plan.metrics, self._plan.filters, now)
+        return collect_events(path, self._plan.metrics)
 
     @property
     def is_over(self) -> bool:
@@ -136,17 +151,18 @@ class Attempt:
         Args:
             values: Names and values of all its rows, by time.
         """
-        plan = self._plan
+        plan, kind = self._plan, self.processes.kind
         failure = self.processes.failure()
         if failure is not None:
-            reason, message = failure
+            cause, message = failure
+            reason = _FAILURES.get(kind, f"{kind}Failed") or cause
             return Verdict(
                 states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
                 f"Trial has failed. Job message: {message}{self._hint(message)}",
             )
         observation = reduce(values, plan.metrics)
-        succeeded, words = SUCCESS_CONDITIONS[self.processes.kind]
+        succeeded, words = _SUCCESSES.get(kind, (f"{kind}Succeeded", f"{kind} is successfully completed."))
         if next(one["latest"] for one in observation if one["name"] == plan.objective) == UNAVAILABLE:
             return Verdict(
                 states.METRICS_UNAVAILABLE,

@@ -1,5 +1,6 @@
 """A trial's files: the folder in which it works, and beside it what its processes have written."""
 
+import shutil
 from pathlib import Path
 
 
@@ -32,3 +33,17 @@ class TrialFiles:
         for old in self._parent.glob(f"{self._trial}.*.log"):
             old.unlink()
         self.log.write_bytes(b"")
+
+    def take_over_checkpoints(self, number: int, parent: object) -> Path:
+        """Make the folder of a trial's checkpoints anew, with those of its parent, and return it.
+
+        Args:
+            number: Of the trial, in its experiment.
+            parent: The number of the trial that it goes on from; None for none.
+        """
+        folder = self._parent / "checkpoints" / str(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        if parent is not None:
+            shutil.copytree(folder.with_name(str(parent)), folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder

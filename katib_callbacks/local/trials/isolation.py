@@ -1,4 +1,4 @@
-"""What keeps trials apart: a folder, an environment and GPUs of each one's own.
+"""Isolation of trials: a folder, an environment and GPUs of each one's own.
 
 Pods are alone by nature, processes are not: two trials that write ``output/model.pt`` would each load the other's.
 """
@@ -74,6 +74,11 @@ def place(
             for process in plan.processes
         ),
     )
+
+
+def local_path(path: str, process: ProcessPlan, folder: Path) -> Path:
+    """Return where a path of a container lies for a process, in the trial's own folder."""
+    return Path(_mounted(path, {mount: _volume(source, folder) for mount, source in process.mounts.items()}))
 
 
 def _placed(

@@ -105,6 +105,7 @@ class RunningTrial:
         self._failed: _Process | None = None
         self._has_succeeded = False
         self._processes: list[_Process] = []
+        self._servers = [number for number, process in enumerate(plan.processes) if process.is_server]
         self._grace_s = TERMINATION_GRACE_S if plan.grace_s is None else plan.grace_s
         self._mark = own.get(LOCAL_ATTEMPT, "")
         inherited = inherited_environment()
@@ -158,6 +159,9 @@ class RunningTrial:
             self.end("a process failed")
         elif process is self._processes[0] and self._ending is None:
             self._has_succeeded = True  # as for the operators: what the others do then changes nothing
+            for number in self._servers:
+                if self._processes[number].status is None:
+                    self._processes[number].signal(signal.SIGTERM)
             self._kill_at_s = time.monotonic() + WORKER_GRACE_S
 
     def end(self, reason: str) -> None:

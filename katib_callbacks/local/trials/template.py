@@ -7,14 +7,16 @@ sidecars and resource limits do not exist here, and the template's notes list th
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
+from katib_callbacks.local.trials.launchers import MPI_VARIABLES, node_variables, rank_variables, tf_configs
 
-KINDS = ("Job", "PyTorchJob", "TrainJob")
+KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "MPIJob")
 """Which trialSpec.kind can run here."""
 
 TRAINJOB_CONTAINER = "node"
@@ -25,6 +27,13 @@ DEFAULT_NAMESPACE = "default"
 GPU_RESOURCE = "nvidia.com/gpu"
 
 PATH = "spec.trialTemplate.trialSpec"
+
+_REPLICAS = {
+    "PyTorchJob": ("pytorchReplicaSpecs", ("Master", "Worker")),
+    "TFJob": ("tfReplicaSpecs", ("Chief", "Master", "Worker", "PS", "Evaluator")),
+    "MPIJob": ("mpiReplicaSpecs", ("Launcher",)),  # its workers only wait for what the launcher starts in them
+}
+_NEVER_FIRST = frozenset({"PS", "Evaluator"})
 
 _TORCHRUN = re.compile(r"\b(torchrun|torch\.distributed\.(run|launch))\b")
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
@@ -43,6 +52,7 @@ class ProcessPlan:
         node: Which of the trial's pods it would be in.
         cpus: How many processors it asks for, at least one; None if it does not.
         mounts: The container's volumes by mount path: the path of a ``hostPath``, else the volume's name.
+        is_server: Whether it serves the others, and never ends by itself.
     """
 
     command: tuple[str, ...]
@@ -51,11 +61,12 @@ class ProcessPlan:
     node: int = 0
     cpus: int | None = None
     mounts: Mapping[str, str] = field(default_factory=dict)
+    is_server: bool = False
 
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What a trial runs.
+    """The program of a trial.
 
     Args:
         processes: The primary one first: its end is the trial's, and its output is what StdOut collects.
@@ -120,18 +131,28 @@ class TrialTemplate:
         rendered["metadata"] = {**(rendered.get("metadata") or {}), "name": trial, "namespace": self.namespace}
         return rendered
 
-    def plan(self, trial: str, assignments: Mapping[str, str], *, free_port: Callable[[], int]) -> TrialPlan:
+    def plan(
+        self,
+        trial: str,
+        assignments: Mapping[str, str],
+        *,
+        free_port: Callable[[], int],
+        mounts: Mapping[str, str] = MappingProxyType({}),
+    ) -> TrialPlan:
         """Find out what to run for a trial.
 
         Args:
             trial: Its name.
             assignments: Its parameters.
             free_port: Called where its processes are to meet at a port.
+            mounts: The volumes that Katib adds to the primary pod, as those of a process; other pods get ones of
+                their own.
 
         Raises:
             ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
         """
-        return _plan(self.render(trial, assignments), self.primary_container, free_port)
+        plan = _plan(self.render(trial, assignments), self.primary_container, free_port)
+        return replace(plan, processes=tuple(_with_mounts(process, mounts) for process in plan.processes))
 
     def gpus(self, per_trial: int | None) -> tuple[int, ...]:
         """Return how many GPUs each node of a trial has: as the template says, or shares of ``per_trial``."""
@@ -160,19 +181,22 @@ class TrialTemplate:
         return sorted(seen)
 
 
+def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan:
+    own = mounts if not process.node else {path: f"{name}-{process.node}" for path, name in mounts.items()}
+    return replace(process, mounts={**own, **process.mounts})
+
+
 def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:
     kind = str(run_spec.get("kind"))
     spec = _mapping(run_spec, "spec", PATH)
-    pod: Mapping[str, Any] = {}
+    processes_per_node = 1
     if kind == "Job":
         pod = _mapping(_mapping(spec, "template", f"{PATH}.spec"), "spec", f"{PATH}.spec.template")
-        nodes = [(_container(pod, primary, f"{PATH}.spec.template.spec"), pod)]
-        processes_per_node = 1
+        nodes = [_Node(_container(pod, primary, f"{PATH}.spec.template.spec"), pod)]
         deadlines = [spec.get("activeDeadlineSeconds"), pod.get("activeDeadlineSeconds")]
-    elif kind == "PyTorchJob":
-        nodes = list(_replicas(spec, primary))
-        pod = nodes[0][1]
-        processes_per_node = _count(spec.get("nprocPerNode"))
+    elif kind in _REPLICAS:
+        nodes = list(_replicas(spec, primary, *_REPLICAS[kind]))
+        processes_per_node = _count(spec.get("nprocPerNode")) if kind == "PyTorchJob" else 1
         deadlines = [(spec.get("runPolicy") or {}).get("activeDeadlineSeconds")]
     elif kind == "TrainJob":
         trainer = _mapping(spec, "trainer", f"{PATH}.spec")
@@ -181,19 +205,25 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
                 f"spec.trialTemplate.primaryContainerName: of a TrainJob {TRAINJOB_CONTAINER!r} runs here, "
                 f"not {primary!r}"
             )
-        nodes = [(_checked(trainer, f"{PATH}.spec.trainer"), pod)] * _count(trainer.get("numNodes"))
+        nodes = [_Node(_checked(trainer, f"{PATH}.spec.trainer"))] * _count(trainer.get("numNodes"))
         processes_per_node = _count(trainer.get("numProcPerNode"))
         deadlines = [spec.get("activeDeadlineSeconds")]
     else:
         raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
     own = _own_values(run_spec)
-    port = None if kind == "Job" else free_port()
+    if kind == "TFJob":
+        variables = tf_configs([node.role for node in nodes], [free_port() for _ in nodes])
+        processes = _processes(nodes, 1, own, variables, None)
+    else:
+        variables = [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in nodes]
+        port = free_port() if kind in {"PyTorchJob", "TrainJob"} else None
+        processes = _processes(nodes, processes_per_node, own, variables, port)
     limits = [float(seconds) for seconds in deadlines if seconds]
-    grace = pod.get("terminationGracePeriodSeconds")
+    grace = nodes[0].pod.get("terminationGracePeriodSeconds")
     return TrialPlan(
-        processes=tuple(_processes(nodes, processes_per_node, own, port)),
+        processes=tuple(processes),
         deadline_s=min(limits, default=None),
-        gpus=tuple(_gpus(container) for container, _ in nodes),
+        gpus=tuple(_gpus(node.container) for node in nodes),
         grace_s=None if grace is None else float(grace),
         kind=kind,
     )
@@ -252,19 +282,28 @@ def _checked(container: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     return container
 
 
-def _replicas(spec: Mapping[str, Any], primary: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield container and pod of each replica, the master's first."""
-    path = f"{PATH}.spec.pytorchReplicaSpecs"
-    replicas = _mapping(spec, "pytorchReplicaSpecs", f"{PATH}.spec")
-    for role in ("Master", "Worker"):
+class _Node(NamedTuple):
+    """A pod: its primary container, itself, and which of the job's replicas it is."""
+
+    container: Mapping[str, Any]
+    pod: Mapping[str, Any] = MappingProxyType({})
+    role: str = ""
+
+
+def _replicas(spec: Mapping[str, Any], primary: str, field_name: str, roles: Sequence[str]) -> Iterator[_Node]:
+    """Yield each replica, first the one whose end is the job's."""
+    path = f"{PATH}.spec.{field_name}"
+    replicas = _mapping(spec, field_name, f"{PATH}.spec")
+    if not {role for role in roles if role not in _NEVER_FIRST} & set(replicas):
+        wanted = " or a ".join(role for role in roles if role not in _NEVER_FIRST)
+        raise ConfigurationError(f"{path}: must have a {wanted}")
+    for role in roles:
         if role in replicas:
             place = f"{path}.{role}"
             replica = _mapping(replicas, role, path)
             pod = _mapping(_mapping(replica, "template", place), "spec", f"{place}.template")
             container = _container(pod, primary, f"{place}.template.spec")
-            yield from [(container, pod)] * _count(replica.get("replicas"))
-    if not {"Master", "Worker"} & set(replicas):
-        raise ConfigurationError(f"{path}: must have a Master or a Worker")
+            yield from [_Node(container, pod, role.lower())] * _count(replica.get("replicas"))
 
 
 def _count(number: Any) -> int:
@@ -281,26 +320,34 @@ def _own_values(run_spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _processes(
-    nodes: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    nodes: Sequence[_Node],
     per_node: int,
     own: Mapping[str, str],
+    variables: Sequence[Mapping[str, str]],
     port: int | None,
 ) -> Iterator[ProcessPlan]:
-    for node, (container, pod) in enumerate(nodes):
+    """Yield the processes of all nodes; with a port, those of a job of torch."""
+    for node, (container, pod, role) in enumerate(nodes):
         words = [*container["command"], *(container.get("args") or ())]
         # torchrun makes the processes of its node itself, and gives them their ranks.
         is_torchrun = _TORCHRUN.search(" ".join(words)) is not None
         count = 1 if is_torchrun else per_node
         for local in range(count):
-            ranks = {}
+            ranks = dict(variables[node])
             if port is not None:
-                ranks = _node_variables(node, len(nodes), per_node, port)
+                ranks |= node_variables(node, len(nodes), per_node, port)
                 if not is_torchrun:
-                    ranks |= _rank_variables(node, local, len(nodes), per_node, port)
+                    ranks |= rank_variables(node, local, len(nodes), per_node, port)
             environ = _environment(container, ranks, own)
             command = tuple(_expanded(word, environ) for word in words)
             yield ProcessPlan(
-                command, environ, container.get("workingDir"), node, _cpus(container, count), _mounts(container, pod)
+                command,
+                environ,
+                container.get("workingDir"),
+                node,
+                _cpus(container, count),
+                _mounts(container, pod),
+                is_server=role == "ps",
             )
 
 
@@ -343,31 +390,6 @@ def _mounts(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, s
         if source is not None:
             found[str(mount.get("mountPath"))] = "/".join(filter(None, (source, str(mount.get("subPath") or ""))))
     return found
-
-
-def _node_variables(node: int, nodes: int, per_node: int, port: int) -> dict[str, str]:
-    """Return what both of Kubeflow's operators set for torchrun."""
-    return {
-        "PET_NNODES": str(nodes),
-        "PET_NPROC_PER_NODE": str(per_node),
-        "PET_NODE_RANK": str(node),
-        "PET_MASTER_ADDR": "127.0.0.1",
-        "PET_MASTER_PORT": str(port),
-    }
-
-
-def _rank_variables(node: int, local: int, nodes: int, per_node: int, port: int) -> dict[str, str]:
-    """Return what torchrun sets in each process."""
-    return {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(node * per_node + local),
-        "WORLD_SIZE": str(nodes * per_node),
-        "LOCAL_RANK": str(local),
-        "LOCAL_WORLD_SIZE": str(per_node),
-        "GROUP_RANK": str(node),
-        "GROUP_WORLD_SIZE": str(nodes),
-    }
 
 
 def _environment(container: Mapping[str, Any], ranks: dict[str, str], own: Mapping[str, str]) -> dict[str, str]:

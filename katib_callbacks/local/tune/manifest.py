@@ -111,7 +111,7 @@ def parameter(spec: Any, name: str) -> dict[str, Any]:
 
 
 def is_parameter(value: object) -> bool:
-    """Say whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
+    """Return whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
     return type(value).__name__ == V1beta1ParameterSpec.__name__
 
 

@@ -1,4 +1,4 @@
-"""What a failed call says about its rows: refused for good, not written, or perhaps written.
+"""The meaning of a failed call for its rows: refused for good, not written, or perhaps written.
 
 Katib's DB manager answers UNKNOWN to everything that its handler rejects, so there the text has to tell. It was
 collected from Katib v0.19.0 on MySQL, MariaDB and PostgreSQL. The embedded DB manager and gRPC itself use statuses.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Fate(enum.Enum):
-    """What became of the rows of a call that failed."""
+    """The state of the rows of a call that failed."""
 
     REFUSED = "refused"
     """Not written, and never will be: sending the same again cannot help."""
@@ -89,7 +89,7 @@ def may_be_replaced(status: str, text: str) -> bool:
 
 
 def classify(status: str, text: str) -> Fate:
-    """Say what became of the rows.
+    """Return what became of the rows.
 
     Args:
         status: The gRPC status code's name.

@@ -32,7 +32,7 @@ _PROGRAM = (
 
 @dataclass(frozen=True)
 class Job:
-    """What the fresh interpreter is to do; it pickles, and holds no secret.
+    """The work for a fresh interpreter; it pickles, and holds no secret.
 
     Args:
         endpoint: Where the DB manager listens.

@@ -1,4 +1,4 @@
-"""What a spool file looks like: JSON lines, a header, an array for each row, and a footer with a checksum."""
+"""The format of a spool file: JSON lines, a header, an array for each row, and a footer with a checksum."""
 
 import json
 import zlib
@@ -21,7 +21,7 @@ class DamagedError(SpoolError):
 
 @dataclass(frozen=True)
 class SpooledRows:
-    """What a spool file holds.
+    """The content of a spool file.
 
     Args:
         trial_name: The trial.

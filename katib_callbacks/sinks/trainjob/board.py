@@ -31,7 +31,7 @@ INTERVAL_SPREAD = 0.2
 """The share by which it varies: jobs that were started together shall not send together for ever."""
 
 REQUEST_S = 5.0
-"""What one request with news may take, all in all; the server answers in milliseconds as a rule."""
+"""Seconds for one request with news, all in all; the server answers in milliseconds as a rule."""
 
 WAITED_REQUEST_S = 15.0
 """The same for one that somebody waits for. The server writes five statuses a second for the whole cluster, and lets
@@ -91,7 +91,7 @@ class StatusBoard:
     def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
         self._runtime = runtime
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # a signal handler may show progress, too
         self._stir = threading.Event()  # ends a pause
         self._status = Status()
         self._version = 0  # of the status
@@ -164,12 +164,12 @@ class StatusBoard:
             logger.warning("The training has ended, but %s", self._failure(report, 0, deadline_s))
 
     def _add(self, user: object, deadline_s: float) -> "tuple[PendingUpdate, HTTPRequest | None]":
-        """Return a wait for the status of now, and the request with older news that is under way."""
+        """Return a wait for the status of now, and the request that is under way if its news are older."""
         report = PendingUpdate(user, self._version, self._runtime.monotonic() + deadline_s)
         self._reports.append(report)
         self._ensure_thread()
         self._stir.set()
-        return report, self._news
+        return report, self._news if self._taken < self._version else None
 
     def _await(self, report: PendingUpdate, older: HTTPRequest | None, deadline_s: float) -> bool:
         """Wait until a status was shown, or cannot be; return whether it was."""
@@ -231,7 +231,9 @@ class StatusBoard:
         self._news = None
         if answer.status == _OK:
             self._settled = max(self._settled, self._taken)
+            reports = [report for report in self._reports if report.version <= self._taken]
         for report in reports:
+            report.attempts = max(report.attempts, 1)
             report.answer = answer
             if is_final:
                 report.finish()

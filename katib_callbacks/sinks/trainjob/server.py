@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What came of a request.
+    """Result of a request.
 
     Args:
         status: The HTTP status; None if there was no answer.

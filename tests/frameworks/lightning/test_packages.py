@@ -64,9 +64,11 @@ def test_a_folder_called_lightning_is_no_package(tmp_path):
     (tmp_path / "pytorch_lightning").mkdir()
     (tmp_path / "pytorch_lightning" / "__init__.py").write_text("class Callback: pass")
     script = f"import sys; sys.path[:0] = {[str(tmp_path), str(Path(katib_callbacks.__file__).parents[1])]}; {OURS}"
+    script += "; print([base.__module__ for base in KatibReportCallback.__bases__])"
     # Without site-packages: an installed lightning would come before the folder.
     result = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "['katib_callbacks.recording.callback', 'pytorch_lightning']"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -101,8 +101,8 @@ def test_a_value_is_read_at_most_once_a_metric_and_epoch(
 
     trainer = make_trainer(callback, Watches(), max_epochs=3)
     take = callback._recorder.record
-    callback._recorder.record = lambda values, row=None: take(
-        {name: value.as_subclass(CountingTensor) for name, value in values.items()}, row=row
+    callback._recorder.record = lambda values, **options: take(
+        {name: value.as_subclass(CountingTensor) for name, value in values.items()}, **options
     )
     trainer.fit(module, loader, loader)
     assert len(katib_db_manager.metrics()) == (3 if report == "history" else 1)

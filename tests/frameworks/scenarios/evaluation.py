@@ -2,6 +2,8 @@
 
 import pytest
 
+from katib_callbacks import ConfigurationError
+
 
 def test_what_training_never_produced_is_added(driver, rows):
     names = [driver.loss, driver.score, driver.tested]
@@ -69,13 +71,29 @@ def test_a_test_counts_where_it_is_named(driver, rows):
 
 
 @pytest.mark.parametrize("on_missing", ["warn", "ignore"])
-def test_a_metric_that_only_the_evaluation_shows_is_missed_as_on_missing_says(driver, rows, warnings_of, on_missing):
-    training = driver.trainer(driver.callback([driver.loss, driver.score], on_missing=on_missing), validate_every=None)
+def test_a_metric_that_an_evaluation_brings_a_moment_later_is_not_missed(driver, rows, warnings_of, on_missing):
+    names = [driver.loss, driver.score, driver.tested]
+    training = driver.trainer(driver.callback(names, on_missing=on_missing), epochs=3, validate_every=None)
     training.train()
     training.evaluate()
-    missed = [message for message in warnings_of() if "never appeared" in message]
-    assert len(missed) == (on_missing == "warn")
-    assert [name for name, _ in rows()] == [driver.loss, driver.score]
+    training.test()
+    assert [name for name, _ in rows()] == names
+    assert warnings_of() == []
+
+
+def test_a_metric_of_a_test_is_not_missed_before_it(driver, rows, warnings_of):
+    training = driver.trainer(driver.callback([driver.score, driver.tested]), epochs=3)
+    training.train()
+    training.test()
+    assert [name for name, _ in rows()] == [driver.score, driver.tested]
+    assert warnings_of() == []
+
+
+def test_what_there_is_has_been_delivered_when_a_metric_of_a_test_is_missed(driver, rows):
+    training = driver.trainer(driver.callback([driver.score, driver.tested], on_missing="raise"))
+    with pytest.raises(ConfigurationError, match=f"'{driver.tested}' never appeared"):
+        training.train()
+    assert rows() == [(driver.score, 0.2)]
 
 
 def test_neither_evaluation_nor_test_without_training_reports(driver, rows):

@@ -59,12 +59,33 @@ def test_a_validation_metric_that_is_yet_to_come_is_not_missed(driver, rows, war
     assert rows() == [(driver.score, 0.1)]
 
 
+def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(driver, rows, warnings_of):
+    driver.trainer(driver.callback(driver.score), epochs=3, validate_every=2).train()
+    assert rows() == [(driver.score, 0.1)]
+    [message] = warnings_of()
+    assert re.search(f"{driver.score}=0.1 is from (epoch|step) 2 of 3", message)
+
+
+def test_best_and_history_mean_older_values(driver, rows, warnings_of):
+    best = {"report": "best", "monitor": driver.score, "mode": "max"}
+    for options in (best, {"report": "history"}):
+        driver.trainer(driver.callback(driver.score, **options), epochs=3, validate_every=2).train()
+    assert rows() == [(driver.score, 0.1)] * 2
+    assert warnings_of() == []
+
+
+def test_where_nothing_is_kept_the_final_values_are_reported_and_that_is_said(driver, rows, warnings_of):
+    driver.trainer(driver.callback(driver.score, report="kept")).train()
+    assert rows() == [(driver.score, 0.2)]
+    assert warnings_of() == ["No model was kept in this training, so the final values are reported."]
+
+
 def test_a_missing_metric_raises_after_training_where_it_shall(driver, rows):
     training = driver.trainer(driver.callback([driver.misspelt, driver.loss], on_missing="raise"))
     with pytest.raises(ConfigurationError, match=f"'{driver.misspelt}' never appeared"):
         training.train()
     assert training.epochs == 2
-    assert rows() == []
+    assert [name for name, _ in rows()] == [driver.loss], "delivered before it raises"
 
 
 def test_a_missing_metric_may_be_ignored(driver, rows, warnings_of):

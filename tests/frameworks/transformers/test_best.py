@@ -100,16 +100,3 @@ def test_another_monitor_than_the_loaded_models_decides_itself(make_trainer, row
     )
     trainer.train()
     assert rows() == [("eval_accuracy", 0.75), ("loss", 0.125)]
-
-
-def test_final_reports_the_last_row_also_where_an_earlier_model_was_loaded(make_trainer, rows):
-    trainer = make_trainer(
-        KatibReportCallback(METRICS),
-        scores=[0.5, 0.875, 0.75],
-        num_train_epochs=3,
-        save_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-    )
-    trainer.train()
-    assert rows() == [("eval_accuracy", 0.75), ("loss", 0.125)]

@@ -19,7 +19,7 @@ CURVE_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 """Each curve signs by one algorithm (RFC 7518, 3.4)."""
 
 ALGORITHMS = RSA_ALGORITHMS | frozenset(CURVE_ALGORITHMS.values())
-"""What tokens may be signed by: what Kubernetes can sign with (pkg/serviceaccount/jwt.go), and RSA's longer hashes.
+"""Algorithms of tokens: those that Kubernetes can sign with (pkg/serviceaccount/jwt.go), and RSA's longer hashes.
 Nothing symmetric and no ``none``, so that nobody signs with a public key."""
 
 MIN_RSA_BITS = 2048

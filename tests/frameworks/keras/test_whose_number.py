@@ -1,0 +1,160 @@
+"""Whose number is reported: that of the weights which the model has when training is over, or that the run keeps."""
+
+import keras
+import numpy as np
+import pytest
+from keras.callbacks import EarlyStopping, ModelCheckpoint
+
+from katib_callbacks.keras import KatibReportCallback
+
+SCORES = [0.5, 0.9, 0.6, 0.4]
+
+
+@pytest.fixture
+def warned(caplog):
+    return lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("katib_callbacks") and record.levelname == "WARNING"
+    ]
+
+
+class Weights(keras.callbacks.Callback):
+    """Writes down the weights after each epoch, to find out which the model has in the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.after = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.after.append(self.model.get_weights())
+
+    def epoch_of(self, model):
+        """Return the number of the epoch, from 0, whose weights the model has."""
+        equal = [
+            all(np.array_equal(one, other) for one, other in zip(weights, model.get_weights(), strict=True))
+            for weights in self.after
+        ]
+        return max(epoch for epoch, is_equal in enumerate(equal) if is_equal)
+
+
+def stopping(**options):
+    return EarlyStopping(**({"monitor": "val_accuracy", "mode": "max", "restore_best_weights": True} | options))
+
+
+WAYS = {
+    "stopped": (SCORES, {"patience": 2}, 1),
+    "not stopped": (SCORES, {"patience": 9}, 1),
+    "start_from_epoch": ([0.9, 0.8, 0.5, 0.6, 0.55], {"patience": 2, "start_from_epoch": 2}, 3),
+    "min_delta": ([0.5, 0.55, 0.58, 0.59, 0.4], {"patience": 3, "min_delta": 0.1}, 0),
+    "the last one is the best": ([0.1, 0.2, 0.3], {"patience": 2}, 2),
+}
+
+
+@pytest.mark.parametrize("is_ours_first", [True, False])
+@pytest.mark.parametrize(("scores", "options", "epoch"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("report", ["final", "kept"])
+def test_the_restored_weights_row_is_reported(
+    rows, warned, fit, shows, make_model, scores, options, epoch, is_ours_first, report
+):
+    early, weights, model = stopping(**options), Weights(), make_model()
+    callback = KatibReportCallback(["val_accuracy", "other"], report=report)
+    both = [callback, early] if is_ours_first else [early, callback]
+    shown = shows(val_accuracy=scores, other=[10 + n for n in range(len(scores))])
+    fit(shown, weights, *both, model=model, epochs=len(scores))
+
+    restored = weights.epoch_of(model)
+    if restored == epoch:  # Keras 3.0 restores only where it stops
+        assert rows() == [("val_accuracy", scores[epoch]), ("other", 10 + epoch)]
+    else:
+        assert restored == len(weights.after) - 1
+        assert rows()[-1] == ("other", 10 + restored)
+
+
+def test_what_a_later_callback_adds_to_the_restored_epoch_is_reported_with_it(rows, fit, shows):
+    added = shows(late=[1, 2, 3, 4])
+    callback = KatibReportCallback(["val_accuracy", "late"])
+    fit(shows(val_accuracy=SCORES), callback, stopping(patience=2), added, epochs=4)
+    assert rows() == [("val_accuracy", 0.9), ("late", 2)]
+
+
+def test_without_restoring_the_last_row_is_final(rows, warned, fit, shows):
+    early = stopping(patience=2, restore_best_weights=False)
+    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy"), early, epochs=4)
+    assert rows() == [("val_accuracy", 0.4)]
+    assert warned() == []
+
+
+def test_best_and_history_are_what_they_were(rows, fit, shows):
+    best = {"report": "best", "monitor": "val_accuracy", "mode": "min"}
+    for options in (best, {"report": "history"}):
+        shown = shows(val_accuracy=SCORES)
+        fit(shown, KatibReportCallback("val_accuracy", **options), stopping(patience=2), epochs=4)
+    assert rows() == [("val_accuracy", value) for value in [0.4, *SCORES]]
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    def make(**options):
+        defaults = {"monitor": "val_accuracy", "mode": "max", "save_best_only": True}
+        return ModelCheckpoint(tmp_path / "{epoch}.keras", **(defaults | options))
+
+    return make
+
+
+@pytest.mark.parametrize("is_ours_first", [True, False])
+def test_the_row_of_the_best_checkpoint_is_kept(rows, warned, fit, shows, keeping, tmp_path, is_ours_first):
+    callbacks = [KatibReportCallback(["val_accuracy", "other"], report="kept"), keeping()]
+    if not is_ours_first:
+        callbacks.reverse()
+    fit(shows(val_accuracy=SCORES, other=[1, 2, 3, 4]), *callbacks, epochs=4)
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["1.keras", "2.keras"]
+    assert rows() == [("val_accuracy", 0.9), ("other", 2)]
+    assert warned() == []
+
+
+def test_a_checkpoint_on_disk_does_not_change_what_is_final(rows, fit, shows, keeping):
+    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy"), keeping(), epochs=4)
+    assert rows() == [("val_accuracy", 0.4)]
+
+
+@pytest.mark.parametrize("options", [None, {"save_best_only": False}, {"initial_value_threshold": 0.95}])
+def test_where_nothing_is_kept_the_final_values_are_reported_and_that_is_said(
+    rows, warned, fit, shows, keeping, options
+):
+    callbacks = [] if options is None else [keeping(**options)]
+    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy", report="kept"), *callbacks, epochs=4)
+    assert rows() == [("val_accuracy", 0.4)]
+    assert warned() == ["No model was kept in this training, so the final values are reported."]
+
+
+def test_a_second_fit_has_its_own_kept_model(rows, fit, shows, keeping):
+    callback, checkpoint = KatibReportCallback("val_accuracy", report="kept"), keeping()
+    for scores in (SCORES, [0.1, 0.95, 0.2, 0.3]):
+        fit(shows(val_accuracy=scores), callback, checkpoint, epochs=4)
+    assert rows() == [("val_accuracy", 0.9), ("val_accuracy", 0.95)]
+
+
+# -- what is old is said -------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, warned, fit):
+    fit(KatibReportCallback({"accuracy": "val_mae"}), epochs=3, validation_freq=2)
+    [(_, value)] = rows()
+    [message] = warned()
+    assert f"accuracy={value:.7g}"[:12] in message
+    assert "is from epoch 2 of 3" in message
+
+
+def test_a_metric_of_a_validation_that_has_not_run_is_not_missed(rows, warned, fit):
+    class Adds(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):
+            self.has_run = True
+
+        def on_epoch_end(self, epoch, logs=None):
+            if getattr(self, "has_run", False):
+                logs["dev_acc"] = 0.5
+
+    fit(Adds(), KatibReportCallback("dev_acc"), epochs=3, validation_freq=3)
+    assert rows() == [("dev_acc", 0.5)]
+    assert warned() == []

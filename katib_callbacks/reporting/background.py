@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from katib_callbacks.errors import DeliveryError, KatibCallbacksError
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome, close_quietly
@@ -89,11 +89,11 @@ class BackgroundSender:
 
     Args:
         name: The sink's, for log lines.
-        sink: The sink.
+        sink: The sink; or why it cannot be made in this process, which is then why every report to it fails.
         is_own: Whether :meth:`close` closes it.
     """
 
-    def __init__(self, name: str, sink: MetricSink, *, is_own: bool = True) -> None:
+    def __init__(self, name: str, sink: MetricSink | Exception, *, is_own: bool = True) -> None:
         self.name = name
         self.sink = sink
         self._is_own = is_own
@@ -132,7 +132,7 @@ class BackgroundSender:
             self._is_closed = True
             reason = self._start() if is_to_close else None
         if reason is not None:
-            close_quietly(self.name, self.sink)
+            self._close_sink()
 
     def _start(self) -> str | None:
         """Let the thread run; return why that is impossible."""
@@ -164,6 +164,10 @@ class BackgroundSender:
             outcome = self._deliver(job)
             job.delivery.settle(outcome)
         if is_to_close:
+            self._close_sink()
+
+    def _close_sink(self) -> None:
+        if not isinstance(self.sink, Exception):
             close_quietly(self.name, self.sink)
 
     def _deliver(self, job: _Job) -> SinkOutcome:
@@ -171,6 +175,8 @@ class BackgroundSender:
         try:
             if left_s <= 0:
                 raise TimeoutError("earlier reports took all of the time")  # noqa: TRY301  as any other failure
+            if isinstance(self.sink, Exception):
+                raise self.sink  # noqa: TRY301  as above
             outcome = checked_outcome(self.sink.send(job.trial_name, job.logs, deadline_s=left_s))
         except BaseException as error:  # noqa: BLE001  sys.exit() included: the thread is ours, and has more to send
             said = f"{type(error).__name__}: {error}"
@@ -210,21 +216,3 @@ class BackgroundSender:
         level = logging.DEBUG if self._is_troubled else logging.WARNING
         self._is_troubled = True
         logger.log(level, "The sink %r %s; the report does not depend on it: %s", self.name, what, reason)
-
-
-class Unmade:
-    """Stands for a sink that could be made when the reporter was, and cannot any more in another process.
-
-    Args:
-        error: Why.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> NoReturn:  # noqa: ARG002
-        """Raise why it cannot be made."""
-        raise self._error
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -199,12 +199,12 @@ class Destinations:
     def _sender(self, label: str, sink: MetricSink | str) -> "BackgroundSender":
         if label in self._senders:
             return self._senders[label]
-        from katib_callbacks.reporting.background import BackgroundSender, Unmade  # noqa: PLC0415  only where there are several sinks
+        from katib_callbacks.reporting.background import BackgroundSender  # noqa: PLC0415  only where there are several sinks
 
         try:
             sender = BackgroundSender(label, self._sink(sink), is_own=isinstance(sink, str))
         except KatibCallbacksError as error:  # in a process that the reporter was sent to, or that was forked
-            sender = BackgroundSender(label, Unmade(error))
+            sender = BackgroundSender(label, error, is_own=False)
         self._senders[label] = sender
         return sender
 

@@ -373,7 +373,7 @@ def _cpus(container: Mapping[str, Any], processes: int) -> int | None:
     try:
         cpus = float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
     except ValueError as error:
-        raise ConfigurationError(f"resources.requests.cpu: {text!r} is no number of processors") from error
+        raise ConfigurationError(f"resources.requests.cpu: {text!r} is not a number of processors") from error
     return max(1, math.ceil(cpus) // processes)
 
 

@@ -43,10 +43,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--optimizer", choices=["sgd", "nesterov"], default="sgd")
     parser.add_argument("--push", action="store_true", help="report instead of printing")
+    parser.add_argument("--words", action="store_true", help="print `loss is 0.5` in place of `loss=0.5`")
+    parser.add_argument("--show", metavar="NAME", help="print an environment variable before")
     parser.add_argument("--log", type=Path, help="write to this file instead of printing")
     parser.add_argument("--checkpoint", type=Path, help="go on from this folder's checkpoint, and leave one there")
     arguments = parser.parse_args()
 
+    if arguments.show is not None:
+        print(f"{arguments.show} is {os.environ.get(arguments.show)}")
     rank = os.environ.get("RANK", "0")
     size = os.environ.get("WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE", "1")
     momentum = arguments.momentum / (2 if arguments.optimizer == "nesterov" else 1)
@@ -54,7 +58,8 @@ def main() -> None:
     losses = train(arguments.lr, momentum, arguments.epochs, checkpoint)
     accuracy = 1 / (1 + losses[-1])
     if not arguments.push:
-        lines = [*(f"loss={loss:.6f}" for loss in losses), f"accuracy={accuracy:.6f}"]
+        equals = " is " if arguments.words else "="
+        lines = [*(f"loss{equals}{loss:.6f}" for loss in losses), f"accuracy{equals}{accuracy:.6f}"]
         if arguments.log is None:
             print(*lines, sep="\n")
         else:

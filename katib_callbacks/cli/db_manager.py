@@ -10,15 +10,15 @@ import math
 import queue
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from katib_callbacks.cli.log_format import configure_logging
+from katib_callbacks.cli.log_format import configure_logging, say_as_json
 from katib_callbacks.cli.trial_listener import add_trial_arguments, trial_listener
 from katib_callbacks.console import say
-from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
 if TYPE_CHECKING:
@@ -114,10 +114,23 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal comes."""
+    configure_logging(arguments.log_format, arguments.log_level)
+    if arguments.log_format != "json":
+        return _serve(arguments, say)
+    try:
+        return _serve(arguments, say_as_json)
+    except KatibCallbacksError as error:  # which would be printed as a text
+        _logger.error("%s", error)  # noqa: TRY400  a traceback says no more
+        from katib_callbacks.cli import EXIT_FAILED, EXIT_USAGE  # noqa: PLC0415  it imports this module
+
+        is_usage = isinstance(error, (ConfigurationError, MissingDependencyError))
+        return EXIT_USAGE if is_usage else EXIT_FAILED
+
+
+def _serve(arguments: argparse.Namespace, tell: Callable[[str], None]) -> int:
     from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  needs the extra
     from katib_callbacks.db_manager.katib_environment import database_url, is_initialized  # noqa: PLC0415  as above
 
-    configure_logging(arguments.log_format, arguments.log_level)
     _keep_few_arenas()
     # Put is safe in a signal handler, where setting an Event could wait for the very thread that it interrupts.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -139,15 +152,15 @@ def run(arguments: argparse.Namespace) -> int:
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with db_manager:
-            say(f"DB manager: listening on {db_manager.address}, database {db_manager.db_url}")
+            tell(f"DB manager: listening on {db_manager.address}, database {db_manager.db_url}")
             if db_manager.trial_address:
-                say(f"DB manager: listening for trials on {db_manager.trial_address}")
+                tell(f"DB manager: listening for trials on {db_manager.trial_address}")
             if db_manager.metrics_address:
-                say(f"DB manager: metrics on http://{db_manager.metrics_address}/metrics")
+                tell(f"DB manager: metrics on http://{db_manager.metrics_address}/metrics")
             _logger.info("serving", extra={"address": db_manager.address, "database": db_manager.db_url})
             received = _wait_for(signals)
             _logger.info("stopping", extra={"signal": signal.Signals(received).name})
-        say(f"DB manager: stopped by {signal.Signals(received).name}; every answered call is on disk")
+        tell(f"DB manager: stopped by {signal.Signals(received).name}; every answered call is on disk")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -203,7 +216,7 @@ def duration(text: str) -> float:
         )
     seconds = float(text)  # argparse reports a ValueError
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 60s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 60s")
     return seconds
 
 

@@ -1,9 +1,17 @@
 """The log lines of a server: for a person, or as JSON for a log collector."""
 
+import atexit
 import json
 import logging
+import os
+import threading
 import time
+from typing import TextIO
 
+from katib_callbacks.console import say
+
+_STDERR = 2
+_END_TIMEOUT_S = 5.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -25,15 +33,47 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def say_as_json(text: str) -> None:
+    """Print what a person would be told, as a line of the log."""
+    say(JsonFormatter().format(logging.makeLogRecord({"name": __name__, "levelname": "INFO", "msg": text})))
+
+
 def configure_logging(kind: str, level: str) -> None:
     """Let log lines go to stderr.
 
     Args:
-        kind: ``text`` or ``json``.
+        kind: ``text`` or ``json``. With JSON whatever else is written to stderr, as by gRPC's core, becomes a log line.
         level: The name of the lowest level that is shown.
     """
-    handler = logging.StreamHandler()
+    stream = _claim_stderr() if kind == "json" else None
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         JsonFormatter() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(handlers=[handler], level=level.upper())
+    logging.captureWarnings(kind == "json")
+
+
+def _claim_stderr() -> TextIO:
+    """Return the process's stderr, and log what others write to it from now on, line by line."""
+    stream = os.fdopen(os.dup(_STDERR), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    read_end, write_end = os.pipe()
+    os.dup2(write_end, _STDERR)
+    os.close(write_end)
+    thread = threading.Thread(target=_log_lines, args=(read_end,), name="katib-callbacks-stderr", daemon=True)
+    thread.start()
+    atexit.register(_end, stream, thread)
+    return stream
+
+
+def _log_lines(read_end: int) -> None:
+    with os.fdopen(read_end, encoding="utf-8", errors="backslashreplace") as lines:
+        for line in lines:
+            if line.strip():
+                logging.getLogger("stderr").warning("%s", line.rstrip())
+
+
+def _end(stream: TextIO, thread: threading.Thread) -> None:
+    """Give stderr back, so that what was written last is logged before the process ends."""
+    os.dup2(stream.fileno(), _STDERR)  # the pipe has no writer any more, and the thread ends
+    thread.join(_END_TIMEOUT_S)

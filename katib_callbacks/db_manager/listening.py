@@ -100,7 +100,7 @@ def split_address(address: str) -> tuple[str, int]:
         return net_addresses.split_address(address, lowest_port=0)
     except ValueError as error:
         raise ConfigurationError(
-            f"{address!r} is no address to listen on; write host:port, such as 127.0.0.1:6789 or [::1]:6789"
+            f"{address!r} is not an address to listen on; write host:port, such as 127.0.0.1:6789 or [::1]:6789"
         ) from error
 
 

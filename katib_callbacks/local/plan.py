@@ -1,4 +1,4 @@
-"""The plan of an experiment, resolved once: controller, suggestion and trials are given."""
+"""The plan of an experiment, resolved once and given to the controller, the suggestion and the trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

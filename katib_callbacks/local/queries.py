@@ -13,9 +13,10 @@ from katib_callbacks.local.api.models import (
     V1beta1OptimalTrial,
     V1beta1Trial,
 )
+from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.runner import database
-from katib_callbacks.local.status import assignments, experiment_object, metrics, trial_object
+from katib_callbacks.local.status import assignments, experiment_object, metrics, suggestion_object, trial_object
 from katib_callbacks.local.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import format_timestamp
@@ -142,6 +143,26 @@ class Queries:
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
             return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
+
+    def get_suggestion(
+        self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> V1beta1Suggestion:
+        """Return what the algorithm of an experiment was asked and has answered.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is no experiment of this name.
+        """
+        del namespace, timeout
+        with ExperimentStore(database(self._home)) as store:
+            return suggestion_object(store.experiment(name), store.trials(name))
+
+    def list_suggestions(
+        self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
+    ) -> list[V1beta1Suggestion]:
+        """Return the suggestions of all experiments of this home, the oldest first."""
+        del namespace, timeout
+        with ExperimentStore(database(self._home)) as store:
+            return [suggestion_object(row, store.trials(row.name)) for row in store.experiments()]
 
     def get_success_trial_details(
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S

@@ -1,6 +1,5 @@
 """Stored experiments, created, run and deleted: one process at a time runs one, and holds its lock."""
 
-import fcntl
 import logging
 import os
 import secrets
@@ -13,13 +12,23 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from katib_callbacks.errors import ExperimentError, KatibCallbacksError
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.controller import Controller, Event
 from katib_callbacks.local.plan import resolve
 from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.trials.orphans import end_orphans
+from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
+from katib_callbacks.local.trials.template import TrialTemplate
+
+try:
+    import fcntl
+except ImportError as error:
+    raise MissingDependencyError(
+        "local experiments need Linux or macOS: Windows has neither process groups nor this kind of file lock"
+    ) from error
 
 DEFAULT_HOME = Path("katib-local")
 """The folder of state and trials, in the current directory."""
@@ -110,7 +119,8 @@ class Runner:
             store.experiment(self.name)
             with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
                 row = store.experiment(self.name)
-                if row.state in states.FINAL_EXPERIMENT_STATES or self._is_stopping:
+                is_over = row.state in states.FINAL_EXPERIMENT_STATES and not store.unfinished_trials(self.name)
+                if is_over or self._is_stopping:
                     return row.state
                 controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
                 self._controller = controller
@@ -197,15 +207,21 @@ def delete(home: Path, name: str) -> None:
         ExperimentError: There is no such experiment, or its runner does not end.
     """
     with ExperimentStore(database(home)) as store:
-        store.experiment(name)
-        store.update_experiment(name, is_deleted=1)
-        with locked(home, name):
-            store.delete_experiment(name)
-            with suppress(OSError):
-                shutil.rmtree(home / name)
+        grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
+        timeout_s = LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
+        store.update_experiment(name, delete_by_s=time.time() + timeout_s)
+        try:
+            with locked(home, name, timeout_s=timeout_s):
+                end_orphans([mark for trial in store.unfinished_trials(name) for mark in trial.attempts])
+                store.delete_experiment(name)
+                with suppress(OSError):
+                    shutil.rmtree(home / name)
+        except ExperimentError:
+            store.update_experiment(name, delete_by_s=None)
+            raise
 
 
 def _check_name(name: str) -> None:
     """Refuse a name that is no experiment's, before it becomes part of a path."""
     if not name or set(name) - set(_NAME_CHARACTERS):
-        raise ExperimentError(f"{name!r} is no name of an experiment")
+        raise ExperimentError(f"{name!r} is not the name of an experiment")

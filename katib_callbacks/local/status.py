@@ -1,11 +1,14 @@
 """From stored rows to Katib's objects, with their status as Katib's controller keeps it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katib_callbacks.local import states
+from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import (
+    V1beta1AlgorithmSpec,
+    V1beta1EarlyStoppingSpec,
     V1beta1Experiment,
     V1beta1ExperimentCondition,
     V1beta1ExperimentStatus,
@@ -22,9 +25,16 @@ from katib_callbacks.local.api.models import (
     V1ObjectMeta,
     utc_seconds,
 )
+from katib_callbacks.local.api.suggestions import (
+    V1beta1Suggestion,
+    V1beta1SuggestionCondition,
+    V1beta1SuggestionSpec,
+    V1beta1SuggestionStatus,
+    V1beta1TrialAssignment,
+)
 from katib_callbacks.local.api.validation import API_VERSION
 from katib_callbacks.local.store import ExperimentRow, TrialRow
-from katib_callbacks.local.trials.template import TrialTemplate
+from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE, TrialTemplate
 
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 
@@ -38,7 +48,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
     experiment.status = V1beta1ExperimentStatus(
         start_time=_time(row.started_s),
         completion_time=_time(row.completed_s),
-        last_reconcile_time=_time(max((trial.completed_s or 0 for trial in trials), default=0) or row.started_s),
         conditions=[V1beta1ExperimentCondition(**_condition(one)) for one in row.conditions],
         current_optimal_trial=None if best is None else _optimal(best),
         pending_trial_list=names[states.CREATED],
@@ -47,7 +56,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         failed_trial_list=names[states.FAILED],
         killed_trial_list=names[states.KILLED],
         metrics_unavailable_trial_list=names[states.METRICS_UNAVAILABLE],
-        early_stopped_trial_list=[],
         trials=len(trials),
         trials_pending=len(names[states.CREATED]),
         trials_running=len(names[states.RUNNING]),
@@ -55,7 +63,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         trials_failed=len(names[states.FAILED]),
         trials_killed=len(names[states.KILLED]),
         trial_metrics_unavailable=len(names[states.METRICS_UNAVAILABLE]),
-        trials_early_stopped=0,
     )
     return experiment
 
@@ -96,11 +103,71 @@ def trial_object(row: TrialRow, manifest: Manifest) -> V1beta1Trial:
         status=V1beta1TrialStatus(
             start_time=_time(row.started_s),
             completion_time=_time(row.completed_s),
-            last_reconcile_time=_time(row.completed_s or row.started_s),
             conditions=[V1beta1TrialCondition(**_condition(one)) for one in row.conditions],
             observation=_observation(row),
         ),
     )
+
+
+def suggestion_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1Suggestion:
+    """Return what the algorithm of an experiment was asked and has answered."""
+    spec, metadata = row.manifest["spec"], row.manifest["metadata"]
+    told = row.conditions[-1]
+    is_over = told["type"] in states.FINAL_EXPERIMENT_STATES and spec["resumePolicy"] == "Never"
+    conditions = [
+        states.condition(states.CREATED, "SuggestionCreated", "Suggestion is created", row.created_s),
+        states.condition(
+            states.RUNNING,
+            "SuggestionRunning",
+            "Suggestion is running",
+            row.started_s or row.created_s,
+            status=not is_over,
+        ),
+    ]
+    if is_over:
+        message = "Suggestion is succeeded, can't be restarted"
+        at_s = told["lastTransitionTime"]
+        conditions.append(states.condition(states.SUCCEEDED, "SuggestionSucceeded", message, at_s))
+    names = {trial.number: trial.name for trial in trials}
+    return V1beta1Suggestion(
+        api_version=API_VERSION,
+        kind="Suggestion",
+        metadata=V1ObjectMeta(
+            name=row.name,
+            namespace=metadata.get("namespace") or DEFAULT_NAMESPACE,
+            labels={EXPERIMENT_LABEL: row.name},
+            creation_timestamp=utc_seconds(row.created_s),
+        ),
+        spec=V1beta1SuggestionSpec(
+            algorithm=V1beta1AlgorithmSpec.from_dict(spec["algorithm"]),
+            early_stopping=V1beta1EarlyStoppingSpec.from_dict(spec["earlyStopping"])
+            if spec.get("earlyStopping")
+            else None,
+            requests=len(trials),
+            resume_policy=spec["resumePolicy"],
+        ),
+        status=V1beta1SuggestionStatus(
+            start_time=_time(row.created_s),
+            last_reconcile_time=_time(max((trial.created_s for trial in trials), default=row.created_s)),
+            completion_time=_time(told["lastTransitionTime"]) if is_over else None,
+            conditions=[V1beta1SuggestionCondition(**_condition(one)) for one in conditions],
+            suggestion_count=len(trials),
+            suggestions=[
+                V1beta1TrialAssignment(
+                    name=trial.name, parameter_assignments=assignments(trial), labels=_labels(trial, names)
+                )
+                for trial in trials
+            ],
+        ),
+    )
+
+
+def _labels(trial: TrialRow, names: Mapping[int, str]) -> dict[str, str] | None:
+    """Return the labels that the algorithm gives a trial, which only pbt does."""
+    generation, parent = trial.point.get(GENERATION), trial.point.get(PARENT)
+    if generation is None:
+        return None
+    return {GENERATION: str(generation), **({} if parent is None else {PARENT: names[int(parent)]})}
 
 
 def _optimal(row: TrialRow) -> V1beta1OptimalTrial:

@@ -130,7 +130,7 @@ def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool
     """Return where rows are that were not delivered, and what to do."""
     if spool_path is not None:
         return (
-            f"The rows lie in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
+            f"The rows are in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
             "not the trial."
         )
     advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if can_spool else ""

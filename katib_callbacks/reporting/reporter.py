@@ -231,7 +231,7 @@ class KatibReporter:
         rows = list(logs)
         for row in rows:
             if not isinstance(row, MetricLog):
-                raise MetricValueError(f"report_logs takes MetricLog objects; a {type(row).__name__} is none")
+                raise MetricValueError(f"report_logs takes MetricLog objects, not a {type(row).__name__}")
         return run.deliver(rows)
 
     def open_run(

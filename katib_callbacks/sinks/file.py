@@ -93,7 +93,7 @@ class JsonLinesSink:
         descriptor = os.open(self._path, flags, _FILE_MODE)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise DeliveryError(f"{self._path} is no regular file")
+                raise DeliveryError(f"{self._path} is not a regular file")
             if is_new:
                 sync_folder(folder)
             yield descriptor

@@ -240,5 +240,5 @@ def target_of(options: SinkOptions) -> Target:
     except ValueError as error:
         problem = str(error)
     if problem:
-        raise ConfigurationError(f"the sink {options.label!r} is no gateway's URL: {problem}")
+        raise ConfigurationError(f"the sink {options.label!r} is not the URL of a gateway: {problem}")
     return Target(options.name, options.label, url, user=user if at else None, password=password)

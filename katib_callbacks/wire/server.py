@@ -91,4 +91,4 @@ def decode(request: Any, data: bytes, context: grpc.ServicerContext) -> Any:
     try:
         return request.FromString(data)
     except Exception:  # noqa: BLE001  each protobuf has an error of its own for it, and some a ValueError
-        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.name}")
+        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are not a {request.DESCRIPTOR.name}")

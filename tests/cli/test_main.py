@@ -56,8 +56,8 @@ def test_wrong_arguments_are_status_2(arguments, capsys):
     [
         (["--db", "nosql://user:hunter2@host/katib"], 2, "nosql://user:***@host/katib: the DB manager does not know"),
         (["--db", "sqlite://"], 2, "in-memory"),
-        (["--listen", "localhost"], 2, "'localhost' is no address to listen on"),
-        (["--listen-address", "localhost"], 2, "'localhost' is no address to listen on"),
+        (["--listen", "localhost"], 2, "'localhost' is not an address to listen on"),
+        (["--listen-address", "localhost"], 2, "'localhost' is not an address to listen on"),
         (["--db", "sqlite:////no/such/folder/katib.db"], 1, "the folder '/no/such/folder' does not exist"),
     ],
 )

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -141,6 +142,34 @@ def test_log_lines_may_be_json(tmp_path):
     assert first["database"] == f"sqlite:///{tmp_path}/k.db"
     assert first["time"].endswith("Z")
     assert (last["message"], last["signal"]) == ("stopping", "SIGTERM")
+
+
+def test_with_json_every_line_is_json_grpcs_own_too(tmp_path):
+    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(
+        [*command, "--db", f"sqlite:///{tmp_path}/k.db", "--log-format", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GRPC_VERBOSITY": "debug", "GRPC_TRACE": "api"},
+    )
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    told = [json.loads(line)["message"] for line in [first, *out.splitlines()]]
+    assert [text.split()[2] for text in told] == ["listening", "stopped"]
+    logged = [json.loads(line) for line in err.splitlines()]
+    assert any(line["logger"] == "stderr" and "grpc" in line["message"] for line in logged)
+
+
+def test_with_json_an_error_at_the_start_is_json(tmp_path):
+    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--log-format", "json", "--db", "nosql://h/k"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    line = json.loads(done.stderr)
+    assert line["level"] == "ERROR"
+    assert "does not know 'nosql' databases" in line["message"]
 
 
 def test_a_json_line_stays_one_line_and_has_the_traceback():

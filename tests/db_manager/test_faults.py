@@ -38,8 +38,8 @@ class BrokenStore:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("katib.db", "'katib.db' is no database URL such as sqlite:///katib.db"),
-        ("", "'' is no database URL"),
+        ("katib.db", "'katib.db' is not a database URL such as sqlite:///katib.db"),
+        ("", "'' is not a database URL"),
         ("nosql://host/katib", "nosql://host/katib: the DB manager does not know 'nosql' databases; known: sqlite"),
         ("sqlite://", "in-memory database would lose every row"),
         ("sqlite:///:memory:", "in-memory database would lose every row"),
@@ -95,6 +95,45 @@ def test_a_new_file_is_for_its_owner_alone(db):
     assert modes == dict.fromkeys(["katib.db", "katib.db-wal", "katib.db-shm"], 0o600)
 
 
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_write_ahead_log_that_goes_is_noticed_and_said(server, stub, raw, db, make_logs, change):
+    stub.report("t", make_logs(1), timeout_s=60)
+    wal = db.with_name("katib.db-wal")
+    wal.rename(db.with_name("away"))
+    if change == "replaced":
+        wal.write_bytes(b"")
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match=r"'katib\.db-wal' was removed or replaced while") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_is_cut_is_noticed_and_said(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert raw.status() == messages.SERVING
+    os.truncate(db, db.stat().st_size // 2)
+    assert raw.status() == messages.NOT_SERVING
+    with pytest.raises(grpc.RpcError, match="the file was cut while the DB manager was running") as caught:
+        stub.report("t", make_logs(2), timeout_s=60)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_file_that_another_program_made_smaller_goes_on(server, stub, raw, db, make_logs):
+    stub.report("t", make_logs(*range(20_000)), timeout_s=60)
+    stub.delete("t", timeout_s=60)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        before = db.stat().st_size
+        raw.status()
+        other.execute("VACUUM")
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert db.stat().st_size < before
+    stub.report("t", make_logs(2), timeout_s=60)
+    assert raw.status() == messages.SERVING
+
+
 def test_a_file_that_is_no_database_is_named_and_left_alone(db):
     db.write_text("epoch,loss\n" * 1_000)
     with pytest.raises(StoreError, match=r"katib\.db: cannot open the database: file is not a database"):
@@ -129,12 +168,12 @@ def test_a_folder_that_cannot_be_written_to_is_named():
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1", "'127.0.0.1' is no address to listen on; write host:port"),
-        (":6789", "no address to listen on"),
-        ("::1:0", "no address to listen on"),
-        ("127.0.0.1:port", "no address to listen on"),
-        ("127.0.0.1:65536", "no address to listen on"),
-        ("unix:/tmp/socket", "no address to listen on"),
+        ("127.0.0.1", "'127.0.0.1' is not an address to listen on; write host:port"),
+        (":6789", "not an address to listen on"),
+        ("::1:0", "not an address to listen on"),
+        ("127.0.0.1:port", "not an address to listen on"),
+        ("127.0.0.1:65536", "not an address to listen on"),
+        ("unix:/tmp/socket", "not an address to listen on"),
         ("no-such-host.invalid:0", "cannot listen on no-such-host.invalid:0: unknown host 'no-such-host.invalid'"),
         (f"{'x' * 64}:0", "unknown host"),
         ("203.0.113.1:0", "cannot listen on 203.0.113.1:0: "),

@@ -122,14 +122,14 @@ KUBERNETES = {"namespace": "team-a", "serviceaccount": {"name": "default"}}
     [
         ({"age_s": 3700}, "expired 1"),
         ({"exp": None}, "never expires"),
-        ({"exp": "9999999999"}, "exp is no time"),
-        ({"exp": True}, "exp is no time"),
-        ({"exp": 1e300}, "exp is no time"),
+        ({"exp": "9999999999"}, "exp is not a time"),
+        ({"exp": True}, "exp is not a time"),
+        ({"exp": 1e300}, "exp is not a time"),
         ({"exp": float("nan")}, "claims cannot be read"),
         ({"exp": float("inf")}, "claims cannot be read"),
         ({"nbf": FAR_AHEAD_S}, "not valid yet"),
         ({"iat": FAR_AHEAD_S}, "not valid yet"),
-        ({"nbf": []}, "nbf is no time"),
+        ({"nbf": []}, "nbf is not a time"),
         ({"iss": "https://other.example.com"}, 'of the issuer "https://other.example.com"'),
         ({"iss": None}, "of the issuer NoneType"),
         ({"iss": ["https://localhost"]}, "of the issuer list"),
@@ -156,11 +156,11 @@ KUBERNETES = {"namespace": "team-a", "serviceaccount": {"name": "default"}}
         ({"kubernetes.io": {"namespace": None}}, "names no namespace"),
         ({"kubernetes.io": {"namespace": ["team-a"]}}, "names no namespace"),
         ({"kubernetes.io": {"namespace": "team-a/trial-1"}}, "names no namespace"),
-        ({"sub": None}, "no service account of the namespace team-a"),
-        ({"sub": "system:serviceaccount:team-b:default"}, "no service account of the namespace team-a"),
-        ({"sub": "system:serviceaccount:team-a:"}, "no service account of the namespace team-a"),
-        ({"sub": "system:serviceaccount:team-a:x:y"}, "no service account of the namespace team-a"),
-        ({"sub": "system:node:team-a"}, "no service account of the namespace team-a"),
+        ({"sub": None}, "not a service account of the namespace team-a"),
+        ({"sub": "system:serviceaccount:team-b:default"}, "not a service account of the namespace team-a"),
+        ({"sub": "system:serviceaccount:team-a:"}, "not a service account of the namespace team-a"),
+        ({"sub": "system:serviceaccount:team-a:x:y"}, "not a service account of the namespace team-a"),
+        ({"sub": "system:node:team-a"}, "not a service account of the namespace team-a"),
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -212,10 +212,10 @@ def test_an_unsigned_token_is_refused(issuer, judge):
     claims = kubernetes_claims(issuer.url)
     good = issuer.token()
     for algorithm in ("none", "None", "NONE", "nOnE"):
-        assert "no signed JWT" in refusal(judge, unsigned(claims, alg=algorithm, kid="key-1"))
+        assert "not a signed JWT" in refusal(judge, unsigned(claims, alg=algorithm, kid="key-1"))
         assert "is not accepted" in refusal(judge, unsigned(claims, alg=algorithm, kid="key-1") + "AAAA")
-    assert "no signed JWT" in refusal(judge, good.rpartition(".")[0])
-    assert "no signed JWT" in refusal(judge, good.rpartition(".")[0] + ".")
+    assert "not a signed JWT" in refusal(judge, good.rpartition(".")[0])
+    assert "not a signed JWT" in refusal(judge, good.rpartition(".")[0] + ".")
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
@@ -270,7 +270,7 @@ def test_a_truncated_or_damaged_token_is_refused(issuer, judge):
         "ä" * 50,
     ):
         refusal(judge, other)
-    assert "no signed JWT" in refusal(judge, "A" * 20_000)
+    assert "not a signed JWT" in refusal(judge, "A" * 20_000)
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"{", b"\xff", b"[" * 10_000, b'{"exp": ' + b"9" * 5000 + b"}"])

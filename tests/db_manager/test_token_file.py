@@ -48,13 +48,13 @@ def test_no_entries_let_in_nobody(trials):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no JSON"),
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", 'is not {"tokens"'),
         ('{"tokens": {}}', 'is not {"tokens"'),
         ('{"tokens": [], "more": 1}', 'is not {"tokens"'),
-        ([1], "tokens[0] is no object"),
+        ([1], "tokens[0] is not an object"),
         ([ENTRY | {"trial": "x"}], "tokens[0] has other keys than"),
         ([ENTRY | {"name": ""}], "tokens[0].name"),
         ([ENTRY | {"name": "a\nb"}], "tokens[0].name"),
@@ -121,7 +121,7 @@ def test_a_secret_volumes_swapped_link_is_followed(trials):
         tokens.authenticate("old" * 12)
 
 
-@pytest.mark.logs_error("token file .*tokens.json: is no JSON, for 11 s; what was read last stays in force")
+@pytest.mark.logs_error("token file .*tokens.json: is not JSON, for 11 s; what was read last stays in force")
 @pytest.mark.parametrize("content", [b"", b'{"tokens": ['])
 @pytest.mark.parametrize("is_settled", [False, True])
 def test_a_broken_file_leaves_the_last_good_one_in_force_and_is_told_once(

@@ -376,8 +376,8 @@ def test_files_that_cannot_be_used_are_named_at_the_start_and_no_database_is_mad
     start("do not fit or are damaged", tls_cert=trials.path("ca.pem"))
     start("do not fit or are damaged", tls_key=trials.path("tokens.json"))
     start("client ca .* holds no certificate", client_ca=trials.path("tokens.json"))
-    start("token file .*server.key: is no JSON", token_file=trials.path("server.key"))
-    start("is no address to listen on", listen_address="6790")
+    start("token file .*server.key: is not JSON", token_file=trials.path("server.key"))
+    start("is not an address to listen on", listen_address="6790")
     assert not db.exists()
 
 

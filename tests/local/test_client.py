@@ -66,6 +66,36 @@ def test_katibs_documented_example(client):
     assert len(client.list_trials(name)) == len(client.list_trials()) == 12
 
 
+def test_a_suggestion_has_the_algorithms_answers(client):
+    client.tune(
+        name="asked",
+        objective=objective,
+        parameters=dict(SPACE),
+        objective_metric_name="result",
+        max_trial_count=3,
+        metrics_collector_config={"kind": "Push"},
+        algorithm_settings={"random_state": 1},
+    )
+    client.wait_for_experiment_condition("asked", timeout=300)
+    suggestion = client.get_suggestion("asked")
+
+    assert (suggestion.kind, suggestion.metadata.name, suggestion.api_version) == (
+        "Suggestion",
+        "asked",
+        "kubeflow.org/v1beta1",
+    )
+    assert (suggestion.spec.requests, suggestion.spec.resume_policy) == (3, "Never")
+    assert suggestion.spec.algorithm.algorithm_name == "random"
+    answered = {one.name: one.parameter_assignments for one in suggestion.status.suggestions}
+    assert answered == {trial.metadata.name: trial.spec.parameter_assignments for trial in client.list_trials("asked")}
+    assert suggestion.status.suggestion_count == 3
+    held = [(one.type, one.status) for one in suggestion.status.conditions]
+    assert held == [("Created", "True"), ("Running", "False"), ("Succeeded", "True")]
+    assert [one.metadata.name for one in client.list_suggestions()] == ["asked"]
+    with pytest.raises(ExperimentError, match="none"):
+        client.get_suggestion("none")
+
+
 def printed(parameters):
     import os
 

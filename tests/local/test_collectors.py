@@ -127,7 +127,7 @@ def test_numbers_in_json_are_left_out_as_in_katib_and_said(file, caplog):
 @pytest.mark.parametrize("line", ["loss=0.5", "[1]", "{", "[" * 100_000])
 def test_a_line_that_is_no_object_leaves_nothing_as_in_katib(file, line, caplog):
     assert file(f'{{"loss": "0.5"}}\n{line}\n') == []
-    assert "line 2 of the metrics file is no JSON object" in caplog.text
+    assert "line 2 of the metrics file is not a JSON object" in caplog.text
 
 
 def test_lines_of_text_are_read_as_output_is(file):
@@ -168,6 +168,8 @@ def test_an_experiment_collects_event_files(local):
 
 
 def test_a_trial_without_a_metrics_file_is_unavailable(local):
-    one = experiment("pass", maxTrialCount=2, metricsCollectorSpec={"collector": {"kind": "File"}})
+    one = experiment(
+        "pass", maxTrialCount=2, parallelTrialCount=1, metricsCollectorSpec={"collector": {"kind": "File"}}
+    )
 
     assert local.run(one).status.trial_metrics_unavailable == 2

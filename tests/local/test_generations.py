@@ -156,7 +156,7 @@ def test_parameters_are_drawn_anew_where_the_settings_say_so():
     ("name", "given", "message"),
     [
         ("hyperband", {"r_l": "9"}, "hyperband needs r_l and resource_name"),
-        ("hyperband", {"r_l": "9", "resource_name": "steps"}, r"resource_name 'steps' is none of spec\.parameters"),
+        ("hyperband", {"r_l": "9", "resource_name": "steps"}, r"resource_name 'steps' is not one of spec\.parameters"),
         ("hyperband", {**HYPERBAND, "r_l": "27"}, "hyperband needs a parallelTrialCount of 27 at least, not 9"),
         ("hyperband", {**HYPERBAND, "r_l": "0.5"}, "'0.5' cannot be r_l of hyperband"),
         ("pbt", {"n_population": "5"}, "pbt needs suggestion_trial_dir, truncation_threshold"),

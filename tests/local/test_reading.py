@@ -207,7 +207,7 @@ ILLEGAL = [
     (
         ("spec", "metricsCollectorSpec", "source"),
         {"filter": {"metricsFormat": ["(a"]}},
-        r"metricsFormat\[0\]: '\(a' is no regular expression",
+        r"metricsFormat\[0\]: '\(a' is not a regular expression",
     ),
     (
         ("spec", "metricsCollectorSpec", "source"),
@@ -217,7 +217,7 @@ ILLEGAL = [
     (
         ("spec", "metricsCollectorSpec", "source"),
         {"filter": {"metricsFormat": [r"(\w+)(?=:) (\d+)"]}},
-        r"is no regular expression: '\(\?=:': Go has no such group",
+        r"is not a regular expression: '\(\?=:': Go has no such group",
     ),
     (
         ("spec", "parameters", 0, "feasibleSpace", "list"),
@@ -265,7 +265,7 @@ ILLEGAL = [
     (
         ("spec", "trialTemplate", "trialParameters", 0, "reference"),
         "y",
-        r"spec\.trialTemplate\.trialParameters\[0\]\.reference: 'y' is none of spec\.parameters: x",
+        r"spec\.trialTemplate\.trialParameters\[0\]\.reference: 'y' is not one of spec\.parameters: x",
     ),
     (("spec", "trialTemplate", "trialParameters", 0, "name"), "y", r"'y' is used nowhere in trialSpec"),
     (

@@ -54,17 +54,17 @@ def test_a_trials_environment(run):
 
     for trial in queries.list_trials("environment"):
         (assignment,) = trial.spec.parameter_assignments
-        assert list(queries.get_job_logs("environment", trial.metadata.name)) == [
-            f"loss={assignment.value}",
-            f"pod {trial.metadata.name} $(LEARNING_RATE) $(NOWHERE)",
-        ]
+        shown, *losses, _ = queries.get_job_logs("environment", trial.metadata.name)
+        assert shown == f"POD is {trial.metadata.name}"
+        assert losses == [f"loss={loss:.6f}" for loss in train(float(assignment.value), 0.0, 20)]
 
 
 def test_a_filter_of_ones_own(run):
     queries = run("custom-filter")
 
     for trial in queries.list_trials("custom-filter"):
-        assert values(queries, trial, "loss") == ["12", trial.spec.parameter_assignments[0].value]
+        losses = train(float(trial.spec.parameter_assignments[0].value), 0.0, 20)
+        assert values(queries, trial, "loss") == [f"{loss:.6f}" for loss in losses]
 
 
 def test_hyperband_runs_a_few_trials_for_longer(run):
@@ -86,7 +86,7 @@ def test_a_metrics_file_is_each_trials_own(run):
     for trial in queries.list_trials("file-collector"):
         assert len(values(queries, trial, "loss")) == 20
         last.add(values(queries, trial, "loss")[-1])
-    assert len(last) == 4
+    assert len(last) > 1, "two of them may have learned it all"
     assert not Path("/katib").exists()
 
 
@@ -95,6 +95,9 @@ def test_each_generation_of_a_population_goes_on_from_the_one_before(run, tmp_pa
 
     with ExperimentStore(tmp_path / "katib.db") as store:
         points = {row.number: row for row in store.trials("pbt")}
+    named = {one.name: one.labels for one in queries.get_suggestion("pbt").status.suggestions}
+    child = next(row for row in points.values() if PARENT in row.point)
+    assert named[child.name] == {GENERATION: "1", PARENT: points[child.point[PARENT]].name}
     generations = [row.point[GENERATION] for row in points.values()]
     assert generations.count(0) >= 6
     assert generations.count(1) >= 3

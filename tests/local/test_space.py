@@ -89,7 +89,7 @@ def test_choices_are_strings_in_their_order():
     [
         (search.double(min=2, max=1), r"feasibleSpace: min 2 is above max 1"),
         (search.double(min=0, max=1, step=0), r"feasibleSpace\.step: must be above zero, not 0"),
-        (search.double(min=0, max="a lot"), r"feasibleSpace\.max: 'a lot' is no number"),
+        (search.double(min=0, max="a lot"), r"feasibleSpace\.max: 'a lot' is not a number"),
         (search.int(min=0.5, max=1), r"feasibleSpace\.min: '0\.5' is no int"),
         (
             search.double(min=0, max=1, distribution="log"),

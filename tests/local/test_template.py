@@ -35,12 +35,14 @@ def test_a_trials_own_values_are_put_in():
 
 
 def test_variables_are_expanded_as_kubernetes_does():
-    (process,) = planned("environment", lr="0.25").processes
+    template = template_of("environment")
+    container = template.trial_spec["spec"]["template"]["spec"]["containers"][0]
+    container["args"] = ["$$(LEARNING_RATE)", "$(NOWHERE)"]
+    (process,) = template.plan("e-1", {"lr": "0.25"}, free_port=lambda: 4321).processes
 
     assert process.environ == {"LEARNING_RATE": "0.25", "POD": "e-1"}
-    code = process.command[-1]
-    assert "print('loss=0.25')" in code
-    assert "'$(LEARNING_RATE)', '$(NOWHERE)'" in code, "$$ escapes, and what is not known stays"
+    assert "--lr=0.25" in process.command
+    assert process.command[-2:] == ("$(LEARNING_RATE)", "$(NOWHERE)"), "$$ escapes, and what is not known stays"
 
 
 def ranks(process):

@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_written(tmp_path, options):
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "fifo")
 
-    for name, problem in [("file/rows.jsonl", "Not a directory|File exists"), ("fifo", "no regular file")]:
+    for name, problem in [("file/rows.jsonl", "Not a directory|File exists"), ("fifo", "not a regular file")]:
         with pytest.raises(DeliveryError, match=problem) as caught:
             JsonLinesSink(options(f"file://{tmp_path}/{name}")).send("trial", logs({"loss": 1}), deadline_s=60)
         assert caught.value.pending == 1

@@ -192,7 +192,7 @@ def test_rows_lie_in_the_spool_for_katib_alone(tmp_path):
     path = tmp_path / "rows.jsonl"
     options = {"trial_name": "trial", "timeout_s": 0.3, "spool_dir": tmp_path / "spool"}
     reporter = KatibReporter(f"127.0.0.1:{free_port()}", sinks=["katib", f"file://{path}"], **options)
-    with reporter, pytest.raises(DeliveryError, match="The rows lie in"):
+    with reporter, pytest.raises(DeliveryError, match="The rows are in"):
         reporter.report({"loss": 1})
     wait_for_couriers()
 

@@ -84,7 +84,7 @@ def no_torch(monkeypatch):
         ),
         pytest.param({"TF_CONFIG": "{}"}, 0, "default", id="an empty TF_CONFIG"),
         pytest.param({"TF_CONFIG": "[]"}, 0, "default", id="a TF_CONFIG that is no object"),
-        pytest.param({"TF_CONFIG": "{"}, 0, "default", id="a TF_CONFIG that is no JSON"),
+        pytest.param({"TF_CONFIG": "{"}, 0, "default", id="a TF_CONFIG that is not JSON"),
         pytest.param({"TF_CONFIG": "[" * 100_000}, 0, "default", id="a TF_CONFIG that is too deep"),
         pytest.param(
             {"TF_CONFIG": '{"task": {"type": "worker", "index": 1e999}}'}, 0, "default", id="an endless index"

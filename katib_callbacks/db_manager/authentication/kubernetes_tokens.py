@@ -195,7 +195,7 @@ class ServiceAccountTokens:
 def _header(token: str) -> tuple[str, str]:
     """Return algorithm and key id, which nobody has signed yet."""
     if len(token) > MAX_TOKEN_BYTES or not _COMPACT.fullmatch(token):
-        raise RefusedError("the token is no signed JWT")
+        raise RefusedError("the token is not a signed JWT")
     try:
         header = _JWS.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
@@ -220,7 +220,7 @@ def _namespace(claims: Mapping[str, Any]) -> str:
     head = f"{_SUBJECT}{namespace}:"
     name = subject[len(head) :] if isinstance(subject, str) and subject.startswith(head) else ""
     if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
-        raise RefusedError(f"the subject {_shown(subject)} is no service account of the namespace {namespace}")
+        raise RefusedError(f"the subject {_shown(subject)} is not a service account of the namespace {namespace}")
     return namespace
 
 
@@ -229,7 +229,7 @@ def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**53) < value < 2**53:
-        raise RefusedError(f"the token's claim {name} is no time")
+        raise RefusedError(f"the token's claim {name} is not a time")
     return float(value)
 
 
@@ -243,4 +243,4 @@ def _shown(value: object) -> str:
 
 def _refuse_constant(name: str) -> NoReturn:
     """Refuse NaN and the infinities, which JSON has not and Python reads: no time is before or after NaN."""
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

@@ -135,7 +135,7 @@ def _parse(data: bytes) -> dict[bytes, Grant]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):  # whose text would quote the file
-        raise _BadFileError("is no JSON") from None
+        raise _BadFileError("is not JSON") from None
     entries = content.get("tokens") if isinstance(content, dict) and set(content) == {"tokens"} else None
     if not isinstance(entries, list):
         raise _BadFileError('is not {"tokens": [...]}')
@@ -152,7 +152,7 @@ def _parse(data: bytes) -> dict[bytes, Grant]:
 
 def _parse_entry(place: str, entry: Any) -> tuple[bytes, Grant]:
     if not isinstance(entry, dict):
-        raise _BadFileError(f"{place} is no object")
+        raise _BadFileError(f"{place} is not an object")
     if set(entry) - _KEYS:
         raise _BadFileError(f"{place} has other keys than {', '.join(sorted(_KEYS))}")
     name, trials, namespace = entry.get("name"), entry.get("trials"), entry.get("namespace")

@@ -308,7 +308,7 @@ def _parse_url(text: str | PathLike[str] | URL) -> URL:
     except (SQLAlchemyError, ValueError):
         # Not chained: the text is in SQLAlchemy's message, and a password may be in the text.
         shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
-        raise ConfigurationError(f"{shown!r} is no database URL such as sqlite:///katib.db") from None
+        raise ConfigurationError(f"{shown!r} is not a database URL such as sqlite:///katib.db") from None
     if url.host and "@" in url.host:  # what is behind the first one is taken for the host, and would be shown
         host = url.host.rpartition("@")[2]
         raise ConfigurationError(f"'***@{host}': the user or the password has an @; write it as %40")

@@ -1,6 +1,7 @@
 """SQLite as a store that keeps what it acknowledged: WAL, a sync at every commit, one writer at a time."""
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +40,7 @@ ROWS_PER_STATEMENT = 200
 """SQLite before 3.32 takes 999 parameters in a statement."""
 
 _OPEN_RETRY_INTERVAL_S = 0.02
+_HEADER_BYTES, _LARGEST_PAGE = 100, 65_536  # https://www.sqlite.org/fileformat2.html
 _WRITES = "katib_callbacks_writes"
 
 
@@ -65,7 +67,13 @@ class SQLiteDatabase:
         if url.host or url.query or str(url.database).startswith("file:"):
             raise ConfigurationError("an SQLite database is named by a plain path alone: sqlite:///katib.db")
         self._path = Path(str(url.database)).absolute()  # a later chdir must not lead to another file
+        self._wal = self._path.with_name(f"{self._path.name}-wal")
         self._file_id: tuple[int, int] | None = None
+        self._wal_id: tuple[int, int] | None = None
+        self._size = 0
+        self._damage: str | None = None
+        self._file: int | None = None
+        self._keeper: sqlite3.Connection | None = None
         # SQLite's own waiting polls and is unfair: 50 threads would starve some. This lock queues them; SQLite's
         # busy timeout is left for other processes.
         self._turn_to_write = threading.Lock()
@@ -96,8 +104,9 @@ class SQLiteDatabase:
         """
         if not self._path.parent.is_dir():
             raise StoreError(f"the folder {str(self._path.parent)!r} does not exist")
-        with suppress(OSError):  # what else is wrong SQLite says
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with suppress(OSError):  # SQLite says what is wrong
+            # Stays open: to close a file gives up all locks that this process has on it, SQLite's among them.
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CREAT, 0o600)
         give_up_at = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
@@ -114,7 +123,11 @@ class SQLiteDatabase:
                 for table in extra_tables:
                     table.create(connection, checkfirst=True)
                 TRIAL_TIME.create(connection, checkfirst=True)  # for a table that another program has made
-        self._file_id = self._identify()
+        # The write-ahead log is deleted with the last connection: as long as this one is open it is one and the same.
+        self._keeper = sqlite3.connect(self._path, check_same_thread=False)
+        self._keeper.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        self._file_id = _identify(self._path)
+        self._wal_id = _identify(self._wal)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -186,20 +199,62 @@ class SQLiteDatabase:
     def close(self) -> None:
         """Close every connection; the last one folds the WAL into the file."""
         self.engine.dispose()
+        if self._keeper is not None:
+            self._keeper.close()
+        if self._file is not None:
+            os.close(self._file)
+        self._keeper = self._file = None
 
     def _begin(self, connection: Connection) -> None:
         # Python's sqlite3 would begin late and as a reader: two readers that both want to write then fail at once,
         # without waiting.
-        if self._file_id is not None and self._identify() != self._file_id:
-            raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
+        if self._file_id is not None:
+            self._check_files()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
-    def _identify(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+    def _check_files(self) -> None:
+        """Find out whether the files are still those that were opened, and whole.
+
+        Raises:
+            StoreError: They are not: SQLite would go on and lose what it acknowledges.
+        """
+        if self._damage is not None:
+            raise StoreError(self._damage)
+        if _identify(self._path) != self._file_id:
+            raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
+        if _identify(self._wal) != self._wal_id:
+            self._damage = (
+                f"the write-ahead log {self._wal.name!r} was removed or replaced while the DB manager was running; "
+                "rows that were only in it may be lost. Restore the file from a backup, or restart and go on without"
+            )
+            raise StoreError(self._damage)
+        size = self._path.stat().st_size
+        if size < self._size and self._is_cut():
+            self._damage = (
+                "the file was cut while the DB manager was running; rows are lost. Restore it from a backup, and "
+                "restart the DB manager"
+            )
+            raise StoreError(self._damage)
+        self._size = size
+
+    def _is_cut(self) -> bool:
+        """Return whether the file has fewer pages than it says: a file that a VACUUM made smaller has not."""
+        header = b""
+        if self._file is not None:
+            os.lseek(self._file, 0, os.SEEK_SET)
+            header = os.read(self._file, _HEADER_BYTES)
+        page_bytes = int.from_bytes(header[16:18], "big")
+        page_bytes = _LARGEST_PAGE if page_bytes == 1 else page_bytes
+        pages = int.from_bytes(header[28:32], "big")
+        return len(header) < _HEADER_BYTES or self._path.stat().st_size < pages * page_bytes
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _configure(connection: Any, _record: object) -> None:

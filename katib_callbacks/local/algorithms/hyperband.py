@@ -121,7 +121,7 @@ def check(
     if resource_name is None or r_l is None:
         raise ConfigurationError("algorithmSettings: hyperband needs r_l and resource_name")
     if resource_name not in {parameter.name for parameter in parameters}:
-        raise ConfigurationError(f"algorithmSettings: resource_name {resource_name!r} is none of spec.parameters")
+        raise ConfigurationError(f"algorithmSettings: resource_name {resource_name!r} is not one of spec.parameters")
     least = math.ceil(eta ** max_bracket(r_l, eta))
     if parallel < least:
         raise ConfigurationError(f"hyperband needs a parallelTrialCount of {least} at least, not {parallel}")

@@ -185,7 +185,7 @@ def _number(end: str, text: str | None, kind: str) -> Decimal:
     try:
         number = Decimal(text)
     except InvalidOperation as error:
-        raise ConfigurationError(f"feasibleSpace.{end}: {text!r} is no number") from error
+        raise ConfigurationError(f"feasibleSpace.{end}: {text!r} is not a number") from error
     if not number.is_finite() or (kind == "int" and number != number.to_integral_value()):
         raise ConfigurationError(f"feasibleSpace.{end}: {text!r} is no {kind}")
     return number

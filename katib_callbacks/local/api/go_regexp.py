@@ -130,7 +130,7 @@ class _Rewriter:
         if match is not None:
             least, most = int(match[1]), int(match[3]) if match[3] else None
             if max(least, most or 0) > _MAX_REPEAT or (most is not None and most < least):
-                raise PatternError(f"{operator} is no repetition that Go takes: at most {_MAX_REPEAT} times")
+                raise PatternError(f"{operator} is not a repetition that Go takes: at most {_MAX_REPEAT} times")
         self._at += len(operator)
         is_lazy = self._rest().startswith("?")
         self._at += is_lazy

@@ -213,7 +213,9 @@ class V1beta1OptimalTrial(Model):
 
 
 @dataclass
-class _Condition(Model):
+class V1beta1Condition(Model):
+    """The fields of the conditions of all of Katib's objects."""
+
     type: str | None = scalar(str)
     status: str | None = scalar(str)
     reason: str | None = scalar(str)
@@ -223,12 +225,12 @@ class _Condition(Model):
 
 
 @dataclass
-class V1beta1ExperimentCondition(_Condition):
+class V1beta1ExperimentCondition(V1beta1Condition):
     """A state that the experiment is or was in; ``status`` is the string ``True`` or ``False``."""
 
 
 @dataclass
-class V1beta1TrialCondition(_Condition):
+class V1beta1TrialCondition(V1beta1Condition):
     """A state that the trial is or was in; ``status`` is the string ``True`` or ``False``."""
 
 
@@ -256,6 +258,10 @@ class V1beta1ExperimentStatus(Model):
     trials_running: int | None = scalar(int)
     trials_early_stopped: int | None = scalar(int)
     trial_metrics_unavailable: int | None = scalar(int)
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the mapping that JSON and YAML take: as in Katib without counts of zero and without empty lists."""
+        return {name: value for name, value in super().serialize().items() if value not in (0, [])}
 
 
 @dataclass

@@ -175,7 +175,7 @@ def _collector_faults(spec: Any) -> Iterator[str]:
         try:
             groups = compile_pattern(pattern).groups
         except PatternError as error:
-            yield f"{place}: {pattern!r} is no regular expression: {error}"
+            yield f"{place}: {pattern!r} is not a regular expression: {error}"
         else:
             if groups < 2:  # noqa: PLR2004  the name and the value
                 yield f"{place}: {pattern!r} must have two groups, the name and the value"
@@ -220,7 +220,8 @@ def _template_faults(spec: Any) -> Iterator[str]:
         elif entry.name in declared or entry.reference in declared.values():
             yield f"{place}: {entry.name!r} or its reference {entry.reference!r} stands there twice"
         elif entry.reference not in parameters and not META_REFERENCE.fullmatch(entry.reference) and parameters:
-            yield f"{place}.reference: {entry.reference!r} is none of spec.parameters: {', '.join(sorted(parameters))}"
+            known = ", ".join(sorted(parameters))
+            yield f"{place}.reference: {entry.reference!r} is not one of spec.parameters: {known}"
         else:
             declared[entry.name] = entry.reference
     if isinstance(template.trial_spec, Mapping):

@@ -55,7 +55,7 @@ def parse_json(lines: Iterable[str], metrics: Sequence[str], now: datetime) -> l
         except (ValueError, RecursionError):
             item = None
         if not isinstance(item, dict):
-            _logger.warning("line %d of the metrics file is no JSON object, on which Katib's collector fails", count)
+            _logger.warning("line %d of the metrics file is not a JSON object, on which Katib's collector fails", count)
             return []
         timestamp = _time_of(item.get("timestamp"))
         for name in metrics:

@@ -141,5 +141,5 @@ def environment(given: Any) -> list[dict[str, Any]]:
     entries = [plain(entry) for entry in given or ()]
     for entry in entries:
         if not isinstance(entry, dict) or "name" not in entry:
-            raise ConfigurationError(f"env_per_trial: {entry!r} is no variable with a name; write {{name: value}}")
+            raise ConfigurationError(f"env_per_trial: {entry!r} is not a variable with a name; write {{name: value}}")
     return entries

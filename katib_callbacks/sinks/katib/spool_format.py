@@ -127,7 +127,7 @@ def _parse(data: bytes) -> SpooledRows:
 def _parse_header(line: bytes) -> Header:
     fields = json.loads(line)
     if fields["format"] != FORMAT:
-        raise DamagedError("is no spool file")
+        raise DamagedError("is not a spool file")
     if fields["version"] != VERSION:
         raise SpoolError(f"is of version {fields['version']!r}, and this release reads version {VERSION}")
     problem = name_problem(fields["trial_name"])

@@ -110,9 +110,9 @@ class IssuerDocuments:
         try:
             document = json.loads(answer.body)
         except (ValueError, RecursionError) as error:
-            raise FetchError(f"{url.host}: the answer is no JSON") from error
+            raise FetchError(f"{url.host}: the answer is not JSON") from error
         if not isinstance(document, dict):
-            raise FetchError(f"{url.host}: the answer is no JSON object")
+            raise FetchError(f"{url.host}: the answer is not a JSON object")
         return document
 
 

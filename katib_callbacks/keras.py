@@ -108,7 +108,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
-        if logs and self._recorder.is_active:
+        if logs and self._recorder.is_recording:
             self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)
         self._steps_per_epoch = self._batches or None
@@ -140,14 +140,14 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._logs, self._taken = {}, 0
 
     def _is_awaited(self, name: str) -> bool:
-        """Say whether a validation may be yet to come; whether there will be one is not known."""
+        """Return whether a validation may be yet to come; whether there will be one is not known."""
         del name
         return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
 
     def _find_kept(self) -> None:
         """Find what puts an earlier model back, and else what keeps the best one; the last that acts if several do."""
         self._restoring = self._checkpoint = self._kept = None
-        if self._recorder.report not in {"final", "kept"} or not self._recorder.is_active:
+        if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
         for one in callbacks_beside(self):
             if is_kind(one, "EarlyStopping", "early_stopping") and one.restore_best_weights:
@@ -177,7 +177,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
 
 def _is_restored_by(stopping: Any) -> bool:
-    """Say whether an EarlyStopping puts the best weights back, now or when it stopped: Keras 3.0 did only then."""
+    """Return whether an EarlyStopping puts the best weights back, now or when it stopped: Keras 3.0 did only then."""
     hooks: list[Any] = [vars(kind).get("on_train_end") for kind in type(stopping).__mro__]
     is_late = any("set_weights" in hook.__code__.co_names for hook in hooks if hasattr(hook, "__code__"))
     return stopping.best_weights is not None and (is_late or stopping.stopped_epoch > 0)

@@ -214,7 +214,7 @@ class V1beta1OptimalTrial(Model):
 
 @dataclass
 class V1beta1Condition(Model):
-    """What the conditions of all of Katib's objects have."""
+    """The fields of the conditions of all of Katib's objects."""
 
     type: str | None = scalar(str)
     status: str | None = scalar(str)
@@ -258,6 +258,10 @@ class V1beta1ExperimentStatus(Model):
     trials_running: int | None = scalar(int)
     trials_early_stopped: int | None = scalar(int)
     trial_metrics_unavailable: int | None = scalar(int)
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the mapping that JSON and YAML take: as in Katib without counts of zero and without empty lists."""
+        return {name: value for name, value in super().serialize().items() if value not in (0, [])}
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import Any
 from katib_callbacks.errors import MetricValueError
 from katib_callbacks.metrics import MetricLog, format_value, to_number
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.recording.voice import Voice
 from katib_callbacks.settings import OnNan
 
 
@@ -16,15 +15,13 @@ class Numbers:
     """Converts what was selected; logs once of each name whose value cannot be converted.
 
     Args:
-        selection: The names.
+        selection: The names, and whose voice it logs with.
         on_nan: What to do with NaN and the infinities.
-        voice: Logs.
     """
 
-    def __init__(self, selection: Selection, on_nan: OnNan, voice: Voice) -> None:
+    def __init__(self, selection: Selection, on_nan: OnNan) -> None:
         self._selection = selection
         self._on_nan = on_nan
-        self._voice = voice
         self._left_out: dict[str, float] = {}
 
     def reset(self) -> None:
@@ -36,7 +33,7 @@ class Numbers:
         try:
             return to_number(name, value)
         except MetricValueError as error:
-            self._voice.warn_once(name, "Not reported: %s", error)
+            self._selection.voice.warn_once(name, "Not reported: %s", error)
             return None
 
     def convert(self, values: Mapping[str, Any]) -> dict[str, float]:
@@ -65,7 +62,7 @@ class Numbers:
             try:
                 logs.append(MetricLog(katib_name, number, timestamp))
             except MetricValueError as error:  # a name that the framework shows and Katib cannot hold
-                self._voice.warn_once(name, "Not reported: %s", error)
+                self._selection.voice.warn_once(name, "Not reported: %s", error)
         return logs
 
     @property
@@ -85,4 +82,4 @@ class Numbers:
         shown = ", ".join(f"{name}={format_value(number)}" for name, number in left_out.items())
         if self._on_nan == "raise":
             raise MetricValueError(f"not finite: {shown}")
-        self._voice.warn("Not reported, because Katib cannot compare it: %s", shown)
+        self._selection.voice.warn("Not reported, because Katib cannot compare it: %s", shown)

@@ -87,7 +87,7 @@ class MetricRecorder:
         self._options = options
         self._voice = Voice()
         self._selection = Selection(options, is_bookkeeping, self._voice)
-        self._numbers = Numbers(self._selection, options.on_nan, self._voice)
+        self._numbers = Numbers(self._selection, options.on_nan)
         self._may_follow = may_follow
         self._may_be_old = may_be_old
         self._mode = options.mode

@@ -55,7 +55,7 @@ class KatibReporter:
         previous_attempt: What to do about rows that the trial already has before this process's first write, usually
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
-        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
+        sinks: Where rows go, as names or objects; default ``["auto"]``. The first one that has a destination here
             decides what became of a report. Those after it run beside it, and nothing waits for them but the end of
             the process, for two seconds. Objects are not closed.
 

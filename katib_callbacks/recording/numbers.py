@@ -81,5 +81,7 @@ class Numbers:
             return
         shown = ", ".join(f"{name}={format_value(number)}" for name, number in left_out.items())
         if self._on_nan == "raise":
-            raise MetricValueError(f"not finite: {shown}")
-        self._selection.voice.warn("Not reported, because Katib cannot compare it: %s", shown)
+            raise MetricValueError(f"nothing of this report was sent, because on_nan is 'raise': {shown}")
+        self._selection.voice.warn(
+            "Not reported: %s. Katib cannot compare it; on_nan='send' sends it nevertheless.", shown
+        )

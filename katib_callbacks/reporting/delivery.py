@@ -1,6 +1,5 @@
 """One report on its way: its rows in order of time, to the first sink, to the secondary ones; and the error, if any."""
 
-import os.path
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -129,8 +128,12 @@ def _outcomes(
 def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool) -> str:
     """Return where rows are that were not delivered, and what to do."""
     if spool_path is not None:
-        folder = os.path.dirname(spool_path)  # noqa: PTH120  pathlib takes time to import
-        return f"The rows are in {spool_path}; `katib-callbacks replay {folder}` restores the rows, not the trial."
+        from pathlib import PurePath  # noqa: PLC0415  only in an error
+
+        return (
+            f"The rows are in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
+            "not the trial."
+        )
     advice = f"; set {settings.SPOOL_DIR} (spool_dir) to keep them" if can_spool else ""
     return f"The rows were not saved{advice}: {spelled_out(rows)}."
 

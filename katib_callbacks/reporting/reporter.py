@@ -90,8 +90,8 @@ class KatibReporter:
             # A cluster-wide variable need not fit every script; and "auto" in a TrainJob that is no trial has no rows.
             if spool_dir is not None and not (self._trial_name is None and chosen[0] == TRAINJOB):
                 raise ConfigurationError(
-                    f"spool_dir is for the sink {KATIB!r}, to which alone rows can be replayed; it has to be the first "
-                    f"of sinks ({settings.SINKS})"
+                    f"spool_dir is for the sink {KATIB!r}, because rows can be replayed only there; it has to be the "
+                    f"first of sinks ({settings.SINKS})"
                 )
             spool = None
         factory = SinkFactory(

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 DEFAULT_HOME = "katib-local"
 
+STOPPED = "Stopped"
+"""What an experiment is called here that is not over and that no process runs."""
+
+LINES_OF_A_FAILURE = 10
+
 EXIT_FAILED = 1
 EXIT_STOPPED = 130
 """The experiment was stopped by Ctrl-C or SIGTERM, and can be resumed."""
@@ -116,7 +121,10 @@ def _run_stored(home: Path, name: str) -> int:
     with _opened(str(home)) as store:
         row = store.experiment(name)
         _print_result(store, row)
-    if row.state not in states.FINAL_EXPERIMENT_STATES:
+        is_stopped = row.state not in states.FINAL_EXPERIMENT_STATES or bool(store.unfinished_trials(name))
+        if row.state == states.FAILED:
+            _print_first_failure(home, store, name)
+    if is_stopped:
         say(f"stopped; go on with: katib-callbacks experiment resume {name} --home {home}")
         return EXIT_STOPPED
     return 0 if row.state == states.SUCCEEDED else EXIT_FAILED
@@ -154,7 +162,7 @@ def _list(arguments: argparse.Namespace) -> int:
         found = Counter(trial.state for trial in own)
         failed = found[states.FAILED] + found[states.METRICS_UNAVAILABLE]
         counts = (str(len(own)), str(found[states.SUCCEEDED]), str(failed))
-        table.append((row.name, row.state, *counts, _time(row.created_s)))
+        table.append((row.name, _state(Path(arguments.home), row), *counts, _time(row.created_s)))
     print_columns(table)
     return 0
 
@@ -178,20 +186,24 @@ def _status(arguments: argparse.Namespace) -> int:
             table.append((trial.name, trial.state, value, printable(parameters), printable(message)))
         print_columns(table)
         _print_result(store, row)
+    if _state(Path(arguments.home), row) == STOPPED:
+        say(f"no process runs it; go on with: katib-callbacks experiment resume {row.name} --home {arguments.home}")
     return 0
 
 
 def _logs(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local import LocalKatibClient  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.trials.files import TrialFiles  # noqa: PLC0415  as above
 
     with _opened(arguments.home) as store:
         store.experiment(arguments.name)
         trials = [trial for trial in store.trials(arguments.name) if trial.started_s is not None]
     if not trials:
         raise ExperimentError(f"experiment {arguments.name!r} has no trial that has begun")
-    latest = max(trials, key=lambda trial: trial.started_s or 0).name
+    name = arguments.trial or max(trials, key=lambda trial: trial.started_s or 0).name
+    print(f"{name} works in {TrialFiles(Path(arguments.home), arguments.name, name).folder}", file=sys.stderr)
     client = LocalKatibClient(home=arguments.home)
-    for line in client.get_job_logs(arguments.name, arguments.trial or latest, follow=arguments.follow):
+    for line in client.get_job_logs(arguments.name, name, follow=arguments.follow):
         print(printable(line.replace("\t", "    ")), flush=arguments.follow)
     return 0
 
@@ -230,6 +242,28 @@ def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
     say(f"  {printable(objective)}: {best.value!r}")
     for name, value in best.assignments.items():
         say(f"  {printable(name)} = {printable(value)}")
+
+
+def _state(home: Path, row: "ExperimentRow") -> str:
+    """Return an experiment's state; ``Stopped`` if it is not over and no process runs it."""
+    from katib_callbacks.local import runner, states  # noqa: PLC0415  --help does without
+
+    is_left = row.state not in states.FINAL_EXPERIMENT_STATES and not runner.is_run(home, row.name)
+    return STOPPED if is_left else row.state
+
+
+def _print_first_failure(home: Path, store: "ExperimentStore", name: str) -> None:
+    from katib_callbacks.local import states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.trials.files import TrialFiles  # noqa: PLC0415  as above
+    from katib_callbacks.local.trials.process import last_lines  # noqa: PLC0415  as above
+
+    failed = (states.FAILED, states.METRICS_UNAVAILABLE)
+    trial = next((trial for trial in store.trials(name) if trial.state in failed), None)
+    if trial is None:
+        return
+    say(f"trial {trial.name}: {printable(str(trial.conditions[-1]['message']))}")
+    for line in last_lines(TrialFiles(home, name, trial.name).log, LINES_OF_A_FAILURE):
+        say(f"  {printable(line)}")
 
 
 def _time(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Changing an experiment's budget, with the conditions of Katib's webhook."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
@@ -7,7 +8,7 @@ from katib_callbacks.local import states
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api.serialization import camel_case
 from katib_callbacks.local.states import with_condition
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.store import ExperimentRow, ExperimentStore
 
 
 def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool:
@@ -26,30 +27,30 @@ def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool
     given = {camel_case(key): count for key, count in counts.items() if count is not None}
     if not given:
         raise ConfigurationError("edit_experiment_budget: one of the counts must be given")
-    row = store.experiment(name)
+    with store.editing(name) as (row, changes):
+        changes.update(_changes(row, given, trials=len(store.trials(name))))
+    return "conditions" in changes
+
+
+def _changes(row: ExperimentRow, given: Mapping[str, int], *, trials: int) -> dict[str, Any]:
+    """Return the columns of an experiment that change; its conditions among them if it is started again."""
     changed: dict[str, Any] = {**row.manifest, "spec": {**row.manifest["spec"], **given}}
+    refused = f"the budget of experiment {row.name!r} cannot be changed"
     try:
-        manifest = read(changed).serialize()
+        columns: dict[str, Any] = {"manifest": read(changed).serialize()}
     except ConfigurationError as error:
-        raise ExperimentError(f"the budget of experiment {name!r} cannot be changed: {error}") from error
-    trials = len(store.trials(name))
+        raise ExperimentError(f"{refused}: {error}") from error
     new = given.get("maxTrialCount")
     if new is not None and new != row.manifest["spec"].get("maxTrialCount") and new <= trials:
-        raise ExperimentError(
-            f"the budget of experiment {name!r} cannot be changed: maxTrialCount {new} must be above the "
-            f"{trials} trials that there are"
-        )
-    columns: dict[str, Any] = {"manifest": manifest}
-    is_over = row.state in states.FINAL_EXPERIMENT_STATES
-    if is_over:
+        raise ExperimentError(f"{refused}: maxTrialCount {new} must be above the {trials} trials that there are")
+    if row.state in states.FINAL_EXPERIMENT_STATES:
         policy = row.manifest["spec"].get("resumePolicy")
         if row.conditions[-1]["reason"] != "ExperimentMaxTrialsReached" or policy == "Never":
             raise ExperimentError(
-                f"experiment {name!r} is over: only one that has succeeded by reaching maxTrialCount, with "
+                f"experiment {row.name!r} is over: only one that has succeeded by reaching maxTrialCount, with "
                 "resumePolicy LongRunning or FromVolume, can be restarted"
             )
         message = "Experiment is restarted"
         columns["conditions"] = with_condition(row.conditions, states.RESTARTING, "ExperimentRestarting", message)
         columns["completed_s"] = None
-    store.update_experiment(name, **columns)
-    return is_over
+    return columns

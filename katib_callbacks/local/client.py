@@ -25,6 +25,7 @@ BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"
 """Upstream's default (constants/constants.py). An image has no effect here."""
 
 _CHECK_INTERVAL_S = 0.5
+_RESTART_INTERVAL_S = 0.05
 
 _logger = logging.getLogger(__name__)
 _runners: "weakref.WeakSet[Runner]" = weakref.WeakSet()
@@ -202,6 +203,7 @@ class LocalKatibClient(Queries):
         """Go on with an experiment whose runner has stopped or was killed. Nothing happens if it is over or runs."""
         with ExperimentStore(database(self._home)) as store:
             is_over = store.experiment(name).state in states.FINAL_EXPERIMENT_STATES
+            is_over = is_over and not store.unfinished_trials(name)
         if not is_over and not self._is_run(name):
             self._start(name)
 
@@ -236,6 +238,8 @@ class LocalKatibClient(Queries):
             conditions = self.get_experiment_conditions(name, namespace, experiment)
             if self.is_experiment_failed(name, namespace, experiment):
                 raise ExperimentError(f"experiment {name!r} has failed: {conditions[-1].message}")
+            if self.is_experiment_succeeded(name, namespace, experiment):
+                raise ExperimentError(f"experiment {name!r} is Succeeded, and will not be {expected_condition}")
             left_s = give_up_at_s - time.monotonic()
             if left_s <= 0:
                 raise WaitTimeoutError(f"experiment {name!r} is not {expected_condition} after {timeout:g} s")
@@ -266,7 +270,7 @@ class LocalKatibClient(Queries):
                 max_failed_trial_count=max_failed_trial_count,
             )
         if is_restarted:
-            self._start(name)
+            self._restart(name)
 
     def delete_experiment(self, name: str, namespace: str | None = None, delete_options: Any = None) -> None:
         """Delete an experiment, its trials, their rows and folders; one that runs is ended first.
@@ -299,6 +303,15 @@ class LocalKatibClient(Queries):
         self._runners[name] = started
         _runners.add(started)
         started.start()
+
+    def _restart(self, name: str) -> None:
+        """Start an experiment again, unless the runner that waits for its last trials takes note of it."""
+        while self._is_run(name):
+            with ExperimentStore(database(self._home)) as store:
+                if store.experiment(name).state != states.RESTARTING:
+                    return
+            time.sleep(_RESTART_INTERVAL_S)
+        self._start(name)
 
     def _is_run(self, name: str) -> bool:
         own = self._runners.get(name)

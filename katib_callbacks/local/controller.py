@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local import states
 from katib_callbacks.local.db_manager_process import DBManagerProcess
 from katib_callbacks.local.plan import Budget, resolve
@@ -125,50 +126,70 @@ class Controller:
                 self._row.name,
                 self._budget.parallel,
             )
-        if self._row.state not in states.FINAL_EXPERIMENT_STATES:
+        if not self._is_over:
             self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
         version = self._store.version()
         while not self._is_stopping:
-            verdict = self._suggestion.verdict(self._budget, has_unfinished=bool(self._running or self._pending))
-            if verdict is not None:
-                self._kill_all("the experiment is over")
-                self._set_state(*verdict)
-                return verdict[0]
             self._start_trials()
-            self._wait()
+            if self._is_over and not self._running:
+                return self._row.state
+            for attempt in self._ended():
+                self._finish(attempt)
+            if self._db.has_ended:  # running trials wait for it
+                self._db.revive()
             if version != (version := self._store.version()):  # also after each write of the DB manager
                 row = self._store.experiment(self._row.name)
                 self._is_stopping |= row.is_deleted
-                if row.manifest != self._row.manifest:
+                if (row.manifest, row.conditions) != (self._row.manifest, self._row.conditions):
                     self._row = row
                     self._budget = Budget.of(row.manifest)
         self._put_back()
         return self._row.state
 
-    def _wait(self) -> None:
-        """Sleep until something happens, and take note of it."""
-        wake_ups = [at for one in self._running.values() if (at := one.processes.wake_at_s) is not None]
+    @property
+    def _is_over(self) -> bool:
+        """Whether the verdict is there; trials that run then go on to their ends and count, as in Katib."""
+        return self._row.state in states.FINAL_EXPERIMENT_STATES
+
+    def _judge(self) -> None:
+        """Take note of the verdict, or of a restart after it."""
+        if self._row.state == states.RESTARTING:
+            self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
+        if not self._is_over:
+            has_unfinished = bool(self._running or self._pending)
+            verdict = self._suggestion.verdict(self._budget, has_unfinished=has_unfinished)
+            if verdict is not None:
+                self._set_state(*verdict)
+
+    def _ended(self) -> list[Attempt]:
+        """Sleep until something happens, and take note of it; returns the attempts that are over."""
+        attempts = list(self._running.values())
+        wake_ups = [at for one in attempts if (at := one.processes.wake_at_s) is not None]
         timeout_s = min([BUDGET_CHECK_INTERVAL_S, *(at - time.monotonic() for at in wake_ups)])
+        if any(attempt.is_behind for attempt in attempts):
+            timeout_s = 0.0
         for key, _ in self._selector.select(max(0.0, timeout_s)):
             if key.data is None:
                 os.read(key.fd, 4096)
                 continue
-            attempt = self._running[key.data]
             self._selector.unregister(key.fd)
-            attempt.processes.ended(key.fd)
-            if attempt.processes.is_over:
-                self._finish(self._running.pop(key.data))
-        for attempt in self._running.values():
+            self._running[key.data].processes.ended(key.fd)
+        for attempt in attempts:
             attempt.processes.tick()
-        if self._db.has_ended:  # running trials wait for it
-            self._db.revive()
+            if rows := attempt.collect():
+                self._store.add_rows(attempt.trial.name, rows)
+        return [self._running.pop(attempt.trial.name) for attempt in attempts if attempt.is_over]
 
     # -- the beginning of a trial ----------------------------------------------------------------------------------
 
     def _start_trials(self) -> None:
-        while len(self._running) < (self._budget.parallel):
-            budget = self._budget.max_trials
-            if budget is not None and self._suggestion.completed + len(self._running) >= budget:
+        """Start as many trials as there may be, and ask for the verdict before each."""
+        while not self._is_stopping:
+            self._judge()
+            if len(self._running) >= self._budget.parallel:
+                return
+            active = len(self._running) + len(self._pending)
+            if not self._pending and (self._is_over or not self._suggestion.has_room(self._budget, active)):
                 return
             gpus = self._gpus.take(self._gpus_wanted) if self._gpus.count and sum(self._gpus_wanted) else []
             if gpus is None:
@@ -177,11 +198,16 @@ class Controller:
             if trial is None or not self._start(trial, gpus):
                 self._gpus.give_back(gpus)
             if trial is None:
+                self._judge()
                 return
 
     def _new_trial(self) -> TrialRow | None:
         number, asked = self._suggestion.asked, self._suggestion.events
-        point = self._suggestion.ask()
+        try:
+            point = self._suggestion.ask()
+        except ExperimentError as error:
+            self._set_state(states.FAILED, "ExperimentFailed", str(error))
+            return None
         if point is None:
             return None
         now_s = time.time()
@@ -235,7 +261,8 @@ class Controller:
 
     def _finish(self, attempt: Attempt) -> None:
         self._gpus.give_back(attempt.gpus)
-        verdict = attempt.verdict(self._store.rows(attempt.trial.name))
+        with self._store.values(attempt.trial.name) as values:
+            verdict = attempt.verdict(values)
         self._conclude(attempt.trial, verdict)
         if verdict.state == states.SUCCEEDED:
             attempt.clean_up()
@@ -251,31 +278,22 @@ class Controller:
             "value": verdict.value,
         }
         self._store.update_trial(trial.name, rows=verdict.rows, **changes)
-        self._suggestion.tell(trial.number, verdict.state, verdict.value)
+        try:
+            self._suggestion.tell(trial.number, verdict.state, verdict.value)
+        except ExperimentError as error:
+            self._set_state(states.FAILED, "ExperimentFailed", str(error))
         self._report(replace(trial, **changes), verdict.message)
 
-    def _kill_all(self, why: str) -> None:
-        """End all trials for good."""
-        killed = Verdict(states.KILLED, "TrialKilled", f"Trial was killed: {why}")
-        for trial in [*self._end_running(), *self._pending]:
-            self._conclude(trial, killed)
-        self._pending.clear()
-
     def _put_back(self) -> None:
-        """End all trials and leave them for a later run."""
-        for trial in self._end_running():
+        """Ask all trials to end, make them after their grace period, and leave them for a later run."""
+        stopped = [attempt.trial for attempt in self._running.values()]
+        for attempt in self._running.values():
+            attempt.processes.end("the experiment is stopped")
+        while self._running:
+            self._ended()
+        for trial in stopped:
             conditions = with_condition(trial.conditions, states.RUNNING, "TrialRunning", "Trial is stopped")
             self._store.update_trial(trial.name, state=states.CREATED, conditions=conditions[:-1])
-
-    def _end_running(self) -> list[TrialRow]:
-        """End the processes of all trials; returns the trials."""
-        ended = list(self._running.values())
-        for attempt in ended:
-            for descriptor in attempt.processes.descriptors:
-                self._selector.unregister(descriptor)
-            attempt.processes.kill()
-        self._running.clear()
-        return [attempt.trial for attempt in ended]
 
     # -- where it stands -------------------------------------------------------------------------------------------
 

@@ -1,11 +1,9 @@
 """The observation of a trial: its rows, reduced as Katib does it, and the objective's value."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TypeAlias
-
-from katib_callbacks.metrics import StoredMetricLog
 
 UNAVAILABLE = "unavailable"
 """Katib's word for a metric without a value (pkg/controller.v1beta1/consts/const.go)."""
@@ -16,27 +14,31 @@ UNAVAILABLE_TIME = datetime(1, 1, 1, tzinfo=timezone.utc)
 Observation: TypeAlias = list[dict[str, str]]
 
 
-def reduce(rows: Sequence[StoredMetricLog], metrics: Sequence[str]) -> Observation:
+def reduce(rows: Iterable[tuple[str, str]], metrics: Sequence[str]) -> Observation:
     """Return ``min``, ``max`` and ``latest`` of the declared metrics, as strings that were reported.
 
     As Katib's trial controller does (trial_controller_util.go, getMetrics): values that are no numbers count for
     ``latest`` alone, a NaN that comes first stays, and of equal times the later row is the latest.
+
+    Args:
+        rows: Names and values by time.
+        metrics: The declared names.
     """
     reduced = {name: {"name": name, "min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in metrics}
-    for row in sorted(rows, key=lambda row: row.timestamp):
-        metric = reduced.get(row.name)
+    for name, text in rows:
+        metric = reduced.get(name)
         if metric is None:
             continue
-        metric["latest"] = row.value
-        value = number(row.value)
+        metric["latest"] = text
+        value = number(text)
         if value is None:
             continue
         if metric["min"] == UNAVAILABLE:
-            metric["min"] = metric["max"] = row.value
+            metric["min"] = metric["max"] = text
         elif value < float(metric["min"]):
-            metric["min"] = row.value
+            metric["min"] = text
         elif value > float(metric["max"]):
-            metric["max"] = row.value
+            metric["max"] = text
     return list(reduced.values())
 
 

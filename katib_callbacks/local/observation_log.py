@@ -5,7 +5,7 @@ written here is committed together with what is decided from it.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from katib_callbacks.metrics import StoredMetricLog
@@ -30,6 +30,12 @@ def read_rows(connection: sqlite3.Connection, trial: str) -> list[StoredMetricLo
         StoredMetricLog(name, value, datetime.fromisoformat(time).replace(tzinfo=timezone.utc))
         for name, value, time in connection.execute(query, (trial,))
     ]
+
+
+def read_values(connection: sqlite3.Connection, trial: str) -> Iterator[tuple[str, str]]:
+    """Yield names and values of a trial's rows by time, one row at a time."""
+    query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
+    yield from connection.execute(query, (trial,))
 
 
 def add_rows(connection: sqlite3.Connection, trial: str, rows: Iterable[StoredMetricLog]) -> None:

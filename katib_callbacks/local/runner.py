@@ -19,6 +19,9 @@ from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.controller import Controller, Event
 from katib_callbacks.local.plan import resolve
 from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.trials.orphans import end_orphans
+from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
+from katib_callbacks.local.trials.template import TrialTemplate
 
 try:
     import fcntl
@@ -116,7 +119,8 @@ class Runner:
             store.experiment(self.name)
             with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
                 row = store.experiment(self.name)
-                if row.state in states.FINAL_EXPERIMENT_STATES or self._is_stopping:
+                is_over = row.state in states.FINAL_EXPERIMENT_STATES and not store.unfinished_trials(self.name)
+                if is_over or self._is_stopping:
                     return row.state
                 controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
                 self._controller = controller
@@ -203,12 +207,18 @@ def delete(home: Path, name: str) -> None:
         ExperimentError: There is no such experiment, or its runner does not end.
     """
     with ExperimentStore(database(home)) as store:
-        store.experiment(name)
-        store.update_experiment(name, is_deleted=1)
-        with locked(home, name):
-            store.delete_experiment(name)
-            with suppress(OSError):
-                shutil.rmtree(home / name)
+        grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
+        timeout_s = LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
+        store.update_experiment(name, delete_by_s=time.time() + timeout_s)
+        try:
+            with locked(home, name, timeout_s=timeout_s):
+                end_orphans([mark for trial in store.unfinished_trials(name) for mark in trial.attempts])
+                store.delete_experiment(name)
+                with suppress(OSError):
+                    shutil.rmtree(home / name)
+        except ExperimentError:
+            store.update_experiment(name, delete_by_s=None)
+            raise
 
 
 def _check_name(name: str) -> None:

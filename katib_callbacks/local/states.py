@@ -23,12 +23,12 @@ def condition(kind: str, reason: str, message: str, now_s: float, *, status: boo
 
 
 def with_condition(conditions: list[dict[str, Any]], kind: str, reason: str, message: str) -> list[dict[str, Any]]:
-    """Return the conditions with a new one that holds; those before it, but for Created, hold no longer."""
+    """Return the conditions with a new one that holds; those before it, except Created, hold no longer."""
     now_s = time.time()
     earlier = [
         one
         if one["type"] == CREATED or one["status"] == "False"
-        else {**one, "status": "False", "lastTransitionTime": now_s}
+        else {**one, "status": "False", "lastUpdateTime": now_s, "lastTransitionTime": now_s}
         for one in conditions
         if one["type"] != kind
     ]

@@ -48,7 +48,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
     experiment.status = V1beta1ExperimentStatus(
         start_time=_time(row.started_s),
         completion_time=_time(row.completed_s),
-        last_reconcile_time=_time(max((trial.completed_s or 0 for trial in trials), default=0) or row.started_s),
         conditions=[V1beta1ExperimentCondition(**_condition(one)) for one in row.conditions],
         current_optimal_trial=None if best is None else _optimal(best),
         pending_trial_list=names[states.CREATED],
@@ -57,7 +56,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         failed_trial_list=names[states.FAILED],
         killed_trial_list=names[states.KILLED],
         metrics_unavailable_trial_list=names[states.METRICS_UNAVAILABLE],
-        early_stopped_trial_list=[],
         trials=len(trials),
         trials_pending=len(names[states.CREATED]),
         trials_running=len(names[states.RUNNING]),
@@ -65,7 +63,6 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         trials_failed=len(names[states.FAILED]),
         trials_killed=len(names[states.KILLED]),
         trial_metrics_unavailable=len(names[states.METRICS_UNAVAILABLE]),
-        trials_early_stopped=0,
     )
     return experiment
 
@@ -106,7 +103,6 @@ def trial_object(row: TrialRow, manifest: Manifest) -> V1beta1Trial:
         status=V1beta1TrialStatus(
             start_time=_time(row.started_s),
             completion_time=_time(row.completed_s),
-            last_reconcile_time=_time(row.completed_s or row.started_s),
             conditions=[V1beta1TrialCondition(**_condition(one)) for one in row.conditions],
             observation=_observation(row),
         ),

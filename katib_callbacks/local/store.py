@@ -16,7 +16,7 @@ from typing import Any
 
 from katib_callbacks.errors import ExperimentError, StoreError
 from katib_callbacks.local import observation_log
-from katib_callbacks.local.states import CREATED, condition
+from katib_callbacks.local.states import CREATED, FINAL_TRIAL_STATES, condition
 from katib_callbacks.metrics import StoredMetricLog
 
 BUSY_TIMEOUT_S = 30.0
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS local_experiments (
     created_s REAL NOT NULL,
     started_s REAL,
     completed_s REAL,
-    is_deleted INTEGER NOT NULL DEFAULT 0
+    delete_by_s REAL                -- until then somebody waits for its runner to end, to delete it
 );
 CREATE TABLE IF NOT EXISTS local_trials (
     name TEXT PRIMARY KEY,
@@ -71,12 +71,17 @@ class ExperimentRow:
     created_s: float
     started_s: float | None
     completed_s: float | None
-    is_deleted: bool
+    delete_by_s: float | None
 
     @property
     def state(self) -> str:
         """The type of the condition that holds now."""
         return str(self.conditions[-1]["type"])
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether somebody waits for its runner to end, to delete it."""
+        return self.delete_by_s is not None and time.time() < self.delete_by_s
 
 
 @dataclass(frozen=True)
@@ -224,6 +229,21 @@ class ExperimentStore:
             observation_log.add_rows(connection, name, rows)
             _update(connection, "local_trials", name, _encoded(columns, _TRIAL_JSON))
 
+    def unfinished_trials(self, experiment: str) -> list[TrialRow]:
+        """Return the trials of an experiment that run or wait to run."""
+        return [trial for trial in self.trials(experiment) if trial.state not in FINAL_TRIAL_STATES]
+
+    def add_rows(self, trial: str, rows: Iterable[StoredMetricLog]) -> None:
+        """Add rows to a trial's log."""
+        with self._writing() as connection:
+            observation_log.add_rows(connection, trial, rows)
+
+    @contextmanager
+    def values(self, trial: str) -> Iterator[Iterator[tuple[str, str]]]:
+        """Open the names and values of a trial's rows, by time."""
+        with self._mapped_errors():
+            yield observation_log.read_values(self._connection, trial)
+
     def rows(self, trial: str) -> list[StoredMetricLog]:
         """Return a trial's rows in the observation log, by time."""
         with self._mapped_errors():
@@ -238,6 +258,15 @@ class ExperimentStore:
         """Change columns of an experiment."""
         with self._writing() as connection:
             _update(connection, "local_experiments", name, _encoded(columns, _EXPERIMENT_JSON))
+
+    @contextmanager
+    def editing(self, name: str) -> Iterator["tuple[ExperimentRow, dict[str, Any]]"]:
+        """Open an experiment that nobody else changes meanwhile; what is put into the mapping is stored in the end."""
+        with self._writing() as connection:
+            changes: dict[str, Any] = {}
+            yield self.experiment(name), changes
+            if changes:
+                _update(connection, "local_experiments", name, _encoded(changes, _EXPERIMENT_JSON))
 
     def delete_experiment(self, name: str) -> None:
         """Delete an experiment, its trials and their rows."""
@@ -282,8 +311,6 @@ def _decoded(row: sqlite3.Row, json_columns: tuple[str, ...]) -> dict[str, Any]:
     for column in json_columns:
         if values[column] is not None:
             values[column] = json.loads(values[column])
-    if "is_deleted" in values:
-        values["is_deleted"] = bool(values["is_deleted"])
     for column in ("folder", "workdir"):
         if values.get(column) is not None:
             values[column] = Path(values[column])

@@ -1,7 +1,9 @@
 """An experiment's suggestion: what the algorithm was asked and told, how trials ended, and whether that is enough."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.settings import make
 from katib_callbacks.local.algorithms.space import Point
@@ -11,6 +13,8 @@ from katib_callbacks.local.store import TrialRow
 ExperimentVerdict = tuple[str, str, str]
 """The state, reason and message of an experiment that is over."""
 
+_SUCCEEDED = "Experiment has succeeded because"
+
 
 class Suggestion:
     """Counts and the algorithm, made up from the trials that are stored.
@@ -19,6 +23,9 @@ class Suggestion:
         plan: The experiment's.
         trials: Those that are stored, in the order in which they were made.
         seed: For an algorithm without ``random_state``.
+
+    Raises:
+        ExperimentError: The algorithm has failed.
     """
 
     def __init__(self, plan: ResolvedExperiment, trials: Iterable[TrialRow], *, seed: int) -> None:
@@ -31,17 +38,27 @@ class Suggestion:
         """How many trials the algorithm was asked for, and so the next one's number."""
         self.events = 0
         """How many questions and answers there were: the number of the next one."""
-        self._algorithm = make(plan.algorithm, plan.parameters, seed=seed, maximize=plan.is_maximized)
-        self._replay(list(trials))
+        with _failing():
+            self._algorithm = make(plan.algorithm, plan.parameters, seed=seed, maximize=plan.is_maximized)
+            self._replay(list(trials))
 
-    @property
-    def completed(self) -> int:
-        """How many trials are in a final state."""
-        return sum(self._counts.values())
+    def has_room(self, budget: Budget, active: int) -> bool:
+        """Return whether the budget admits a trial beside the active ones, as Katib counts when it makes trials.
+
+        Those without metrics do not count there: three of them do not use up a ``maxTrialCount`` of three before the
+        verdict comes (experiment_controller.go, ReconcileTrials).
+        """
+        counted = sum(self._counts.values()) - self._counts[states.METRICS_UNAVAILABLE]
+        return budget.max_trials is None or counted + active < budget.max_trials
 
     def ask(self) -> Point | None:
-        """Return the next trial's point; None if there is none. The question counts when the trial is stored."""
-        point = None if self.is_exhausted else self._algorithm.ask()
+        """Return the next trial's point; None if there is none. The question counts when the trial is stored.
+
+        Raises:
+            ExperimentError: The algorithm has failed.
+        """
+        with _failing():
+            point = None if self.is_exhausted else self._algorithm.ask()
         if point is None:
             self.is_exhausted = not self._algorithm.is_waiting
             return None
@@ -50,29 +67,39 @@ class Suggestion:
         return point
 
     def tell(self, number: int, final: str, value: float | None) -> None:
-        """Take the final state of a trial, which is stored by now."""
+        """Take the final state of a trial, which is stored by now.
+
+        Raises:
+            ExperimentError: The algorithm has failed.
+        """
         self.events += 1
         self._account(final, value)
-        self._algorithm.tell(number, value)
+        with _failing():
+            self._algorithm.tell(number, value)
 
     def verdict(self, budget: Budget, *, has_unfinished: bool) -> ExperimentVerdict | None:
         """Return how the experiment has ended, if it has, asking in Katib's order (experiment/util/status_util.go).
+
+        An experiment that has used up its trials without one success is Failed here, where Katib says Succeeded.
 
         Args:
             budget: As it is now.
             has_unfinished: Whether trials run or wait to run.
         """
         failed = self._counts[states.FAILED] + self._counts[states.METRICS_UNAVAILABLE]
-        has_ended = "Experiment has succeeded because "
+        completed = sum(self._counts.values())
+        is_used_up = budget.max_trials is not None and completed >= budget.max_trials
+        is_at_end = self.is_exhausted and not has_unfinished
         if self._has_reached_goal:
-            return states.SUCCEEDED, "ExperimentGoalReached", f"{has_ended}Objective goal has reached"
-        if budget.max_failed is not None and failed > budget.max_failed:
-            message = "Experiment has failed because max failed count has reached"
-            return states.FAILED, "ExperimentFailed", message
-        if budget.max_trials is not None and self.completed >= budget.max_trials:
-            return states.SUCCEEDED, "ExperimentMaxTrialsReached", f"{has_ended}max trial count has reached"
-        if self.is_exhausted and not has_unfinished:
-            message = f"{has_ended}suggestion service has reached the end"
+            return states.SUCCEEDED, "ExperimentGoalReached", f"{_SUCCEEDED} Objective goal has reached"
+        if budget.max_failed is not None and failed and failed >= budget.max_failed:
+            return states.FAILED, "ExperimentFailed", "Experiment has failed because max failed count has reached"
+        if (is_used_up or is_at_end) and failed and failed == completed:
+            return states.FAILED, "ExperimentFailed", "Experiment has failed because all trials have failed"
+        if is_used_up:
+            return states.SUCCEEDED, "ExperimentMaxTrialsReached", f"{_SUCCEEDED} max trial count has reached"
+        if is_at_end:
+            message = f"{_SUCCEEDED} suggestion service has reached the end"
             return states.SUCCEEDED, "ExperimentSuggestionEndReached", message
         return None
 
@@ -98,3 +125,14 @@ class Suggestion:
                 self._algorithm.tell(trial.number, trial.value)
         self.asked = len(trials)
         self.events = max(steps, default=-1) + 1
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Turn whatever an algorithm's library raises into an error of ours that names it, as Katib's condition does."""
+    try:
+        yield
+    except KatibCallbacksError:
+        raise
+    except Exception as error:
+        raise ExperimentError(f"Suggestion has failed: {type(error).__name__}: {error}") from error

@@ -65,7 +65,9 @@ def test_from_a_file_to_the_best_hyperparameters(experiment, capsys):
     out, err = capsys.readouterr()
     assert err == "without effect on one machine: the image (this Python's environment is used)\n"
     assert len(re.findall(r"^one-\w{8} is running: x=0\.\d+$", out, re.MULTILINE)) == 3
-    assert re.search(r"^\[3/3\] one-\w{8} Succeeded, loss 0\.\d+: Trial has succeeded$", out, re.MULTILINE)
+    assert re.search(
+        r"^\[3/3\] one-\w{8} Succeeded, loss 0\.\d+: Trial has succeeded. Job message: .*$", out, re.MULTILINE
+    )
     assert "experiment one is Succeeded: Experiment has succeeded because max trial count has reached" in out
     best = float(re.search(r"^  loss: (\S+)$", out, re.MULTILINE)[1])
     assert best == float(re.search(r"^  x = (\S+)$", out, re.MULTILINE)[1])
@@ -75,7 +77,14 @@ def test_from_a_file_to_the_best_hyperparameters(experiment, capsys):
 
     assert experiment("status", "one") == 0
     out = capsys.readouterr().out
-    assert len(re.findall(r"^one-\w{8}  Succeeded  0\.\d+ +x=0\.\d+ +Trial has succeeded$", out, re.MULTILINE)) == 3
+    assert (
+        len(
+            re.findall(
+                r"^one-\w{8}  Succeeded  0\.\d+ +x=0\.\d+ +Trial has succeeded. Job message: .*$", out, re.MULTILINE
+            )
+        )
+        == 3
+    )
 
     assert experiment("status", "one", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -109,6 +118,7 @@ def test_too_many_failures_are_status_1(experiment, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Failed: Trial has failed. Job message: exit status 1; last output: no data" in out
     assert "experiment one is Failed" in out
+    assert re.search(r"^trial one-\w{8}: Trial has failed.*\n  no data$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

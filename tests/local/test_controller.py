@@ -56,12 +56,12 @@ def test_a_strategy_decides_which_value_counts(local):
 
 @pytest.mark.parametrize(("kind", "code"), [("Push", REPORT + "report({'speed': 1})"), ("StdOut", "print('speed=1')")])
 def test_a_success_without_the_objective_is_metrics_unavailable(local, kind, code):
-    done = local.run(experiment(code, metricsCollectorSpec={"collector": {"kind": kind}}, maxFailedTrialCount=2))
+    done = local.run(experiment(code, metricsCollectorSpec={"collector": {"kind": kind}}, maxFailedTrialCount=3))
 
-    assert names(done) == ("Failed", "ExperimentFailed"), "three such trials are more than two"
+    assert names(done) == ("Failed", "ExperimentFailed"), "three of three"
     trial = local.trials()[0]
     assert trial.state == "MetricsUnavailable"
-    assert trial.conditions[-1]["reason"] == "MetricsUnavailable"
+    assert trial.conditions[-1]["reason"] == "MetricsUnavailable. Job reason: CompletionsReached"
     assert "'loss' was not reported" in trial.conditions[-1]["message"]
     assert local.rows(trial.name)[0] == ("loss", "unavailable")
     assert done.status.metrics_unavailable_trial_list == [trial.name for trial in local.trials()]
@@ -69,7 +69,7 @@ def test_a_success_without_the_objective_is_metrics_unavailable(local, kind, cod
 
 
 def test_failures_are_counted_and_say_why(local):
-    done = local.run(experiment("raise SystemExit('no GPU')", maxFailedTrialCount=1, parallelTrialCount=1))
+    done = local.run(experiment("raise SystemExit('no GPU')", maxFailedTrialCount=2, parallelTrialCount=1))
 
     assert names(done) == ("Failed", "ExperimentFailed")
     assert [trial.state for trial in local.trials()] == ["Failed", "Failed"]
@@ -84,7 +84,8 @@ def test_a_failed_trials_rows_do_not_count(local):
 
     (trial,) = local.trials()
     assert (trial.state, trial.observation, trial.value) == ("Failed", None, None)
-    assert names(done)[0] == "Succeeded", "as in Katib: the budget is used up"
+    assert names(done) == ("Failed", "ExperimentFailed")
+    assert done.status.conditions[-1].message == "Experiment has failed because all trials have failed"
 
 
 def test_a_command_that_cannot_be_started_fails_its_trial(local):
@@ -97,17 +98,27 @@ def test_a_command_that_cannot_be_started_fails_its_trial(local):
     assert "no-such-command" in local.trials()[0].conditions[-1]["message"]
 
 
-def test_a_goal_ends_the_experiment_and_what_still_runs(local):
-    code = f"import os, time\nif float(os.environ['X']) > 0.5: time.sleep(600)\n{LOSS}"
+def test_a_goal_ends_the_experiment_and_what_still_runs_finishes_and_counts(local):
+    code = (
+        f"{SUBMITTED}while float(os.environ['X']) > 0.5 and not (submitted / 'go').exists(): time.sleep(0.02)\n{LOSS}"
+    )
     one = experiment(code, maxTrialCount=9)
     one["spec"]["objective"]["goal"] = 0.5
-    one["spec"]["algorithm"]["algorithmSettings"] = [{"name": "random_state", "value": "1"}]  # 0.417, then 0.720
-    done = local.run(one)
+    one["spec"]["algorithm"] = {"algorithmName": "grid"}
+    one["spec"]["parameters"][0]["feasibleSpace"] = {"min": "0.4", "max": "3.1", "step": "0.3"}
+    reached = []
+
+    def watch(event):
+        if event.trial is None and event.state == "Succeeded":
+            reached.append(local.queries.get_experiment("one").status)
+            (local.folder / "go").touch()
+
+    done = local.run(one, watch)
 
     assert names(done) == ("Succeeded", "ExperimentGoalReached")
-    assert [trial.state for trial in local.trials()] == ["Succeeded", "Killed"]
-    assert local.trials()[1].conditions[-1]["message"] == "Trial was killed: the experiment is over"
-    assert done.status.trials_killed == 1
+    assert (reached[0].trials_running, reached[0].trials_succeeded) == (1, 1)
+    assert [trial.state for trial in local.trials()] == ["Succeeded", "Succeeded"], "and no new one"
+    assert (done.status.trials_succeeded, done.status.trials_killed) == (2, 0)
 
 
 def test_a_grid_without_a_budget_ends_at_its_last_point(local):

@@ -1,6 +1,8 @@
 """A trial's rows: Katib's filter on its output, its reduction, and the log that a DB manager shares."""
 
+import tempfile
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import grpc
 import pytest
@@ -66,6 +68,14 @@ def test_a_line_has_the_time_that_it_begins_with_and_else_now_in_order():
     ]
 
 
+def by_time(logs):
+    """Return names and values as the log gives them."""
+    with tempfile.TemporaryDirectory() as folder, ExperimentStore(Path(folder, "katib.db")) as store:
+        store.add_rows("t", logs)
+        with store.values("t") as values:
+            return list(values)
+
+
 def rows(*values):
     return [StoredMetricLog("m", value, NOON + timedelta(seconds=second)) for second, value in values]
 
@@ -82,14 +92,14 @@ def rows(*values):
     ],
 )
 def test_reduction_is_katibs(values, expected):
-    (metric,) = reduce(rows(*values), ["m"])
+    (metric,) = reduce(by_time(rows(*values)), ["m"])
 
     assert (metric["min"], metric["max"], metric["latest"]) == expected
 
 
 @pytest.mark.parametrize(("strategy", "text"), [("min", "1"), ("max", "3"), ("latest", "2")])
 def test_the_objective_follows_its_strategy(strategy, text):
-    observation = reduce(rows((0, "1"), (1, "3"), (2, "2")), ["m"])
+    observation = reduce(by_time(rows((0, "1"), (1, "3"), (2, "2"))), ["m"])
 
     assert objective_text(observation, "m", strategy) == text
 

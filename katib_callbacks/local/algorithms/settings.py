@@ -76,7 +76,14 @@ def _absolute(text: str) -> str:
     return text
 
 
-_SEED = {"random_state": ("seed", _at_least(0, int))}
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 1 << 32:  # numpy's range
+        raise ValueError
+    return seed
+
+
+_SEED = {"random_state": ("seed", _seed)}
 _TPE = {
     **_SEED,
     "n_startup_trials": ("n_startup_trials", _at_least(0, int)),

@@ -22,6 +22,9 @@ DEFAULT_PARALLEL_TRIAL_COUNT = 3
 
 DEFAULT_RESUME_POLICY = "Never"
 
+_SUCCESS_TYPES = {"Job": "Complete", "PyTorchJob": "Succeeded", "TFJob": "Succeeded", "MPIJob": "Succeeded"}
+"""Of the conditions by which Katib takes a job for done where the template does not say."""
+
 _FILE_SYSTEM_PATHS = {
     "File": {"kind": "File", "path": "/var/log/katib/metrics.log", "format": "TEXT"},
     "TensorFlowEvent": {"kind": "Directory", "path": "/var/log/katib/tfevent/"},
@@ -116,6 +119,11 @@ def _set_defaults(data: dict[str, Any]) -> None:
     data["apiVersion"], data["kind"] = API_VERSION, KIND
     if spec.get("parallelTrialCount") is None:
         spec["parallelTrialCount"] = DEFAULT_PARALLEL_TRIAL_COUNT
+    template = spec["trialTemplate"]
+    kind = (template.get("trialSpec") or {}).get("kind")
+    if kind in _SUCCESS_TYPES:
+        for field, kind_of in (("successCondition", _SUCCESS_TYPES[kind]), ("failureCondition", "Failed")):
+            template[field] = template.get(field) or f'status.conditions.#(type=="{kind_of}")#|#(status=="True")#'
     spec["resumePolicy"] = spec.get("resumePolicy") or DEFAULT_RESUME_POLICY
     collector = spec["metricsCollectorSpec"] = spec.get("metricsCollectorSpec") or {}
     collector["collector"] = collector.get("collector") or {"kind": "StdOut"}

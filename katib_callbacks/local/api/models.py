@@ -259,6 +259,10 @@ class V1beta1ExperimentStatus(Model):
     trials_early_stopped: int | None = scalar(int)
     trial_metrics_unavailable: int | None = scalar(int)
 
+    def serialize(self) -> dict[str, Any]:
+        """Return the mapping that JSON and YAML take: as in Katib without counts of zero and without empty lists."""
+        return {name: value for name, value in super().serialize().items() if value not in (0, [])}
+
 
 @dataclass
 class V1beta1Experiment(Model):

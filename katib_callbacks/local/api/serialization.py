@@ -76,7 +76,7 @@ def _write(value: Any) -> Any:
     if isinstance(value, Model):
         return value.serialize()
     if isinstance(value, datetime):
-        return format_timestamp(value)
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")  # Kubernetes' times are to the second
     if isinstance(value, Mapping):
         return {name: _write(item) for name, item in value.items()}
     return [_write(item) for item in value] if isinstance(value, (list, tuple)) else value

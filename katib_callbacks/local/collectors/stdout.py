@@ -1,7 +1,7 @@
 """Katib's StdOut collector: metrics found in what a trial's primary process has written."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from katib_callbacks.local.api.go_regexp import compile_pattern
@@ -13,6 +13,9 @@ DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 
 MAX_LINE_BYTES = 1 << 20
 """A longer line is read in pieces of this length: a bar of progress that never ends its line may be a gigabyte."""
+
+PIECE_BYTES = 4 << 20
+"""What is read of one trial's output before the others have their turn."""
 
 
 def parse_output(
@@ -54,6 +57,48 @@ def read_output(log: Path) -> Iterator[str]:
     with file:
         while piece := file.readline(MAX_LINE_BYTES):
             yield from piece.decode("utf-8", errors="replace").replace("\0", "").splitlines()
+
+
+class OutputReader:
+    """Reads a trial's output while it is written, a bounded piece at a time.
+
+    Args:
+        log: The file.
+        metrics: The names to look for.
+        filters: As for :func:`parse_output`.
+    """
+
+    def __init__(self, log: Path, metrics: Sequence[str], filters: Sequence[str]) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._filters = filters
+        self._position = 0
+        self._time = datetime.min.replace(tzinfo=timezone.utc)
+
+    def read(self, now: datetime, *, is_ended: bool) -> tuple[list[StoredMetricLog], bool]:
+        """Read what was written since, ``PIECE_BYTES`` at most; returns its rows, and whether that was all.
+
+        Args:
+            now: The time of lines that have none, timezone-aware.
+            is_ended: Whether no more is written, so that a line without an end is a whole one.
+        """
+        try:
+            file = self._log.open("rb")
+        except FileNotFoundError:
+            return [], True
+        with file:
+            file.seek(self._position)
+            piece = file.read(PIECE_BYTES)
+        is_all = len(piece) < PIECE_BYTES
+        if not (is_all and is_ended):
+            end = piece.rfind(b"\n") + 1
+            piece = piece[: end or (len(piece) if not is_all else 0)]
+        self._position += len(piece)
+        self._time = max(now, self._time)
+        lines = piece.decode("utf-8", errors="replace").replace("\0", "").splitlines()
+        rows = parse_output(lines, self._metrics, self._filters, self._time)
+        self._time += len(rows) * RESOLUTION
+        return rows, is_all
 
 
 def _time_of(line: str) -> datetime | None:

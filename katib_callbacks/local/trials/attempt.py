@@ -11,7 +11,7 @@ from katib_callbacks import settings
 from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.pbt import PARENT
 from katib_callbacks.local.collectors.file import collect_file
-from katib_callbacks.local.collectors.stdout import parse_output, read_output
+from katib_callbacks.local.collectors.stdout import OutputReader
 from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.observation import (
     UNAVAILABLE,
@@ -27,6 +27,13 @@ from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.metrics import StoredMetricLog
+
+_SUCCESSES = {
+    "Job": ("CompletionsReached", "Reached expected number of succeeded pods"),
+    "TrainJob": ("AllJobsCompleted", "jobset completed successfully"),
+}
+_FAILURES = {"Job": None, "TrainJob": "FailedJobs"}
+"""Reasons and messages of the jobs' conditions, by Kubernetes and JobSet; the other kinds' have the kind's name."""
 
 _NOT_FOUND = re.compile(r"No such file or directory: '([^'/][^']*)'")
 
@@ -107,45 +114,70 @@ class Attempt:
             workdir=workplace.workdir,
             gpus=gpus,
         )
+        self._output = OutputReader(self._files.log, plan.metrics, plan.filters) if plan.collector == "StdOut" else None
+        self._is_collected = plan.collector == "Push"
         self._primary = placed.processes[0]
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
-    def verdict(self, pushed: Iterable[StoredMetricLog]) -> Verdict:
+    def collect(self) -> list[StoredMetricLog]:
+        """Return the rows that the trial has not pushed, but written, since the last call: its files' in the end."""
+        is_ended = self.processes.is_over
+        if self._output is not None:
+            rows, is_all = self._output.read(datetime.now(timezone.utc), is_ended=is_ended)
+            self._is_collected = is_all and is_ended
+            return rows
+        if self._is_collected or not is_ended:
+            return []
+        self._is_collected = True
+        path = local_path(str(self._plan.metrics_path), self._primary, self._files.folder)
+        if self._plan.collector == "File":
+            now = datetime.now(timezone.utc)
+            return collect_file(path, self._plan.metrics_format, self._plan.metrics, self._plan.filters, now)
+        return collect_events(path, self._plan.metrics)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its processes have ended, and all of their output is collected."""
+        return self.processes.is_over and self._is_collected
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is output of processes that have ended to be collected."""
+        return self.processes.is_over and not self._is_collected
+
+    def verdict(self, values: Iterable[tuple[str, str]]) -> Verdict:
         """Return how the trial, whose processes have ended, has ended itself.
 
         Args:
-            pushed: The rows that it has reported.
+            values: Names and values of all its rows, by time.
         """
-        plan = self._plan
-        rows = self._collected()
+        plan, kind = self._plan, self.processes.kind
         failure = self.processes.failure()
         if failure is not None:
-            reason, message = failure
+            cause, message = failure
+            reason = _FAILURES.get(kind, f"{kind}Failed") or cause
             return Verdict(
                 states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
                 f"Trial has failed. Job message: {message}{self._hint(message)}",
-                rows=tuple(rows),
             )
-        observation = reduce([*pushed, *rows], plan.metrics)
+        observation = reduce(values, plan.metrics)
+        succeeded, words = _SUCCESSES.get(kind, (f"{kind}Succeeded", f"{kind} is successfully completed."))
         if next(one["latest"] for one in observation if one["name"] == plan.objective) == UNAVAILABLE:
-            rows.append(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME))
-            message = f"Metrics are not available: {plan.objective!r} was not reported"
-            return Verdict(states.METRICS_UNAVAILABLE, "MetricsUnavailable", message, observation, rows=tuple(rows))
-        value = objective_value(objective_text(observation, plan.objective, plan.strategy))
-        return Verdict(states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", observation, value, tuple(rows))
-
-    def _collected(self) -> list[StoredMetricLog]:
-        """Return the rows that the trial has not pushed, but written."""
-        plan, now = self._plan, datetime.now(timezone.utc)
-        if plan.collector == "StdOut":
-            return parse_output(read_output(self._files.log), plan.metrics, plan.filters, now)
-        if plan.metrics_path is None:
-            return []
-        path = local_path(str(plan.metrics_path), self._primary, self._files.folder)
-        if plan.collector == "File":
-            return collect_file(path, plan.metrics_format, plan.metrics, plan.filters, now)
-        return collect_events(path, plan.metrics)
+            return Verdict(
+                states.METRICS_UNAVAILABLE,
+                f"MetricsUnavailable. Job reason: {succeeded}",
+                f"Metrics are not available: {plan.objective!r} was not reported. Job message: {words}",
+                observation if any(one["latest"] != UNAVAILABLE for one in observation) else None,
+                rows=(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME),),
+            )
+        return Verdict(
+            states.SUCCEEDED,
+            f"TrialSucceeded. Job reason: {succeeded}",
+            f"Trial has succeeded. Job message: {words}",
+            observation,
+            objective_value(objective_text(observation, plan.objective, plan.strategy)),
+        )
 
     def _hint(self, message: str) -> str:
         """Return what to do about a file that was not found; empty if that is not the fault."""

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +97,7 @@ class RunningTrial:
 
     def __init__(self, plan: TrialPlan, *, own: Mapping[str, str], folder: Path, log: Path) -> None:
         self.log = log
+        self.kind = plan.kind
         self.started_s = time.monotonic()
         self._deadline_s = None if plan.deadline_s is None else self.started_s + plan.deadline_s
         self._kill_at_s: float | None = None
@@ -216,13 +216,18 @@ def worker_log(log: Path, number: int) -> Path:
 
 def last_line(log: Path) -> str:
     """Return the last line of a log that is not blank, shortened; empty if there is none."""
+    return next((line.strip()[:_MAX_MESSAGE_CHARACTERS] for line in last_lines(log, 1)), "")
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """Return the last lines of a log that are not blank, as far as they are among its last 4 KiB."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = deque((line for line in file.read().decode(errors="replace").splitlines() if line.strip()), 1)
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
-        return ""
-    return lines[0].strip()[:_MAX_MESSAGE_CHARACTERS] if lines else ""
+        return []
+    return [line for line in lines if line.strip()][-count:]
 
 
 def _status_text(status: int) -> str:

@@ -159,6 +159,11 @@ class TrialTemplate:
         asked = self.plan("trial", {}, free_port=lambda: 1).gpus
         return asked if per_trial is None else tuple(max(1, per_trial // len(asked)) for _ in asked)
 
+    @property
+    def grace_s(self) -> float | None:
+        """Seconds between SIGTERM and SIGKILL; None for the default."""
+        return self.plan("trial", {}, free_port=lambda: 1).grace_s
+
     def notes(self) -> list[str]:
         """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
         seen: set[str] = set()

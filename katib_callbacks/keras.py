@@ -33,6 +33,9 @@ except ImportError as error:
 _PATIENCE_EPOCHS = 3
 """A metric of a validation that takes place every few epochs only is missed after so many."""
 
+_TF_KERAS = "callbacks"
+"""The module that has all of tf_keras' callbacks."""
+
 _BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
 
 
@@ -108,7 +111,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
-        if logs and self._recorder.is_active:
+        if logs and self._recorder.is_recording:
             self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)
         self._steps_per_epoch = self._batches or None
@@ -124,10 +127,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._take_additions()
         self._notice_kept()
         self._forget()
-        is_restored = self._restoring is not None and _is_restored_by(self._restoring)
-        if self._restoring is not None and not is_restored:
-            self._recorder.keep({})
-        self._recorder.finish(is_restored=is_restored)
+        self._recorder.finish(is_restored=self._restoring is not None and self._restoring.best_weights is not None)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
@@ -140,19 +140,19 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._logs, self._taken = {}, 0
 
     def _is_awaited(self, name: str) -> bool:
-        """Say whether a validation may be yet to come; whether there will be one is not known."""
+        """Return whether a validation may be yet to come; whether there will be one is not known."""
         del name
         return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
 
     def _find_kept(self) -> None:
         """Find what puts an earlier model back, and else what keeps the best one; the last that acts if several do."""
         self._restoring = self._checkpoint = self._kept = None
-        if self._recorder.report not in {"final", "kept"} or not self._recorder.is_active:
+        if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
         for one in callbacks_beside(self):
-            if is_kind(one, "EarlyStopping", "early_stopping") and one.restore_best_weights:
+            if is_kind(one, "EarlyStopping", "early_stopping", _TF_KERAS) and one.restore_best_weights:
                 self._restoring = one
-            elif is_kind(one, "ModelCheckpoint", "model_checkpoint") and one.save_best_only:
+            elif is_kind(one, "ModelCheckpoint", "model_checkpoint", _TF_KERAS) and one.save_best_only:
                 self._checkpoint, self._kept = one, one.best
 
     def _notice_kept(self) -> None:
@@ -174,13 +174,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _implements_predict_batch_hooks(self) -> bool:
         return False
-
-
-def _is_restored_by(stopping: Any) -> bool:
-    """Say whether an EarlyStopping puts the best weights back, now or when it stopped: Keras 3.0 did only then."""
-    hooks: list[Any] = [vars(kind).get("on_train_end") for kind in type(stopping).__mro__]
-    is_late = any("set_weights" in hook.__code__.co_names for hook in hooks if hasattr(hook, "__code__"))
-    return stopping.best_weights is not None and (is_late or stopping.stopped_epoch > 0)
 
 
 def _jax_rank() -> ProcessRank | None:

@@ -46,7 +46,7 @@ def _callback_classes() -> tuple[type, ...]:
 
 
 def _is_installed(package: str) -> bool:
-    """Say whether there is such a package, and not just a folder of that name in the working directory."""
+    """Return whether there is such a package, and not just a folder of that name in the working directory."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 
@@ -199,7 +199,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         ``callback_metrics`` computes, across ranks where a metric asks for it, so every rank of a distributed run
         reads it, also one that has nothing to record.
         """
-        if not self._recorder.is_active and trainer.world_size == 1:
+        if not self._recorder.is_recording and trainer.world_size == 1:
             return
         shown, before = dict(trainer.callback_metrics), self._shown
         fresh = {
@@ -213,7 +213,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         self._recorder.record(fresh, row=row, is_awaited=always if awaits else never)
 
     def _may_follow(self, name: str) -> bool:
-        """Say whether ``trainer.validate`` or ``trainer.test`` may bring this name."""
+        """Return whether ``trainer.validate`` or ``trainer.test`` may bring this name."""
         return (self._can_validate and not self._has_validated) or "test" in name.lower()
 
     # -- the model that is kept ------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         if not keeping:
             return
         self._checkpoint = keeping[0]
-        if len(keeping) > 1 and self._recorder.is_active:
+        if len(keeping) > 1 and self._recorder.is_recording:
             logger.warning(
                 "report='kept': %d checkpoints have a monitor; the first one counts, with %r.",
                 len(keeping),

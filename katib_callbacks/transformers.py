@@ -154,7 +154,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def _take(self, args: Any, state: Any, logs: dict[str, Any] | None = None) -> None:
         """Record what is new in ``log_history``, or ``logs`` where a Trainer's own ``log`` keeps no history."""
-        if not self._recorder.is_active:
+        if not self._recorder.is_recording:
             return
         rows = state.log_history[self._read :] or ([logs] if logs else [])
         self._read = len(state.log_history)
@@ -198,11 +198,11 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._recorder.keep(values)
 
     def _is_awaited(self, name: str) -> bool:
-        """Say whether a name may be yet to come: ``train_loss`` does when training is over."""
+        """Return whether a name may be yet to come: ``train_loss`` does when training is over."""
         return bool(self._awaited) or name == "train_loss" or self._is_bookkeeping(name, ())
 
     def _warn_of_filter(self, args: Any, row: Mapping[str, Any]) -> None:
-        """Say once that a loss is none. With float16, a gradient's norm that is not finite alone is nothing unusual."""
+        """Warn once of a loss that is not finite. With float16, a gradient's norm that is not finite is not unusual."""
         loss = row["loss"]
         if not isinstance(loss, float):
             return
@@ -226,7 +226,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         return self._recorder.monitor in {args.metric_for_best_model, f"eval_{args.metric_for_best_model}"}
 
     def _may_follow(self, name: str) -> bool:
-        """Say whether ``trainer.evaluate`` or ``trainer.predict`` may bring this name, with one prefix or another."""
+        """Return whether ``trainer.evaluate`` or ``trainer.predict`` may bring this name, with any prefix."""
         prefix, _, rest = name.partition("_")
         if prefix == "eval":
             return not self._has_validated
@@ -250,7 +250,7 @@ def _share(state: Any) -> float | None:
 
 
 def _is_evaluation(row: Mapping[str, Any]) -> bool:
-    """Say whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
+    """Return whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
     return "total_flos" not in row and any(str(name).endswith("_runtime") for name in row)
 
 

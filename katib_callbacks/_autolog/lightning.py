@@ -22,12 +22,12 @@ def lightning_callbacks() -> list[Any]:
     """
     try:
         if process_rank(DEFAULT_RUNTIME.environ()).is_global_zero:
-            settings.warn_of_unknown_variables(DEFAULT_RUNTIME)  # such as a KATIB_CALLBACKS_AUTOLGO
+            settings.warn_of_unknown_variables(settings.heeded(DEFAULT_RUNTIME))  # such as a KATIB_CALLBACKS_AUTOLGO
         if not state.STATE.is_asked():
             return []
         present, is_one_of_many = _callbacks_of_trainer(), _is_launched()
     except KatibCallbacksError as error:
-        logger.warning("autolog adds no callback: %s", error)
+        state.STATE.say_that_none_is_added(error)
         return []
     except Exception:
         logger.exception("Internal error in autolog, which adds no callback; training goes on.")

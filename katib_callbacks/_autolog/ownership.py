@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from katib_callbacks.recording.callback import ReportingCallback, callers
+from katib_callbacks.recording.voice import Voice
 
 _TRAININGS = frozenset(
     {
@@ -43,11 +44,13 @@ class Ownership:
 
     def __init__(self, is_on: bool = True) -> None:
         self.is_on = is_on
+        self.voice = Voice(is_shared=True)
         self._callbacks: weakref.WeakSet[ReportingCallback] = weakref.WeakSet()
 
     def mark(self, callback: ReportingCallback) -> None:
         """Make a callback one of autolog's."""
         callback._autolog = self  # noqa: SLF001  the base class has it for this
+        callback._recorder.speak_with(self.voice)  # noqa: SLF001  as above
         self._callbacks.add(callback)
 
     def turn_off(self) -> None:

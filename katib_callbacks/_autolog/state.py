@@ -34,7 +34,6 @@ class State:
         self.is_on: bool | None = None
         self._arguments: Mapping[str, Any] = {}
         self._switch = Ownership()
-        self._has_said = False
         self._lock = threading.RLock()
         self._hook: AfterImport | None = None
         self._undo: list[Callable[[], None]] = []
@@ -43,8 +42,9 @@ class State:
         """Make callbacks with these arguments from now on."""
         with self._lock:
             self._arguments = dict(arguments)
-            self._has_said = False
-            if not self._switch.is_on:
+            if self._switch.is_on:
+                self._switch.voice.forget()
+            else:
                 self._switch = Ownership()
             was_on, self.is_on = self.is_on, True
             if was_on:
@@ -99,12 +99,16 @@ class State:
             callback = import_module(f"katib_callbacks.{adapter}").KatibReportCallback(**self._arguments)
             self._switch.mark(callback)
         except KatibCallbacksError as error:
-            logger.warning("autolog adds no callback: %s", error)
+            self.say_that_none_is_added(error)
         except Exception:
             logger.exception("Internal error in autolog, which adds no callback; training goes on.")
         else:
             return callback
         return None
+
+    def say_that_none_is_added(self, error: KatibCallbacksError) -> None:
+        """Log why Trainers get no callback, once for each reason."""
+        self._switch.voice.warn("autolog adds no callback: %s", error)
 
     def _has_something_to_report(self) -> bool:
         """Return whether this is part of a trial; if it is not, log once why nothing will be reported."""
@@ -117,9 +121,7 @@ class State:
                 return True
             level = logging.WARNING if settings.is_conspicuous(DEFAULT_RUNTIME) else logging.INFO
             message, variable = "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
-        if not self._has_said:
-            self._has_said = True
-            logger.log(level, message, variable)
+        self._switch.voice.log(level, message, variable)
         return False
 
 

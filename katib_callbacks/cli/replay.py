@@ -147,7 +147,7 @@ class _Replay:
             self._is_stopped = isinstance(error, UnavailableError) and not self._sink.answers()
             text = str(error) if isinstance(error, KatibCallbacksError) else f"{type(error).__name__}: {error}"
             self.problems.append(f"{file.path}: {text}")
-            return not self._is_stopped
+            return isinstance(error, KatibCallbacksError) and not self._is_stopped
         self.files += 1
         return True
 

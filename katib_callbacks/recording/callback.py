@@ -22,8 +22,8 @@ class ReportingCallback:
     """A mixin before a framework's own callback class.
 
     Every option is None by default and resolved once, when the callback is made: the argument, then its environment
-    variable (``KATIB_CALLBACKS_REPORT`` and so on), then the default named here. Outside a trial the callback does
-    nothing.
+    variable (``KATIB_CALLBACKS_REPORT`` and so on), then the default named here. Outside a trial nothing is
+    sent, and it is only checked whether the named metrics appear.
 
     Args:
         metrics: What to report: one name, several, or ``{name in Katib: name in the framework}``. Default: every
@@ -105,7 +105,7 @@ class ReportingCallback:
 
     @property
     def receipt(self) -> "ReportReceipt | None":
-        """What the last delivery answered; None before it, after one that failed, and off rank zero."""
+        """The answer to the last delivery; None before it, after one that failed, and off rank zero."""
         return self._recorder.receipt
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class ReportingCallback:
         return {name: value for name, value in self.__dict__.items() if name not in self._lent}
 
     def _is_superfluous(self, callbacks: Iterable[object] = ()) -> bool:
-        """Say whether autolog made this callback, and the run that begins is not to be reported by it.
+        """Return whether autolog made this callback, and the run that begins is not to be reported by it.
 
         Args:
             callbacks: Those of the run, as far as the framework shows them.
@@ -122,28 +122,29 @@ class ReportingCallback:
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
-        """Say whether the framework shows this name, among others, for its own purposes."""
+        """Return whether the framework shows this name, among others, for its own purposes."""
         del name, names
         return False
 
     def _may_follow(self, name: str) -> bool:
-        """Say whether an evaluation after training may bring a name that training has not shown."""
+        """Return whether an evaluation after training may bring a name that training has not shown."""
         del name
         return False
 
     @staticmethod
     def _may_be_old(name: str) -> bool:
-        """Say whether the last value of this name is worth a word if it is not of the end of the training."""
+        """Return whether the last value of this name is worth a word if it is not of the end of the training."""
         del name
         return True
 
 
-def is_kind(callback: object, name: str, module: str) -> bool:
-    """Say whether a callback is of a framework's class, by its name and the last part of its module's name.
+def is_kind(callback: object, name: str, *modules: str) -> bool:
+    """Return whether a callback is of a framework's class, by its name and the last part of its module's name.
 
     A framework may be there in several packages; others may have attributes of the same names.
     """
-    return any((kind.__name__, kind.__module__.rpartition(".")[2]) == (name, module) for kind in type(callback).__mro__)
+    kinds = (kind for kind in type(callback).__mro__ if kind.__name__ == name)
+    return any(kind.__module__.rpartition(".")[2] in modules for kind in kinds)
 
 
 def callbacks_beside(callback: object) -> list[Any]:

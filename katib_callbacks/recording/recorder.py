@@ -20,6 +20,7 @@ from katib_callbacks.recording.options import Metrics, RecordingArguments, resol
 from katib_callbacks.recording.rows import Position, RowBuffer, older
 from katib_callbacks.recording.selection import Selection
 from katib_callbacks.recording.thinning import readable
+from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -37,12 +38,12 @@ _INTERNAL_ERROR = "Internal error while recording metrics; training goes on."
 
 
 def never(_name: str) -> bool:
-    """Say no of every name."""
+    """Return False for every name."""
     return False
 
 
 def always(_name: str) -> bool:
-    """Say yes of every name."""
+    """Return True for every name."""
     return True
 
 
@@ -81,9 +82,11 @@ class MetricRecorder:
     ) -> None:
         from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
+        _runtime = settings.heeded(_runtime)
         options = resolve_options(metrics, arguments, _runtime, is_mode_deferred=is_mode_deferred)
         self._options = options
-        self._selection = Selection(options, is_bookkeeping)
+        self._voice = Voice()
+        self._selection = Selection(options, is_bookkeeping, self._voice)
         self._may_follow = may_follow
         self._may_be_old = may_be_old
         self._mode = options.mode
@@ -96,7 +99,8 @@ class MetricRecorder:
         self._run: ReporterRun | None = None
         self._rank: ProcessRank | None = None
         self._excluded: Mapping[str, str] = {}
-        self._is_active = False
+        self._is_recording = False
+        self._is_dry_run = False
         self._restored: dict[str, Any] | None = None
         self._reset()
 
@@ -108,6 +112,11 @@ class MetricRecorder:
         self._nonfinite: dict[str, float] = {}
         self._is_finished = False
 
+    def speak_with(self, voice: Voice) -> None:
+        """Warn with a voice that several recorders share."""
+        self._voice = voice
+        self._selection.voice = voice
+
     def __repr__(self) -> str:
         options = self._options
         names = None if options.names is None else dict(options.names)
@@ -115,8 +124,13 @@ class MetricRecorder:
 
     @property
     def is_active(self) -> bool:
-        """Whether the current run is recorded: it is part of a trial and this is its rank zero."""
-        return self._is_active
+        """Whether the current run will be reported: it is part of a trial and this is its rank zero."""
+        return self._is_recording and not self._is_dry_run
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the current run is recorded: to be reported, or outside a trial to see which names appear."""
+        return self._is_recording
 
     @property
     def report(self) -> settings.Report:
@@ -150,7 +164,7 @@ class MetricRecorder:
 
     @property
     def progress(self) -> "Progress | None":
-        """What tells the sinks how far the current run is; None where nobody is told."""
+        """The progress of the current run, shown by sinks; None where no sink shows it."""
         return None if self._run is None else self._run.progress
 
     # -- one training run ------------------------------------------------------------------------------------------
@@ -178,16 +192,17 @@ class MetricRecorder:
             self._mode = mode
         self._reset()
         restored, self._restored = self._restored, None
-        self._is_active = self._find_out_whether_to_report(framework)
-        if self._is_active:
+        self._is_dry_run = False
+        self._is_recording = self._find_out_whether_to_record(framework)
+        if self.is_active:
             self._excluded = excluded or {}
             self._run = self._open_run()
             if restored is not None:
                 self._rows.restore(restored)
 
-    def _find_out_whether_to_report(self, framework: ProcessRank | None) -> bool:
+    def _find_out_whether_to_record(self, framework: ProcessRank | None) -> bool:
         if self._options.is_disabled:
-            logger.info("%s is set: nothing will be reported.", settings.DISABLE)
+            self._voice.log(logging.INFO, "%s is set: nothing will be reported.", settings.DISABLE)
             return False
         rank = process_rank(self._runtime.environ(), framework=framework)
         idle_reason = self._reporter.idle_reason
@@ -195,9 +210,10 @@ class MetricRecorder:
             if rank.is_global_zero:  # one line, however many processes there are
                 level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
                 where = "a Katib trial" if self._reporter.trial_name is None else "reach of a sink"
-                logger.log(level, "Not in %s (%s): nothing will be reported.", where, idle_reason)
-            return False
-        if not rank.is_global_zero and rank not in {framework, self._rank}:  # once, not for every run
+                self._voice.log(level, "Not in %s (%s): nothing will be reported.", where, idle_reason)
+            self._is_dry_run = rank.is_global_zero
+            return self._is_dry_run
+        if not rank.is_global_zero and rank not in {framework, self._rank} and self._voice.is_new(rank):
             announce_silence(rank, is_in_trial=True)
         self._rank = rank
         return rank.is_global_zero
@@ -240,7 +256,7 @@ class MetricRecorder:
                 new row; None adds to the last one.
             is_awaited: Says of a name that has not appeared that it is too early to miss it.
         """
-        if not self._is_active or not values:
+        if not self._is_recording or not values:
             return
         try:
             selected = self._selection.choose(values)
@@ -259,7 +275,7 @@ class MetricRecorder:
         Args:
             values: The values of the kept model, by the framework's names; None for the latest ones.
         """
-        if not self._is_active:
+        if not self._is_recording:
             return
         try:
             self._rows.keep(None if values is None else self._selection.choose(values))
@@ -272,7 +288,7 @@ class MetricRecorder:
         Args:
             is_restored: Whether the framework has put the model that was kept in the place of the last one.
         """
-        if not self._is_active:
+        if not self._is_recording:
             return
         try:
             self._is_finished = True
@@ -285,16 +301,16 @@ class MetricRecorder:
             logger.exception(_INTERNAL_ERROR)
 
     def _warn_of_doubtful(self, *, is_kept_wanted: bool) -> None:
-        """Say where the values are not those of the model that the user means."""
+        """Warn where the values are not those of the model that the user means."""
         if is_kept_wanted and self._rows.has_kept:
             return  # whether it is the trained one or not, its row has its own values
         if is_kept_wanted:
             which = (
                 "No model was kept" if self.report == "kept" else "The model that was put back has no row of its own"
             )
-            logger.warning("%s in this training, so the final values are reported.", which)
+            self._voice.warn("%s in this training, so the final values are reported.", which)
         elif self.report == "best" and not self._rows.has_best:
-            logger.warning("%r never had a finite value, so the final values are reported.", self.monitor)
+            self._voice.warn("%r never had a finite value, so the final values are reported.", self.monitor)
         if self.report in {"final", "kept"}:
             self._warn_of_old()
 
@@ -309,7 +325,7 @@ class MetricRecorder:
             if number is not None:
                 old.append(f"{katib_name}={format_value(number)} is from {older(since, last)}")
         if old:
-            logger.warning(
+            self._voice.warn(
                 "A final value is older than the trained model: %s. Validate at the end of the training to report the "
                 "model's own.",
                 ", ".join(old),
@@ -318,7 +334,7 @@ class MetricRecorder:
     def abandon(self) -> None:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
         self._reset()
-        self._is_active = False
+        self._is_recording = False
 
     def deliver(self) -> None:
         """Send what :meth:`finish` left, if anything; blocks up to the reporter's deadline.
@@ -335,9 +351,9 @@ class MetricRecorder:
             if self.progress is not None:
                 self.progress.finish()
             missing = self._check_missing() if self._selection.has_seen else None
-            if not logs and not self._nonfinite:
+            if not logs and not self._nonfinite and not self._is_dry_run:
                 whose = "" if self._reporter.trial_name is None else f" of trial {self._reporter.trial_name}"
-                logger.warning("Training%s ended without a metric to report.", whose)
+                self._voice.warn("Training%s ended without a metric to report.", whose)
             self._send(logs)
             if missing is not None:
                 raise ConfigurationError(missing)  # now that what there is has been delivered
@@ -356,7 +372,7 @@ class MetricRecorder:
         Raises:
             As :meth:`deliver`.
         """
-        if not (self._is_active and self._is_finished) or self._options.after_training == "ignore":
+        if not (self._is_recording and self._is_finished) or self._options.after_training == "ignore":
             return
         if self._selection.is_everything and not is_validation:
             return
@@ -389,7 +405,7 @@ class MetricRecorder:
             try:
                 logs.append(MetricLog(katib_name, number, timestamp))
             except MetricValueError as error:  # a name that the framework shows and Katib cannot hold
-                self._selection.warn_once(name, "Not reported: %s", error)
+                self._voice.warn_once(name, "Not reported: %s", error)
         return logs
 
     def _as_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
@@ -409,13 +425,13 @@ class MetricRecorder:
         try:
             return to_number(name, value)
         except MetricValueError as error:
-            self._selection.warn_once(name, "Not reported: %s", error)
+            self._voice.warn_once(name, "Not reported: %s", error)
             return None
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
     def _follows(self, name: str) -> bool:
-        """Say whether an evaluation after training may bring this name."""
+        """Return whether an evaluation after training may bring this name."""
         return self._options.after_training != "ignore" and self._may_follow(name)
 
     def _check_missing(self) -> str | None:
@@ -427,7 +443,7 @@ class MetricRecorder:
         following = {name: messages.pop(name) for name in missing if self._follows(name)}
         unsaid.hold_back(self, following)
         if messages:
-            logger.warning("%s", " ".join(messages.values()))
+            self._voice.warn("%s", " ".join(messages.values()))
         return None
 
     def _send(self, logs: list[MetricLog]) -> None:
@@ -435,17 +451,20 @@ class MetricRecorder:
         if nonfinite:
             shown = ", ".join(f"{name}={format_value(number)}" for name, number in nonfinite.items())
             if self._options.on_nan == "raise":
-                raise MetricValueError(f"not finite: {shown}")
-            logger.warning("Not reported, because Katib cannot compare it: %s", shown)
-        if not logs:
+                raise MetricValueError(f"nothing of this report was sent, because on_nan is 'raise': {shown}")
+            self._voice.warn("Not reported: %s. Katib cannot compare it; on_nan='send' sends it nevertheless.", shown)
+        if not logs or self._is_dry_run:
             return
         if self._selection.is_everything:
-            self._selection.warn_once(
+            self._voice.warn_once(
                 "no names",
                 "No metrics were named, so all are reported: %s. Name those that the experiment declares: Katib's UI "
                 "shows any other in the objective's column.",
                 ", ".join(dict.fromkeys(log.name for log in logs)),
             )
+        self._deliver(logs)
+
+    def _deliver(self, logs: list[MetricLog]) -> None:
         self.receipt = None
         try:
             if self._run is None:  # an evaluation after training
@@ -464,7 +483,7 @@ class MetricRecorder:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain dicts, lists and floats; empty where nothing is recorded."""
-        return {"trial": self.trial_name, **self._rows.state()} if self._is_active else {}
+        return {"trial": self.trial_name, **self._rows.state()} if self.is_active else {}
 
     def restore(self, state: Mapping[str, Any] | None) -> bool:
         """Hand the next :meth:`start` what :meth:`state` returned in the run that it resumes; None for a new run.

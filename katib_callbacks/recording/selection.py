@@ -1,12 +1,10 @@
 """Selection: which of the names that a framework shows are reported, which were seen, and which are missing."""
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from katib_callbacks.recording.options import RecordingOptions
-
-logger = logging.getLogger(__name__)
+from katib_callbacks.recording.voice import Voice
 
 _MAX_CHOSEN = 64
 """Frameworks show the same few sets of names again and again, so what is chosen of each is kept, for so many."""
@@ -19,17 +17,18 @@ class Selection:
         options: What was asked for.
         is_bookkeeping: Given a name and all names beside it, says whether the framework shows it for its own purposes;
             such metrics are reported only when they are named.
+        voice: Logs.
     """
 
     def __init__(
-        self, options: RecordingOptions, is_bookkeeping: Callable[[str, Collection[str]], bool] | None
+        self, options: RecordingOptions, is_bookkeeping: Callable[[str, Collection[str]], bool] | None, voice: Voice
     ) -> None:
+        self.voice = voice
         self._names = options.names
         self._monitor = options.monitor
         self._on_missing = options.on_missing
         self._is_bookkeeping = is_bookkeeping
         self._chosen: dict[tuple[str, ...], list[str]] = {}  # by what was shown
-        self._warned: set[str] = set()
         self.reset()
 
     def reset(self) -> None:
@@ -71,11 +70,11 @@ class Selection:
         return names
 
     def _is_name(self, name: object) -> bool:
-        """Say whether a key of what is shown is a name at all; what other callbacks add may have any key."""
+        """Return whether a key of what is shown is a name at all; what other callbacks add may have any key."""
         if isinstance(name, str):
             return True
         kind = type(name).__name__
-        self.warn_once(repr(name), "Not reported: a metric's name must be a str, not %s: %r", kind, name)
+        self.voice.warn_once(repr(name), "Not reported: a metric's name must be a str, not %s: %r", kind, name)
         return False
 
     def in_katib(self, values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -107,7 +106,7 @@ class Selection:
         self._has_all = not missing
         for name, seen in missing.items():
             if self._on_missing != "ignore" and not is_awaited(name):
-                self.warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
+                self.voice.warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
 
     def _describe_seen(self, name: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415  rarely needed
@@ -115,12 +114,6 @@ class Selection:
         nearest = get_close_matches(name, self._seen, n=1, cutoff=0.5)
         question = f" Did you mean {nearest[0]!r}?" if nearest else ""
         return f"Seen: {', '.join(sorted(self._seen)) or 'nothing'}.{question}"
-
-    def warn_once(self, key: str, message: str, *arguments: object) -> None:
-        """Log a warning, once in all runs for each key."""
-        if key not in self._warned:
-            self._warned.add(key)
-            logger.warning(message, *arguments)
 
 
 def _detached(value: Any) -> Any:

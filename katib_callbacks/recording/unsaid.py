@@ -12,7 +12,7 @@ _waiting: dict[tuple[int, int, str], str] = {}
 
 
 def hold_back(owner: object, messages: Mapping[str, str]) -> None:
-    """Say these at the end of the process, unless they are withdrawn until then.
+    """Log these when the process ends, unless they are withdrawn until then.
 
     Args:
         owner: Who would say it.
@@ -31,6 +31,6 @@ def withdraw(owner: object, names: Collection[str]) -> None:
 
 
 def _say() -> None:
-    message = " ".join(message for (pid, *_), message in _waiting.items() if pid == os.getpid())
+    message = " ".join(dict.fromkeys(message for (pid, *_), message in _waiting.items() if pid == os.getpid()))
     if message:
         logger.warning("%s", message)

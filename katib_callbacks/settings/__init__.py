@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar, cast, get_args
 
 from katib_callbacks.errors import ConfigurationError
@@ -240,6 +241,15 @@ def _has_even_brackets(name: str | None) -> bool:
 def is_disabled(runtime: Runtime) -> bool:
     """Return whether ``KATIB_CALLBACKS_DISABLE`` turns the callbacks off."""
     return flag("disable", None, DISABLE, runtime)
+
+
+def heeded(runtime: Runtime) -> Runtime:
+    """Return the runtime whose environment counts: disabled, no other variable is read, so that none can be wrong."""
+    return replace(runtime, environ=_only_disabled) if is_disabled(runtime) else runtime
+
+
+def _only_disabled() -> Mapping[str, str]:
+    return {DISABLE: "1"}
 
 
 def is_autolog_on(runtime: Runtime) -> bool:

@@ -1,10 +1,11 @@
 """Database servers that are killed, frozen, locked, and whose sessions an administrator ends, all under load."""
 
+import socket
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 
 import grpc
@@ -13,6 +14,7 @@ from servers import STORES
 
 from katib_callbacks import StoreError
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.store import mysql
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
@@ -159,6 +161,67 @@ def test_two_managers_on_one_database_that_are_sent_the_same_store_each_row_once
             logs = stubs[number % 2].get(f"t{number}", timeout_s=60)
             assert len(logs) == 200
             assert len(set(logs)) == 200
+
+
+class Proxy:
+    """Stands before a database server, and loses what the server answers to the first COMMIT after it is told to."""
+
+    def __init__(self, port):
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self.loses_the_next_commit = False
+        self._threads[0].start()
+
+    def close(self):
+        for opened in self._open:
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
+            opened.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [client, server]
+                is_lost = threading.Event()
+                for arguments in ((client, server, is_lost, True), (server, client, is_lost, False)):
+                    self._threads.append(threading.Thread(target=self._copy, args=arguments))
+                    self._threads[-1].start()
+
+    def _copy(self, source, target, is_lost, is_from_client):
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if is_from_client and b"COMMIT" in data and self.loses_the_next_commit:
+                    self.loses_the_next_commit = False
+                    is_lost.set()
+                if is_from_client or not is_lost.is_set():
+                    target.sendall(data)
+        with suppress(OSError):
+            if not is_lost.is_set():  # where answers are lost, nobody hears of the end either
+                target.shutdown(socket.SHUT_WR)
+
+
+def test_a_lost_answer_does_not_lock_its_trial(database, url, connect, make_logs, monkeypatch):
+    """The server's session lives on with its locks: its end of the connection is as good as ever."""
+    if database.dialect != "mysql":
+        pytest.skip("PostgreSQL's locks end with the transaction")
+    monkeypatch.setattr(mysql, "ANSWER_TIMEOUT_S", 2)
+    with (
+        closing(Proxy(database.port)) as proxy,
+        DBManager(url.replace(f":{database.port}/", f":{proxy.port}/")) as server,
+    ):
+        stub = connect(server)
+        stub.report("t", make_logs(1), timeout_s=60)
+        proxy.loses_the_next_commit = True
+        stub.report("t", make_logs(1, 2), timeout_s=60)
+        assert [log.value for log in stub.get("t", timeout_s=60)] == ["1", "2"]
+        assert not proxy.loses_the_next_commit
 
 
 def test_several_managers_may_start_on_one_new_database_at_once(url, connect, make_logs):

@@ -168,6 +168,8 @@ def test_an_experiment_collects_event_files(local):
 
 
 def test_a_trial_without_a_metrics_file_is_unavailable(local):
-    one = experiment("pass", maxTrialCount=2, metricsCollectorSpec={"collector": {"kind": "File"}})
+    one = experiment(
+        "pass", maxTrialCount=2, parallelTrialCount=1, metricsCollectorSpec={"collector": {"kind": "File"}}
+    )
 
     assert local.run(one).status.trial_metrics_unavailable == 2

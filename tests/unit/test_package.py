@@ -12,7 +12,8 @@ import pytest
 
 import katib_callbacks
 
-PACKAGE = Path(katib_callbacks.__file__).parent
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(katib_callbacks.__file__).parent  # where a wheel is installed, not in ROOT
 UNITS = {module.name for module in pkgutil.iter_modules([str(PACKAGE)])}
 
 # From below to above, as CONTRIBUTING.md draws it. A unit (a module or a subpackage) may import those of lower layers;
@@ -238,7 +239,7 @@ def test_no_public_name_equals_a_submodules_name():
 
 def documented_names():
     """Return the names that docs/api.md gives each module."""
-    page = (PACKAGE.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     documented = {}
     for modules, names in re.findall(r"^\| (`katib_callbacks.*?) \| (.*) \|$", page, re.MULTILINE):
         for module in re.findall("`(.*?)`", modules):
@@ -268,7 +269,7 @@ def test_public_names_are_those_that_the_docs_name():
 
 def drawn_modules():
     """Return the modules in CONTRIBUTING's picture of the house, as paths below the package."""
-    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (picture,) = re.findall(r"^    katib_callbacks/\n(.*?)^    tests/", page, re.MULTILINE | re.DOTALL)
     folders, drawn = [], []
     for line in picture.splitlines():
@@ -300,6 +301,19 @@ def test_underscores_stand_at_the_top_level_only():
     hidden = {name for name in map(name_of, PACKAGE.rglob("*.py")) if "._" in name.removesuffix(".__main__")}
 
     assert {name for name in hidden if not name.startswith("katib_callbacks._")} == set()
+
+
+def docstrings(path):
+    """Yield the first lines of a file's docstrings."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield (ast.get_docstring(node) or "").split("\n")[0]
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun():
+    lines = [(name_of(path), line) for path in PACKAGE.rglob("*.py") for line in docstrings(path)]
+
+    assert [line for line in lines if re.match(r"(Say|What|Who|Whose|Which)\b", line[1])] == []
 
 
 def test_an_unknown_name_is_an_attribute_error():

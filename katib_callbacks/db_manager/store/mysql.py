@@ -5,8 +5,9 @@ again byte by byte. Their locks belong to a session and outlive its transactions
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -70,6 +71,8 @@ _SESSION = (
 _ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE = 1045, 1044, 1049
 _LOCK_NAME_CHARACTERS = 60  # of at most 64
 
+_KILL_INTERVAL_S = 0.01  # how often a session that was ended is looked for
+
 _LOCKS = "katib_callbacks_locks"  # where a connection carries the names of the locks that it holds
 
 _logger = logging.getLogger(__name__)
@@ -92,6 +95,7 @@ class MySQLDatabase(DatabaseServer):
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"}:
             raise ConfigurationError(f"database driver {url.drivername!r} is not known; write mysql://...")
+        self._lost: dict[int, float] = {}
         super().__init__(
             url.update_query_dict({"charset": "utf8mb4"}),
             max_connections=max_connections,
@@ -104,10 +108,25 @@ class MySQLDatabase(DatabaseServer):
             unlimited_args={"read_timeout": None},
         )
 
+    @contextmanager
+    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
+        """Open a transaction, and remember its session where its connection is lost with its locks."""
+        driver: Any = None
+        try:
+            with super().writing(is_patient=is_patient) as connection:
+                driver = connection.connection.driver_connection
+                session = driver.thread_id()
+                yield connection
+        except BaseException:
+            if driver is not None and not driver.open:  # PyMySQL gave it up; the server may not know for two minutes
+                self._lost[session] = time.monotonic()
+            raise
+
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks of the session, and note them for :meth:`unlock`."""
         keys = {self._lock_name(name): name for name in trial_names}
         ordered = sorted(keys)
+        self._end_lost_sessions(connection, ordered)
         calls = ", ".join([f"GET_LOCK(%s, {LOCK_TIMEOUT_S if is_patient else 0})"] * len(ordered))
         answers = dict(zip(ordered, connection.exec_driver_sql(f"SELECT {calls}", tuple(ordered)).one(), strict=True))
         connection.info.setdefault(_LOCKS, []).extend(key for key in ordered if answers[key] == 1)
@@ -115,6 +134,26 @@ class MySQLDatabase(DatabaseServer):
         if contended and is_patient:
             raise BusyError(f"another manager has been writing the trial for {LOCK_TIMEOUT_S} s")
         return contended
+
+    def _end_lost_sessions(self, connection: Connection, keys: Sequence[str]) -> None:
+        """End sessions of lost connections that hold one of the locks: nobody else will give these back."""
+        for session, lost_at_s in list(self._lost.items()):
+            if time.monotonic() - lost_at_s > IDLE_TIMEOUT_S:  # the server has ended it
+                self._lost.pop(session, None)
+        if not self._lost:
+            return
+        holders = ", ".join(["IS_USED_LOCK(%s)"] * len(keys))
+        for session in set(connection.exec_driver_sql(f"SELECT {holders}", tuple(keys)).one()) & set(self._lost):
+            with suppress(SQLAlchemyError):  # it may have ended by itself
+                connection.exec_driver_sql(f"KILL {session:d}")
+            self._lost.pop(session, None)
+            give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
+            while time.monotonic() < give_up_at_s and self._is_there(connection, session):
+                time.sleep(_KILL_INTERVAL_S)
+
+    def _is_there(self, connection: Connection, session: int) -> bool:
+        query = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s"
+        return bool(connection.exec_driver_sql(query, (session,)).scalar())
 
     def unlock(self, connection: Connection) -> None:
         """Give back what :meth:`lock` noted; where that fails, end the session, and the locks with it."""
@@ -168,8 +207,8 @@ class MySQLDatabase(DatabaseServer):
         size = 0
         for trial_name, logs in additions:
             head = f"('{trial_name.translate(_ESCAPES)}','"
-            for time, metric_name, value in logs:
-                text = f"{head}{time}','{metric_name.translate(_ESCAPES)}','{value.translate(_ESCAPES)}')"
+            for time_, metric_name, value in logs:
+                text = f"{head}{time_}','{metric_name.translate(_ESCAPES)}','{value.translate(_ESCAPES)}')"
                 size += len(text)
                 if values and size > STATEMENT_CHARACTERS:
                     _insert(connection, values)

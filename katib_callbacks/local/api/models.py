@@ -214,7 +214,7 @@ class V1beta1OptimalTrial(Model):
 
 @dataclass
 class V1beta1Condition(Model):
-    """What the conditions of all of Katib's objects have."""
+    """The fields of the conditions of all of Katib's objects."""
 
     type: str | None = scalar(str)
     status: str | None = scalar(str)

@@ -32,7 +32,7 @@ class V1beta1SuggestionCondition(V1beta1Condition):
 
 @dataclass
 class V1beta1SuggestionSpec(Model):
-    """What is asked: how many answers, of which algorithm."""
+    """The question: how many answers, of which algorithm."""
 
     algorithm: V1beta1AlgorithmSpec | None = model(V1beta1AlgorithmSpec)
     early_stopping: V1beta1EarlyStoppingSpec | None = model(V1beta1EarlyStoppingSpec)
@@ -42,7 +42,7 @@ class V1beta1SuggestionSpec(Model):
 
 @dataclass
 class V1beta1SuggestionStatus(Model):
-    """What was answered."""
+    """The answer."""
 
     algorithm_settings: list[V1beta1AlgorithmSetting] | None = model(V1beta1AlgorithmSetting, many=True)
     start_time: datetime | None = scalar(datetime)

@@ -1,4 +1,4 @@
-"""What Kubeflow's operators, and the launchers in their pods, tell each process of a job of where it stands."""
+"""The variables by which Kubeflow's operators, and launchers in their pods, tell a process its place in the job."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,7 @@
 """What all frameworks are put through."""
 
 from frameworks.scenarios.autolog import *  # noqa: F403  pytest finds them here
+from frameworks.scenarios.laptop import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.options import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.patches import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.progress import *  # noqa: F403  pytest finds them here

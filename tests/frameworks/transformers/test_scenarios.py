@@ -3,6 +3,7 @@
 from frameworks.scenarios.autolog import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.checkpoints import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.evaluation import *  # noqa: F403  pytest finds them here
+from frameworks.scenarios.laptop import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.options import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.patches import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.progress import *  # noqa: F403  pytest finds them here

@@ -1,4 +1,4 @@
-"""What Katib's pod webhook makes of the command of a container whose metrics are collected.
+"""The command of a container whose metrics are collected, as Katib's pod webhook rewrites it.
 
 Command and arguments are joined with blanks, unquoted, into one string for a shell; of a string with several commands
 only the last one's output is collected. What breaks on a cluster for it breaks here, too.

@@ -157,7 +157,7 @@ def resumed_s(count: int, folder: Path) -> float:
                     time.time(),
                     time.time(),
                     time.time(),
-                )  # fmt: skip
+                )
             )
     begun_s: list[float] = []
 

@@ -33,6 +33,9 @@ except ImportError as error:
 _PATIENCE_EPOCHS = 3
 """A metric of a validation that takes place every few epochs only is missed after so many."""
 
+_TF_KERAS = "callbacks"
+"""The module that has all of tf_keras' callbacks."""
+
 _BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
 
 
@@ -124,10 +127,7 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._take_additions()
         self._notice_kept()
         self._forget()
-        is_restored = self._restoring is not None and _is_restored_by(self._restoring)
-        if self._restoring is not None and not is_restored:
-            self._recorder.keep({})
-        self._recorder.finish(is_restored=is_restored)
+        self._recorder.finish(is_restored=self._restoring is not None and self._restoring.best_weights is not None)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
@@ -150,9 +150,9 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
         for one in callbacks_beside(self):
-            if is_kind(one, "EarlyStopping", "early_stopping") and one.restore_best_weights:
+            if is_kind(one, "EarlyStopping", "early_stopping", _TF_KERAS) and one.restore_best_weights:
                 self._restoring = one
-            elif is_kind(one, "ModelCheckpoint", "model_checkpoint") and one.save_best_only:
+            elif is_kind(one, "ModelCheckpoint", "model_checkpoint", _TF_KERAS) and one.save_best_only:
                 self._checkpoint, self._kept = one, one.best
 
     def _notice_kept(self) -> None:
@@ -174,13 +174,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _implements_predict_batch_hooks(self) -> bool:
         return False
-
-
-def _is_restored_by(stopping: Any) -> bool:
-    """Return whether an EarlyStopping puts the best weights back, now or when it stopped: Keras 3.0 did only then."""
-    hooks: list[Any] = [vars(kind).get("on_train_end") for kind in type(stopping).__mro__]
-    is_late = any("set_weights" in hook.__code__.co_names for hook in hooks if hasattr(hook, "__code__"))
-    return stopping.best_weights is not None and (is_late or stopping.stopped_epoch > 0)
 
 
 def _jax_rank() -> ProcessRank | None:

@@ -95,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, listen_address: str) -> No
         help="how many calls may be worked on or wait; others are told to try again (default: %(default)s)",
     )
     parser.add_argument(
+        "--retention-days",
+        metavar="N",
+        type=float,
+        help="delete the rows of trials whose newest row is older (default: keep all)",
+    )
+    parser.add_argument(
         "--metrics-address",
         metavar="HOST:PORT",
         help="where Prometheus finds this server's own metrics (default: nowhere)",
@@ -146,6 +152,7 @@ def _serve(arguments: argparse.Namespace, tell: Callable[[str], None]) -> int:
         connect_timeout_s=arguments.connect_timeout,
         is_initialized=is_initialized(DEFAULT_RUNTIME),
         keep_duplicates=arguments.keep_duplicates,
+        retention_days=arguments.retention_days,
         metrics_address=arguments.metrics_address,
         trial_listener=trial_listener(arguments),
     )

@@ -20,6 +20,7 @@ from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.replies import LargeReplies
+from katib_callbacks.db_manager.retention import Retention, check_days
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -64,6 +65,7 @@ class DBManager:
         connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
         is_initialized: The table is there: make neither it nor the index.
         keep_duplicates: Store a batch that comes again a second time, as Katib's own manager does.
+        retention_days: Delete the rows of a trial whose newest row is older; None keeps all.
         metrics_address: ``host:port`` where Prometheus finds this server's own metrics; None for nowhere.
         trial_listener: A second address, with TLS and authentication, for trials alone; None for none.
     """
@@ -78,10 +80,13 @@ class DBManager:
         connect_timeout_s: float = 0.0,
         is_initialized: bool = False,
         keep_duplicates: bool = False,
+        retention_days: float | None = None,
         metrics_address: str | None = None,
         trial_listener: TrialListener | None = None,
     ) -> None:
         self._listen_address = listen_address
+        check_days(retention_days)
+        self._retention_days = retention_days
         self._max_calls = max_calls
         self._metrics_address = metrics_address
         self._trial_listener = trial_listener
@@ -178,6 +183,8 @@ class DBManager:
                 undo.callback(authenticator.close)
             store = self._open_store()
             undo.callback(store.close)
+            if self._retention_days is not None:
+                undo.callback(Retention(store, self._retention_days).close)
             monitor = HealthMonitor(store.check)
             undo.callback(monitor.close)
             metrics = open_metrics(self._metrics_address, monitor.is_serving)

@@ -227,7 +227,7 @@ class LocalKatibClient(Queries):
             apiserver_timeout: Without effect here.
 
         Raises:
-            ExperimentError: A RuntimeError: it failed, or nobody runs it.
+            ExperimentError: A RuntimeError: it failed, or no process runs it.
             WaitTimeoutError: A TimeoutError: it is not in the condition after that time.
         """
         give_up_at_s = time.monotonic() + timeout
@@ -327,7 +327,7 @@ class LocalKatibClient(Queries):
             if store.experiment(name).state in states.FINAL_EXPERIMENT_STATES:
                 return
         if not runner.is_run(self._home, name):
-            raise ExperimentError(f"nobody runs experiment {name!r}; resume it")
+            raise ExperimentError(f"no process runs experiment {name!r}; resume it")
         time.sleep(timeout_s)
 
     def _say_once(self, **given: Any) -> None:

@@ -2,12 +2,10 @@
 
 import re
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 MAX_PORT = 65_535
 
 _HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", re.ASCII)
-_NOT_IN_A_URL = re.compile(r"[^!-~]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -55,7 +53,9 @@ def split_url(url: str) -> URL:
     Raises:
         ValueError: It is no such URL; the message says why, without quoting it.
     """
-    if _NOT_IN_A_URL.search(url):
+    from urllib.parse import urlsplit  # noqa: PLC0415  a report to a DB manager has no URL
+
+    if re.search(r"[^!-~]", url):
         raise ValueError("it has a blank or a character that is not ASCII")
     try:
         parts = urlsplit(url)

@@ -138,12 +138,13 @@ class ReportingCallback:
         return True
 
 
-def is_kind(callback: object, name: str, module: str) -> bool:
+def is_kind(callback: object, name: str, *modules: str) -> bool:
     """Return whether a callback is of a framework's class, by its name and the last part of its module's name.
 
     A framework may be there in several packages; others may have attributes of the same names.
     """
-    return any((kind.__name__, kind.__module__.rpartition(".")[2]) == (name, module) for kind in type(callback).__mro__)
+    kinds = (kind for kind in type(callback).__mro__ if kind.__name__ == name)
+    return any(kind.__module__.rpartition(".")[2] in modules for kind in kinds)
 
 
 def callbacks_beside(callback: object) -> list[Any]:

@@ -451,8 +451,8 @@ class MetricRecorder:
         if nonfinite:
             shown = ", ".join(f"{name}={format_value(number)}" for name, number in nonfinite.items())
             if self._options.on_nan == "raise":
-                raise MetricValueError(f"not finite: {shown}")
-            self._voice.warn("Not reported, because Katib cannot compare it: %s", shown)
+                raise MetricValueError(f"nothing of this report was sent, because on_nan is 'raise': {shown}")
+            self._voice.warn("Not reported: %s. Katib cannot compare it; on_nan='send' sends it nevertheless.", shown)
         if not logs or self._is_dry_run:
             return
         if self._selection.is_everything:

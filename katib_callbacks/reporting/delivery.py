@@ -4,7 +4,6 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from katib_callbacks import settings
@@ -129,6 +128,8 @@ def _outcomes(
 def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool) -> str:
     """Return where rows are that were not delivered, and what to do."""
     if spool_path is not None:
+        from pathlib import PurePath  # noqa: PLC0415  only in an error
+
         return (
             f"The rows are in {spool_path}; `katib-callbacks replay {PurePath(spool_path).parent}` restores the rows, "
             "not the trial."

@@ -55,7 +55,7 @@ class KatibReporter:
         previous_attempt: What to do about rows that the trial already has before this process's first write, usually
             those of a pod that was restarted: ``"ignore"`` (default, no read), ``"warn"``, ``"clear"`` (delete them).
         verify: ``"ambiguous"`` (default): read back where it is unclear what a call did. ``"always"``: every batch.
-        sinks: Where rows go, as names or objects; default ``["katib"]``. The first one that has a destination here
+        sinks: Where rows go, as names or objects; default ``["auto"]``. The first one that has a destination here
             decides what became of a report. Those after it run beside it, and nothing waits for them but the end of
             the process, for two seconds. Objects are not closed.
 
@@ -90,8 +90,8 @@ class KatibReporter:
             # A cluster-wide variable need not fit every script; and "auto" in a TrainJob that is no trial has no rows.
             if spool_dir is not None and not (self._trial_name is None and chosen[0] == TRAINJOB):
                 raise ConfigurationError(
-                    f"spool_dir is for the sink {KATIB!r}, to which alone rows can be replayed; it has to be the first "
-                    f"of sinks ({settings.SINKS})"
+                    f"spool_dir is for the sink {KATIB!r}, because rows can be replayed only there; it has to be the "
+                    f"first of sinks ({settings.SINKS})"
                 )
             spool = None
         factory = SinkFactory(

@@ -118,7 +118,9 @@ class PushgatewaySink:
             answer = request.send("POST", headers={**self._target.authorization, **push.headers}, body=push.body)
         except ExchangeError as error:
             kind = RejectedError if isinstance(error, UntrustedServerError) else UnavailableError
-            return kind(f"{self._target.label}: {error}")
+            failure = kind(f"{self._target.label}: {error}")
+            failure.__cause__ = error
+            return failure
         finally:
             self._requests.discard(request)
         return self._target.refusal(answer)

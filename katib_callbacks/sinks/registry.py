@@ -93,7 +93,7 @@ class SinkFactory:
 def resolve_sinks(
     sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, has_trial: bool
 ) -> tuple[MetricSink | str, ...]:
-    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``katib``.
+    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``auto``.
 
     ``auto`` is what :func:`katib_callbacks.sinks.auto.sinks_here` finds.
 
@@ -108,7 +108,7 @@ def resolve_sinks(
     source: str = "sinks"
     given: Sequence[MetricSink | str] | None = sinks
     if given is None:
-        source, given = settings.SINKS, settings.sink_names(runtime) or [KATIB]
+        source, given = settings.SINKS, settings.sink_names(runtime) or [AUTO]
     elif isinstance(given, str) or not isinstance(given, Sequence):
         shown = label_of(given) if isinstance(given, str) else given
         raise ConfigurationError(f"sinks must be several sinks or their names, such as [{KATIB!r}], not {shown!r}")

@@ -655,6 +655,33 @@ def test_auto_takes_what_there_is(has_trial, has_job, expected):
         assert (reporter.idle_reason is None) == (has_trial or has_job)
 
 
+def test_without_a_setting_a_trainjob_shows_its_status(server):
+    with KatibReporter(timeout_s=60, _runtime=runtime_with(**server.variables)) as reporter:
+        receipt = reporter.report({"loss": 1.0})
+
+    assert (receipt.delivered, list(receipt.sinks)) == (1, ["trainjob"])
+    assert server.seen[-1].metrics == {"loss": "1"}
+
+
+def test_without_a_setting_a_trial_that_is_a_trainjob_reports_to_both(server, katib_db_manager):
+    variables = server.variables | {"KATIB_TRIAL_NAME": "test-trial"}
+    with KatibReporter(katib_db_manager.address, timeout_s=60, _runtime=runtime_with(**variables)) as reporter:
+        receipt = reporter.report({"loss": 1.0})
+        assert {name: outcome.delivered for name, outcome in receipt.sinks.items()} == {"katib": 1, "trainjob": 1}
+
+    assert katib_db_manager.latest() == {"loss": 1.0}
+    assert server.seen[-1].metrics == {"loss": "1"}
+
+
+def test_a_url_that_cannot_be_right_and_that_nobody_asked_for_breaks_no_training(katib_db_manager, caplog):
+    runtime = runtime_with(KATIB_TRIAL_NAME="test-trial", KUBEFLOW_TRAINER_SERVER_URL="ftp://host/x")
+    with KatibReporter(katib_db_manager.address, _runtime=runtime) as reporter:
+        assert list(reporter.report({"loss": 1.0}).sinks) == ["katib"]
+
+    (line,) = warnings(caplog)
+    assert "The TrainJob's status will not be shown: KUBEFLOW_TRAINER_SERVER_URL must be a URL" in line
+
+
 def test_auto_adds_nothing_twice():
     runtime = runtime_with(KATIB_TRIAL_NAME="trial", KUBEFLOW_TRAINER_SERVER_URL="https://localhost/status")
 

@@ -212,7 +212,7 @@ def test_waiting_in_vain(client):
     assert isinstance(caught.value, WaitTimeoutError)
     client.wait_for_experiment_condition("one", expected_condition="Running", timeout=60)
     client.close()
-    with pytest.raises(ExperimentError, match="nobody runs experiment 'one'; resume it"):
+    with pytest.raises(ExperimentError, match="no process runs experiment 'one'; resume it"):
         client.wait_for_experiment_condition("one", timeout=60)
 
 

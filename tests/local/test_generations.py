@@ -157,7 +157,7 @@ def test_parameters_are_drawn_anew_where_the_settings_say_so():
     [
         ("hyperband", {"r_l": "9"}, "hyperband needs r_l and resource_name"),
         ("hyperband", {"r_l": "9", "resource_name": "steps"}, r"resource_name 'steps' is not one of spec\.parameters"),
-        ("hyperband", {**HYPERBAND, "r_l": "27"}, "hyperband needs a parallelTrialCount of 27 at least, not 9"),
+        ("hyperband", {**HYPERBAND, "r_l": "27"}, "hyperband needs a parallelTrialCount of at least 27, not 9"),
         ("hyperband", {**HYPERBAND, "r_l": "0.5"}, "'0.5' cannot be r_l of hyperband"),
         ("pbt", {"n_population": "5"}, "pbt needs suggestion_trial_dir, truncation_threshold"),
         ("pbt", {**PBT, "n_population": "4"}, "'4' cannot be n_population of pbt"),
@@ -174,7 +174,10 @@ def test_what_the_suggestion_service_refuses_is_refused(name, given, message):
     ("spec", "message"),
     [
         (search.double(min=0, max=1), "parameter 'lr': pbt needs feasibleSpace.step of a double"),
-        (search.int(min=1, max=9, distribution="logUniform"), "parameter 'lr': pbt knows no distribution but uniform"),
+        (
+            search.int(min=1, max=9, distribution="logUniform"),
+            "pbt knows only the distribution uniform",
+        ),
     ],
 )
 def test_a_parameter_that_cannot_be_perturbed_is_refused(spec, message):

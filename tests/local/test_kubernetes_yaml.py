@@ -63,8 +63,8 @@ def test_names_of_fields_are_strings_and_merging_works():
     ("text", "message"),
     [
         ("a: .inf", "holds .inf, which Kubernetes cannot read"),
-        ("a: {", "is no YAML"),
-        ("a: !own 1", "is no YAML: could not determine a constructor for the tag '!own'"),
+        ("a: {", "is not YAML"),
+        ("a: !own 1", "is not YAML: could not determine a constructor for the tag '!own'"),
         ("? ~\n: 1", "has None as the name of a field"),
     ],
 )

@@ -90,7 +90,9 @@ def has_a_default(parameters, value=OUTSIDE):
     ],
 )
 def test_a_name_from_outside_is_refused_with_the_reason(objective, names):
-    with pytest.raises(ConfigurationError, match=f"objective: {names} from outside the function. .*source alone"):
+    with pytest.raises(
+        ConfigurationError, match=f"objective: {names} from outside the function. .*only the function's"
+    ):
         script(objective, {})
 
 
@@ -126,7 +128,7 @@ def test_a_function_without_a_source_is_refused():
     namespace = {}
     exec("def made(parameters): pass", namespace)  # noqa: S102  as in an interactive session
 
-    with pytest.raises(ConfigurationError, match="its source is not to be had"):
+    with pytest.raises(ConfigurationError, match="its source cannot be found"):
         script(namespace["made"], {})
 
 

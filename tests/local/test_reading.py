@@ -314,7 +314,7 @@ def test_a_command_of_an_image_is_not_known_here():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no YAML"),
+        ("{", "is not YAML"),
         ("a: 1", "holds 0 documents of kind Experiment"),
         ("kind: Experiment\n---\nkind: Experiment", "holds 2 documents"),
         ("kind: Experiment\nspec: []", "spec: must be a mapping, not the list"),

@@ -95,7 +95,7 @@ def test_choices_are_strings_in_their_order():
             search.double(min=0, max=1, distribution="log"),
             r"'log' is not known; known: uniform, logUniform, normal, logN",
         ),
-        (search.categorical([]), r"feasibleSpace\.list: must have a value"),
+        (search.categorical([]), r"feasibleSpace\.list: must have at least one value"),
         (search.categorical(["a", "a"]), r"feasibleSpace\.list: has a value twice"),
         (V1beta1ParameterSpec(parameter_type="int"), r"feasibleSpace: must be specified"),
         (

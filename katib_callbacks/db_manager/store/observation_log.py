@@ -6,11 +6,11 @@ stand in a module each, behind :class:`~katib_callbacks.db_manager.store.databas
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime
 from os import PathLike, fspath
 from typing import Protocol, TypeVar
 
-from sqlalchemy import URL, delete, inspect, make_url, select
+from sqlalchemy import URL, delete, func, inspect, make_url, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -21,7 +21,7 @@ from katib_callbacks.db_manager.store.mysql import MySQLDatabase
 from katib_callbacks.db_manager.store.owners import TRIAL_NAMESPACES, admit, check_owner, is_not_foreign, release
 from katib_callbacks.db_manager.store.postgresql import PostgreSQLDatabase
 from katib_callbacks.db_manager.store.sqlite import SQLiteDatabase
-from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, Log
+from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, Log, naive_utc
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 _DATABASES: dict[str, Callable[..., Database]] = {
@@ -176,9 +176,9 @@ class ObservationLogStore:
         if metric_name:
             query = query.where(self._database.equals(column.metric_name, metric_name))
         if start is not None:
-            query = query.where(column.time >= start.astimezone(timezone.utc).replace(tzinfo=None))
+            query = query.where(column.time >= naive_utc(start))
         if end is not None:
-            query = query.where(column.time <= end.astimezone(timezone.utc).replace(tzinfo=None))
+            query = query.where(column.time <= naive_utc(end))
         if namespace is not None:  # besides the check below: it may change hands between two statements
             query = query.where(is_not_foreign(trial_name, namespace))
 
@@ -213,24 +213,49 @@ class ObservationLogStore:
         with self._mapped_errors("read"):
             return self._try_twice(read)
 
-    def delete(self, trial_name: str) -> None:
+    def trials_before(self, end: datetime) -> list[str]:
+        """Return the trials that have no row at or after a time; raises as :meth:`read` does."""
+        column = OBSERVATION_LOGS.c
+        query = select(column.trial_name).group_by(column.trial_name).having(func.max(column.time) < naive_utc(end))
+
+        def read() -> list[str]:
+            with self._database.reading() as connection:
+                return list(connection.execute(query).scalars())
+
+        with self._mapped_errors("read"):
+            return self._try_twice(read)
+
+    def delete(self, trial_name: str, *, before: datetime | None = None) -> int:
         """Delete all rows of a trial, and forget whose it is.
+
+        Args:
+            trial_name: Which trial, by its exact name.
+            before: Only if it has no row at or after this time.
+
+        Returns:
+            How many rows were deleted.
 
         Raises:
             BusyError: Nothing was deleted; there was no room or no turn.
             StoreError: The database did not say that they are deleted.
         """
-        query = delete(OBSERVATION_LOGS).where(self._database.equals(OBSERVATION_LOGS.c.trial_name, trial_name))
+        column = OBSERVATION_LOGS.c
+        is_of_trial = self._database.equals(column.trial_name, trial_name)
 
-        def write() -> None:
+        def write() -> int:
             with self._database.writing(is_patient=True) as connection:
                 self._database.lock(connection, [trial_name], is_patient=True)
-                connection.execute(query)
+                if before is not None:
+                    newer = select(column.id).where(is_of_trial, column.time >= naive_utc(before)).limit(1)
+                    if connection.execute(newer).first() is not None:
+                        return 0
+                deleted: int = connection.execute(delete(OBSERVATION_LOGS).where(is_of_trial)).rowcount
                 if self._releases_namespaces:
                     release(connection, trial_name)
+                return deleted
 
         with self._mapped_errors("write to"):
-            self._try_twice(write)
+            return self._try_twice(write)
 
     def check(self) -> None:
         """Read from each table, every column of it. For one caller at a time; waits for none of the others.

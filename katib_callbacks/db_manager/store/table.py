@@ -46,4 +46,9 @@ class Span(NamedTuple):
 
 def column_time(timestamp: datetime) -> str:
     """Return an aware time as a row has it."""
-    return timestamp.astimezone(timezone.utc).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return naive_utc(timestamp).isoformat(" ", "microseconds")
+
+
+def naive_utc(timestamp: datetime) -> datetime:
+    """Return an aware time as the column holds it."""
+    return timestamp.astimezone(timezone.utc).replace(tzinfo=None)

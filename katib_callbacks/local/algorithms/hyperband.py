@@ -124,4 +124,4 @@ def check(
         raise ConfigurationError(f"algorithmSettings: resource_name {resource_name!r} is not one of spec.parameters")
     least = math.ceil(eta ** max_bracket(r_l, eta))
     if parallel < least:
-        raise ConfigurationError(f"hyperband needs a parallelTrialCount of {least} at least, not {parallel}")
+        raise ConfigurationError(f"hyperband needs a parallelTrialCount of at least {least}, not {parallel}")

@@ -150,7 +150,7 @@ def check(parameters: Sequence[Parameter], given: Sequence[str]) -> None:
         if parameter.is_number and parameter.step is None:
             raise ConfigurationError(f"parameter {parameter.name!r}: pbt needs feasibleSpace.step of a double")
         if parameter.distribution != "uniform":
-            raise ConfigurationError(f"parameter {parameter.name!r}: pbt knows no distribution but uniform")
+            raise ConfigurationError(f"parameter {parameter.name!r}: pbt knows only the distribution uniform")
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

@@ -156,7 +156,7 @@ def read_parameter(spec: V1beta1ParameterSpec) -> Parameter:
     if kind in CHOICE_TYPES:
         choices = tuple(map(str, space.list or ()))
         if not choices:
-            raise ConfigurationError("feasibleSpace.list: must have a value at least")
+            raise ConfigurationError("feasibleSpace.list: must have at least one value")
         if len(set(choices)) != len(choices):
             raise ConfigurationError("feasibleSpace.list: has a value twice")
         return Parameter(name, kind, choices=choices)

@@ -35,7 +35,7 @@ def read_documents(text: str) -> list[Any]:
     """Return the documents of a text that are not empty, in JSON's types.
 
     Raises:
-        ConfigurationError: It is no YAML, or holds what JSON cannot.
+        ConfigurationError: It is not YAML, or holds what JSON cannot.
         MissingDependencyError: PyYAML is not installed.
     """
     try:
@@ -45,7 +45,7 @@ def read_documents(text: str) -> list[Any]:
     try:
         return [document for document in yaml.load_all(text, _loader()) if document]  # a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"is no YAML: {error}") from error
+        raise ConfigurationError(f"is not YAML: {error}") from error
 
 
 def plain_value(text: str) -> Any:

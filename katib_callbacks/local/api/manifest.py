@@ -42,7 +42,7 @@ def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment:
         name: Which experiment, where there are several.
 
     Raises:
-        ConfigurationError: The file cannot be read, is no YAML, or holds no legal experiment; names every fault.
+        ConfigurationError: The file cannot be read, is not YAML, or holds no legal experiment; names every fault.
         MissingDependencyError: PyYAML is not installed.
     """
     try:

@@ -41,7 +41,7 @@ def script(objective: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
             for the rest.
 
     Raises:
-        ConfigurationError: No such function, its source is not to be had, or it uses a name from outside.
+        ConfigurationError: No such function, its source cannot be found, or it uses a name from outside.
     """
     source = _source(objective)
     code = f"{source}\n{objective.__name__}({dict(arguments)!r})"
@@ -66,7 +66,7 @@ def _source(objective: Callable[..., Any]) -> str:
         source = textwrap.dedent(inspect.getsource(objective))
         code = compile(source, "<objective>", "exec", dont_inherit=True)
     except (OSError, TypeError) as error:
-        raise ConfigurationError(f"objective: its source is not to be had ({error}); define it in a file") from error
+        raise ConfigurationError(f"objective: its source cannot be found ({error}); define it in a file") from error
     except SyntaxError as error:
         raise ConfigurationError(f"objective: its source cannot be cut out of its file: {error}") from error
     codes = list(_codes(code))
@@ -74,7 +74,7 @@ def _source(objective: Callable[..., Any]) -> str:
     if outside:
         raise ConfigurationError(
             f"objective: {', '.join(outside)} {'comes' if len(outside) == 1 else 'come'} from outside the function. "
-            "Katib sends the function's source alone, so these names do not exist in a trial, here and in a cluster: "
+            "Katib sends only the function's source, so these names do not exist in a trial, here and in a cluster: "
             "import and define them inside the function"
         )
     return source

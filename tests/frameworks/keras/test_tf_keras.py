@@ -49,9 +49,16 @@ def test_best_is_the_row_of_the_weights_that_early_stopping_restores(rows, fit):
             logs["score"] = [0.5, 0.25, 0.75][epoch]
 
     stopping = tf_keras.callbacks.EarlyStopping("score", mode="min", patience=1, restore_best_weights=True)
-    ours = KatibReportCallback(["score", "val_loss"], report="best", monitor="score", mode="min")
-    history = fit(Shows(), ours, stopping)
-    assert rows() == [("score", 0.25), ("val_loss", history["val_loss"][1])]
+    best = {"report": "best", "monitor": "score", "mode": "min"}
+    for options in (best, {"report": "final"}, {"report": "kept"}):
+        history = fit(Shows(), KatibReportCallback(["score", "val_loss"], **options), stopping)
+        assert rows()[-2:] == [("score", 0.25), ("val_loss", history["val_loss"][1])]
+
+
+def test_kept_is_the_row_of_the_best_checkpoint(rows, fit, tmp_path):
+    checkpoint = tf_keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"), "loss", save_best_only=True)
+    history = fit(KatibReportCallback("loss", report="kept"), checkpoint)
+    assert rows() == [("loss", min(history["loss"]))]
 
 
 def test_a_run_that_fails_reports_nothing_and_the_next_one_only_itself(rows, fit):

@@ -63,12 +63,9 @@ def test_the_restored_weights_row_is_reported(
     shown = shows(val_accuracy=scores, other=[10 + n for n in range(len(scores))])
     fit(shown, weights, *both, model=model, epochs=len(scores))
 
-    restored = weights.epoch_of(model)
-    if restored == epoch:  # Keras 3.0 restores only where it stops
-        assert rows() == [("val_accuracy", scores[epoch]), ("other", 10 + epoch)]
-    else:
-        assert restored == len(weights.after) - 1
-        assert rows()[-1] == ("other", 10 + restored)
+    assert weights.epoch_of(model) == epoch
+    assert rows() == [("val_accuracy", scores[epoch]), ("other", 10 + epoch)]
+    assert warned() == []
 
 
 def test_what_a_later_callback_adds_to_the_restored_epoch_is_reported_with_it(rows, fit, shows):

@@ -83,6 +83,45 @@ def test_large_requests_that_come_at_once_are_all_stored_and_do_not_fill_the_mem
     assert counts == [(480,)] * 30
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_large_replies_that_are_asked_for_at_once_all_come_and_do_not_fill_the_memory(start_process):
+    """Eight of 72 MiB, for clients that try again when they are told to; small reads go on meanwhile."""
+    server, count = start_process(), 120_000
+    with closing(sqlite3.connect(server.db)) as connection, connection:
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "
+            "INSERT INTO observation_logs (trial_name, time, metric_name, value) "
+            "SELECT 'large', strftime('%Y-%m-%d %H:%M:%S.000000', '2026-01-01', '+' || i || ' seconds'), 'loss', "
+            "printf('%0600d', i) FROM n",
+            (count,),
+        )
+        connection.execute(
+            "INSERT INTO observation_logs VALUES ('small', NULL, '2026-01-01 00:00:00.000000', 'm', '1')"
+        )
+
+    def read(trial):
+        request = messages.GetObservationLogRequest(trial_name=trial).SerializeToString()
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+        with grpc.insecure_channel(server.address, options=options) as channel:
+            for attempt in range(100):
+                call = channel.unary_unary(methods.GET_OBSERVATION_LOG).future(request, timeout=60)
+                if call.code() is grpc.StatusCode.OK:
+                    return call.result()
+                assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, call
+                time.sleep(0.1 * (attempt + 1))
+        raise AssertionError("it was never read")
+
+    with ThreadPoolExecutor(8) as threads:
+        reading = [threads.submit(read, "large") for _ in range(8)]
+        small = messages.GetObservationLogReply.FromString(read("small"))
+        assert [log.time_stamp for log in small.observation_log.metric_logs] == ["2026-01-01T00:00:00Z"]
+        sizes = {len(call.result()) for call in reading}
+    assert _peak_mib(server.process.pid) < 512
+    logs = messages.GetObservationLogReply.FromString(read("large")).observation_log.metric_logs
+    assert len(sizes) == 1
+    assert [int(log.metric.value) for log in logs] == list(range(count))
+
+
 def _peak_mib(pid: int) -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) / 1_024
 

@@ -213,6 +213,15 @@ def test_trials_that_share_a_gpu_are_said(local, monkeypatch, caplog):
     assert "its trials ask for no GPU, so that all 2 at a time use the same" in caplog.text
 
 
+def test_gpus_that_are_not_there_are_said(local, monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    limits = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    _, trials = run(local, sys.executable, "-c", SHOW_GPUS, container=limits)
+
+    assert shown_gpus(local, trials) == ["", ""]
+    assert "experiment one: a trial asks for 2 GPUs; here it has 0" in caplog.text
+
+
 def test_gpus_come_back_and_a_trial_that_wants_more_than_there_are_gets_all():
     gpus = GPUs(["0", "1"])
 

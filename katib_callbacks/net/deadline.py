@@ -13,7 +13,7 @@ LONGEST_ANSWERED_PAUSE_S = 10.0
 """After a call that a server got: one that is in trouble, or that the call itself breaks, is left alone for longer."""
 
 LONGEST_CALL_S = 30.0
-"""One call must not eat the budget when a server hangs; Katib's DB manager answers in milliseconds to seconds."""
+"""One call must not take all of the time when a server hangs; Katib's DB manager answers in milliseconds to seconds."""
 
 SHORTEST_CALL_S = 0.5
 CALL_SHARE = 0.25
@@ -63,7 +63,7 @@ class Deadline:
         return min(self.remaining_s, LONGEST_CALL_S, max(self.remaining_s * CALL_SHARE, SHORTEST_CALL_S))
 
     def pause(self, failures: int, longest_s: float = LONGEST_PAUSE_S) -> None:
-        """Sleep a random while (full jitter), longer after more failures in a row; never beyond the budget.
+        """Sleep a random while (full jitter), longer after more failures in a row; never beyond the deadline.
 
         Args:
             failures: How many came in a row, from 1.
@@ -86,4 +86,4 @@ class Deadline:
         if self._closing.is_set():
             raise ReporterClosedError("the reporter was closed while it delivered")
         if self.remaining_s <= 0:
-            raise UnavailableError(f"the budget of {self.total_s:.4g} s is spent")
+            raise UnavailableError(f"the deadline of {self.total_s:.4g} s has passed")

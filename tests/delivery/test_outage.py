@@ -141,7 +141,7 @@ def test_a_line_that_resets_every_connection_ends_with_the_budget(line):
     line.is_refusing = True
     reporter = KatibReporter(line.address, trial_name="trial", timeout_s=1)
 
-    with pytest.raises(UnavailableError, match="the budget of 1 s is spent"):
+    with pytest.raises(UnavailableError, match="the deadline of 1 s has passed"):
         reporter.report({"loss": 0.5})
 
     assert stored_values(line.server_address) == []

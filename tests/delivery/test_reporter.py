@@ -297,7 +297,7 @@ def test_a_closed_port_ends_with_the_budget_and_the_error_says_all(caplog):
 
     message = str(caught.value)
     assert f"2 of 2 rows of trial 'trial' did not reach the DB manager at {address}" in message
-    assert "the budget of 480 s is spent" in message
+    assert "the deadline of 480 s has passed" in message
     assert "Connection refused" in message
     assert "MetricsUnavailable for good" in message
     assert "loss=0.5, accuracy=0.25" in message

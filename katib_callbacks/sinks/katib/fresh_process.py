@@ -89,7 +89,7 @@ class FreshProcess:
         Raises:
             KatibCallbacksError: As ``DBManagerSink.send``.
         """
-        reason = f"the budget of {deadline.total_s:.4g} s is spent"
+        reason = f"the deadline of {deadline.total_s:.4g} s has passed"
         try:
             self._end.send(sys.path)
             while self._end.poll(deadline.remaining_s + GRACE_S):

@@ -14,7 +14,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.recording import unsaid
-from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_old_values
+from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_lacking_values, warn_of_old_values
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import RowBuffer
@@ -300,6 +300,8 @@ class MetricRecorder:
             is_latest = self._rows.latest and warn_of_another_model(
                 self._options, self._rows, self._voice, is_kept_wanted=is_kept_wanted
             )
+            if self.report != "history":
+                warn_of_lacking_values(rows[0].values if rows else (), self._rows, self._selection, self._voice)
             if is_latest:
                 warn_of_old_values(self._rows, self._selection, self._numbers, self._voice, self._may_be_old)
         except Exception:  # as in record

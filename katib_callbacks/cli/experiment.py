@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_HOME = "katib-local"
 
 STOPPED = "Stopped"
-"""What an experiment is called here that is not over and that no process runs."""
+"""The state that is shown of an experiment that is not over and that no process runs."""
 
 LINES_OF_A_FAILURE = 10
 

@@ -119,13 +119,7 @@ class Controller:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
-        if self._gpus.count and self._budget.parallel > 1 and not sum(self._gpus_wanted):
-            _logger.warning(
-                "experiment %s: its trials ask for no GPU, so that all %d at a time use the same; set "
-                'resources.limits["nvidia.com/gpu"] or --gpus-per-trial',
-                self._row.name,
-                self._budget.parallel,
-            )
+        self._warn_of_gpus()
         if not self._is_over:
             self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
         version = self._store.version()
@@ -145,6 +139,19 @@ class Controller:
                     self._budget = Budget.of(row.manifest)
         self._put_back()
         return self._row.state
+
+    def _warn_of_gpus(self) -> None:
+        """Warn where trials get other GPUs than one might think."""
+        wanted, name = sum(self._gpus_wanted), self._row.name
+        if wanted > self._gpus.count:
+            _logger.warning("experiment %s: a trial asks for %d GPUs; here it has %d", name, wanted, self._gpus.count)
+        if self._gpus.count and self._budget.parallel > 1 and not wanted:
+            _logger.warning(
+                "experiment %s: its trials ask for no GPU, so that all %d at a time use the same; set "
+                'resources.limits["nvidia.com/gpu"] or --gpus-per-trial',
+                name,
+                self._budget.parallel,
+            )
 
     @property
     def _is_over(self) -> bool:

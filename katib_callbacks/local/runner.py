@@ -186,7 +186,7 @@ def create(
     name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
     plan = resolve(manifest)
     check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
-    for warning in plan.algorithm.warnings:
+    for warning in plan.warnings:
         _logger.warning("%s", warning)
     with ExperimentStore(database(home)) as store:
         store.add_experiment(

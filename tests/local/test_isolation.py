@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from homes import REPORT, experiment
+from homes import REPORT, experiment, quoted
 
 from katib_callbacks.local.trials.isolation import GPUs
 
@@ -18,7 +18,7 @@ def container_of(one):
 def run(local, *command, count=2, env=(), pod=None, container=None, **options):
     one = experiment(maxTrialCount=count, metricsCollectorSpec=STDOUT, parallelTrialCount=min(2, count))
     own = container_of(one)
-    own["command"] = list(command)
+    own["command"] = list(command) if command[1] == "-c" and "sh" in command[0] else quoted(command)
     own["env"] += list(env)
     own.update(container or {})
     one["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"].update(pod or {})
@@ -211,6 +211,15 @@ def test_trials_that_share_a_gpu_are_said(local, monkeypatch, caplog):
 
     assert shown_gpus(local, trials) == ["0,1"] * 2
     assert "its trials ask for no GPU, so that all 2 at a time use the same" in caplog.text
+
+
+def test_gpus_that_are_not_there_are_said(local, monkeypatch, caplog):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    limits = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
+    _, trials = run(local, sys.executable, "-c", SHOW_GPUS, container=limits)
+
+    assert shown_gpus(local, trials) == ["", ""]
+    assert "experiment one: a trial asks for 2 GPUs; here it has 0" in caplog.text
 
 
 def test_gpus_come_back_and_a_trial_that_wants_more_than_there_are_gets_all():

@@ -14,8 +14,8 @@ DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 MAX_LINE_BYTES = 1 << 20
 """A longer line is read in pieces of this length: a bar of progress that never ends its line may be a gigabyte."""
 
-PIECE_BYTES = 4 << 20
-"""What is read of one trial's output before the others have their turn."""
+PIECE_BYTES = 256 << 10
+"""So much is read of one trial's output, a tenth of a second at worst, before the others have their turn."""
 
 
 def parse_output(

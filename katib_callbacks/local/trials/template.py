@@ -17,7 +17,7 @@ from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
 from katib_callbacks.local.trials.launchers import MPI_VARIABLES, node_variables, rank_variables, tf_configs
 
 KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "MPIJob")
-"""Which trialSpec.kind can run here."""
+"""Kinds of ``trialSpec`` that can run here."""
 
 TRAINJOB_CONTAINER = "node"
 """The container that a TrainJob's ``spec.trainer`` overrides (Kubeflow Trainer, pkg/constants/constants.go)."""

@@ -27,13 +27,7 @@ class RecordingArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """The options of one callback.
-
-    Args:
-        names: ``{name in Katib: name in the framework}``; None for every scalar.
-        monitor: The framework's name of the metric that decides; None unless ``report`` is ``best``.
-        mode: None if the framework is to tell.
-    """
+    """The options of one callback; ``names`` is ``{name in Katib: name in the framework}``, None for every scalar."""
 
     names: Mapping[str, str] | None
     report: Report

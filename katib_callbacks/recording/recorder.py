@@ -252,7 +252,7 @@ class MetricRecorder:
             logger.exception(_INTERNAL_ERROR)
 
     def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model is kept as it is now, in the place of the one before; its values default to the latest."""
+        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
         if not self._is_recording:
             return
         try:

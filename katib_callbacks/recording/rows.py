@@ -105,7 +105,7 @@ class RowBuffer:
                     self._best = dict(self.latest)
 
     def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model is kept as it is now, in the place of the one before; its values default to the latest."""
+        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
         self._kept = dict(self.latest if values is None else values)
 
     def _is_better(self, number: float, than: float) -> bool:

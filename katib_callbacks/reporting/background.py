@@ -44,10 +44,7 @@ class PendingOutcome:
 
 
 class Outcomes(Mapping[str, SinkOutcome]):
-    """The outcomes of all sinks by name: the first one's, and those of the others, which are known when they are read.
-
-    So a report need not wait for them, and a receipt tells all that there is to tell. Pickles to a dict.
-    """
+    """The outcomes of all sinks by name, the later ones known when they are read, so that a report need not wait."""
 
     def __init__(self, first: tuple[str, SinkOutcome], secondary: Mapping[str, PendingOutcome]) -> None:
         self._first = dict([first])

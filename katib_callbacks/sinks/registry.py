@@ -45,12 +45,7 @@ class SinkFactory:
     runtime: Runtime
 
     def make(self, name: str) -> MetricSink:
-        """Make the sink of a name that :func:`resolve_sinks` has let pass. The caller closes it.
-
-        Raises:
-            ConfigurationError: The rest of the name cannot be right, or a plug-in fails; the message names its package.
-            MissingDependencyError: The sink needs a package that is not there.
-        """
+        """Make the sink of a name that :func:`resolve_sinks` has let pass; an error names its package. The caller closes it."""
         if name == KATIB:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)

@@ -108,10 +108,7 @@ class SpoolFile:
 
 
 def deliver(directory: str, trial_name: str, logs: Sequence[MetricLog], send: Callable[[], SinkOutcome]) -> SinkOutcome:
-    """Let rows lie in the spool while they are sent; a disk that does not take them is no reason not to send them.
-
-    An error of ``send`` tells the file in which the rows lie.
-    """
+    """Let rows lie in the spool while they are sent; a disk that does not take them does not keep them from that."""
     try:
         file = write(Path(directory), trial_name, logs)
     except SpoolError as error:

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """Result of a request; ``status`` is None without an answer, and ``reason`` empty for a success.
-
-    Args:
-        is_local: Whether files of ours are at fault, or the server's certificate: these heal by rotation, and soon.
-    """
+    """Result of a request, of which ``status`` is None without an answer; ``is_local`` faults heal by rotation, soon."""
 
     status: int | None
     reason: str

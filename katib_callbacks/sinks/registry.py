@@ -45,7 +45,7 @@ class SinkFactory:
     runtime: Runtime
 
     def make(self, name: str) -> MetricSink:
-        """Make the sink of a name that :func:`resolve_sinks` has let pass; an error names its package. The caller closes it."""
+        """Make the sink of a name that :func:`resolve_sinks` has let pass; the caller closes it."""
         if name == KATIB:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """Result of a request, of which ``status`` is None without an answer; ``is_local`` faults heal by rotation, soon."""
+    """Result of a request; ``status`` is None without an answer, and ``is_local`` faults heal by rotation soon."""
 
     status: int | None
     reason: str

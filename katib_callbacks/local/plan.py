@@ -11,6 +11,7 @@ from katib_callbacks.local.algorithms.space import Parameter, read_parameter
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
 from katib_callbacks.local.trials.template import TrialTemplate
+from katib_callbacks.local.trials.webhook import warnings
 
 COLLECTORS = ("Push", "StdOut", "File", "TensorFlowEvent")
 
@@ -54,6 +55,7 @@ class ResolvedExperiment:
         notes: What the experiment asks for and does not get here.
         metrics_path: In the container: the file, or the folder of event files, that is collected; None for none.
         metrics_format: Of the file, ``TEXT`` or ``JSON``.
+        warnings: What is otherwise on a cluster than here, as sentences.
     """
 
     template: TrialTemplate
@@ -69,6 +71,7 @@ class ResolvedExperiment:
     notes: tuple[str, ...]
     metrics_path: PurePosixPath | None = None
     metrics_format: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def metrics_folder(self) -> PurePosixPath | None:
@@ -109,7 +112,7 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
         )
     template = TrialTemplate.of(manifest)
     # A trial like any other: whatever is wrong with its processes is found before the first one begins.
-    template.plan("trial", {parameter.name: "1" for parameter in parameters}, free_port=lambda: 1)
+    planned = template.plan("trial", {parameter.name: "1" for parameter in parameters}, free_port=lambda: 1)
     objective = spec["objective"]
     name = objective["objectiveMetricName"]
     strategies = {strategy.get("name"): strategy["value"] for strategy in objective["metricStrategies"]}
@@ -127,6 +130,7 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
         notes=(*template.notes(), *(("early stopping",) if spec.get("earlyStopping") else ())),
         metrics_path=PurePosixPath(files["path"]) if files else None,
         metrics_format=files.get("format") or "" if files else "",
+        warnings=(*choice.warnings, *warnings(planned.processes[0], collector)),
     )
 
 

@@ -19,6 +19,7 @@ from katib_callbacks.local.runner import database
 from katib_callbacks.local.status import assignments, experiment_object, metrics, suggestion_object, trial_object
 from katib_callbacks.local.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.metrics import format_timestamp
 
 DEFAULT_TIMEOUT_S = 120
@@ -233,7 +234,12 @@ class Queries:
             if store.trial(trial_name).experiment != name:
                 raise ExperimentError(f"trial {trial_name!r} is not of experiment {name!r}")
             log = TrialFiles(self._home, name, trial_name).log
-            yield from follow_log(store, trial_name, log) if follow else read_output(log)
+            logs = (shell_log(log), log)
+            if follow:
+                yield from follow_log(store, trial_name, *logs)
+            else:
+                for one in logs:
+                    yield from read_output(one)
 
     def _has(
         self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
@@ -242,20 +248,20 @@ class Queries:
         return any(one.type == kind and one.status == "True" for one in conditions)
 
 
-def follow_log(store: ExperimentStore, trial: str, log: Path) -> Iterator[str]:
+def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]:
     """Yield a trial's output line by line until the trial is over."""
-    position, rest = 0, b""
+    positions, rests = dict.fromkeys(logs, 0), dict.fromkeys(logs, b"")
     while True:
         is_over = store.trial(trial).state in states.FINAL_TRIAL_STATES
-        if log.exists():
-            with log.open("rb") as file:
-                file.seek(position)
-                data = file.read()
-            position += len(data)
-            *lines, rest = (rest + data).split(b"\n")
-            yield from (line.decode(errors="replace") for line in lines)
+        for log in logs:
+            if log.exists():
+                with log.open("rb") as file:
+                    file.seek(positions[log])
+                    data = file.read()
+                positions[log] += len(data)
+                *lines, rests[log] = (rests[log] + data).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
         if is_over:
             break
         time.sleep(_FOLLOW_INTERVAL_S)
-    if rest:
-        yield rest.decode(errors="replace")
+    yield from (rest.decode(errors="replace") for rest in rests.values() if rest)

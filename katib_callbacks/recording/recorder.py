@@ -7,17 +7,17 @@ for an accelerator in the middle of an epoch, and each value is converted once a
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Collection, Hashable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
-from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError
-from katib_callbacks.metrics import MetricLog, format_value, to_number
+from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
+from katib_callbacks.metrics import MetricLog
 from katib_callbacks.recording import unsaid
+from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_old_values
+from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
-from katib_callbacks.recording.rows import Position, RowBuffer, older
+from katib_callbacks.recording.rows import RowBuffer
 from katib_callbacks.recording.selection import Selection
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
@@ -87,6 +87,7 @@ class MetricRecorder:
         self._options = options
         self._voice = Voice()
         self._selection = Selection(options, is_bookkeeping, self._voice)
+        self._numbers = Numbers(self._selection, options.on_nan)
         self._may_follow = may_follow
         self._may_be_old = may_be_old
         self._mode = options.mode
@@ -107,9 +108,9 @@ class MetricRecorder:
     def _reset(self) -> None:
         self._end_run()
         self._selection.reset()
-        self._rows = RowBuffer(self._options.report, self._options.monitor, self._mode, self._number)
+        self._rows = RowBuffer(self._options.report, self._options.monitor, self._mode, self._numbers.number)
         self._pending: list[MetricLog] | None = None
-        self._nonfinite: dict[str, float] = {}
+        self._numbers.reset()
         self._is_finished = False
 
     def speak_with(self, voice: Voice) -> None:
@@ -240,7 +241,8 @@ class MetricRecorder:
             return
         try:
             self._run.begin_progress(
-                functools.partial(share, *arguments), lambda: self._shown(self._as_numbers(self._rows.latest))
+                functools.partial(share, *arguments),
+                lambda: self._numbers.shown(self._numbers.convert(self._rows.latest)),
             )
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
@@ -261,8 +263,8 @@ class MetricRecorder:
         try:
             selected = self._selection.choose(values)
             if self.progress is not None:
-                selected = self._as_numbers(selected)
-                self.progress.update(self._shown(selected))
+                selected = self._numbers.convert(selected)
+                self.progress.update(self._numbers.shown(selected))
             is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
             if is_new_row and self._rows.row_count > 1:  # so the first row is complete
                 self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
@@ -294,42 +296,14 @@ class MetricRecorder:
             self._is_finished = True
             is_kept_wanted = is_restored or self.report == "kept"
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
-            self._pending = readable([self._to_logs(row.values, row.timestamp) for row in rows])
-            if self._rows.latest:
-                self._warn_of_doubtful(is_kept_wanted=is_kept_wanted)
+            self._pending = readable([self._numbers.logs(row.values, row.timestamp) for row in rows])
+            is_latest = self._rows.latest and warn_of_another_model(
+                self._options, self._rows, self._voice, is_kept_wanted=is_kept_wanted
+            )
+            if is_latest:
+                warn_of_old_values(self._rows, self._selection, self._numbers, self._voice, self._may_be_old)
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
-
-    def _warn_of_doubtful(self, *, is_kept_wanted: bool) -> None:
-        """Warn where the values are not those of the model that the user means."""
-        if is_kept_wanted and self._rows.has_kept:
-            return  # whether it is the trained one or not, its row has its own values
-        if is_kept_wanted:
-            which = (
-                "No model was kept" if self.report == "kept" else "The model that was put back has no row of its own"
-            )
-            self._voice.warn("%s in this training, so the final values are reported.", which)
-        elif self.report == "best" and not self._rows.has_best:
-            self._voice.warn("%r never had a finite value, so the final values are reported.", self.monitor)
-        if self.report in {"final", "kept"}:
-            self._warn_of_old()
-
-    def _warn_of_old(self) -> None:
-        last, latest = self._rows.last, self._rows.latest
-        old = []
-        for katib_name, name in self._selection.in_katib(latest):
-            since = self._rows.since[name]
-            if since == last or not (isinstance(since, Position) and isinstance(last, Position)):
-                continue
-            number = self._number(name, latest[name]) if self._may_be_old(name) else None
-            if number is not None:
-                old.append(f"{katib_name}={format_value(number)} is from {older(since, last)}")
-        if old:
-            self._voice.warn(
-                "A final value is older than the trained model: %s. Validate at the end of the training to report the "
-                "model's own.",
-                ", ".join(old),
-            )
 
     def abandon(self) -> None:
         """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
@@ -351,7 +325,7 @@ class MetricRecorder:
             if self.progress is not None:
                 self.progress.finish()
             missing = self._check_missing() if self._selection.has_seen else None
-            if not logs and not self._nonfinite and not self._is_dry_run:
+            if not logs and not self._numbers.has_left_out and not self._is_dry_run:
                 whose = "" if self._reporter.trial_name is None else f" of trial {self._reporter.trial_name}"
                 self._voice.warn("Training%s ended without a metric to report.", whose)
             self._send(logs)
@@ -382,7 +356,7 @@ class MetricRecorder:
                 fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
             self._rows.latest.update(fresh)
             unsaid.withdraw(self, fresh)
-            logs = self._to_logs(fresh, self._runtime.now())
+            logs = self._numbers.logs(fresh, self._runtime.now())
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
             return
@@ -390,43 +364,6 @@ class MetricRecorder:
             self._send(logs)
         finally:
             self._end_run()
-
-    # -- values ----------------------------------------------------------------------------------------------------
-
-    def _to_logs(self, values: Mapping[str, Any], timestamp: datetime) -> list[MetricLog]:
-        logs = []
-        for katib_name, name in self._selection.in_katib(values):
-            number = self._number(name, values[name])
-            if number is None:
-                continue
-            if not math.isfinite(number) and self._options.on_nan != "send":
-                self._nonfinite.setdefault(name, number)
-                continue
-            try:
-                logs.append(MetricLog(katib_name, number, timestamp))
-            except MetricValueError as error:  # a name that the framework shows and Katib cannot hold
-                self._voice.warn_once(name, "Not reported: %s", error)
-        return logs
-
-    def _as_numbers(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Convert now what is shown during training, and then need not be converted again."""
-        numbers = ((name, self._number(name, value)) for name, value in values.items())
-        return {name: number for name, number in numbers if number is not None}
-
-    def _shown(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Return what of an epoch's numbers is reported, by the names in Katib."""
-        return {
-            katib_name: numbers[name]
-            for katib_name, name in self._selection.in_katib(numbers)
-            if self._options.on_nan == "send" or math.isfinite(numbers[name])
-        }
-
-    def _number(self, name: str, value: Any) -> float | None:
-        try:
-            return to_number(name, value)
-        except MetricValueError as error:
-            self._voice.warn_once(name, "Not reported: %s", error)
-            return None
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
@@ -447,12 +384,7 @@ class MetricRecorder:
         return None
 
     def _send(self, logs: list[MetricLog]) -> None:
-        nonfinite, self._nonfinite = self._nonfinite, {}
-        if nonfinite:
-            shown = ", ".join(f"{name}={format_value(number)}" for name, number in nonfinite.items())
-            if self._options.on_nan == "raise":
-                raise MetricValueError(f"nothing of this report was sent, because on_nan is 'raise': {shown}")
-            self._voice.warn("Not reported: %s. Katib cannot compare it; on_nan='send' sends it nevertheless.", shown)
+        self._numbers.check_left_out()
         if not logs or self._is_dry_run:
             return
         if self._selection.is_everything:

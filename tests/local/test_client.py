@@ -192,7 +192,7 @@ def tune(client, **changes):
         ({"parameters": {}}, "name, objective and parameters must be given"),
         ({"trainer_parameters": object()}, "external models and datasets need a cluster"),
         ({"packages_to_install": ["no-such-package"]}, "no-such-package is not installed"),
-        ({"env_per_trial": [{"secretRef": {"name": "s"}}]}, "env_per_trial: .* is no variable"),
+        ({"env_per_trial": [{"secretRef": {"name": "s"}}]}, "env_per_trial: .* is not a variable"),
         ({"name": "Not A Name"}, "metadata.name: 'Not A Name' must consist of"),
     ],
 )

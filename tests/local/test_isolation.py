@@ -4,7 +4,7 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from homes import REPORT, experiment
+from homes import REPORT, experiment, quoted
 
 from katib_callbacks.local.trials.isolation import GPUs
 
@@ -18,7 +18,7 @@ def container_of(one):
 def run(local, *command, count=2, env=(), pod=None, container=None, **options):
     one = experiment(maxTrialCount=count, metricsCollectorSpec=STDOUT, parallelTrialCount=min(2, count))
     own = container_of(one)
-    own["command"] = list(command)
+    own["command"] = list(command) if command[1] == "-c" and "sh" in command[0] else quoted(command)
     own["env"] += list(env)
     own.update(container or {})
     one["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"].update(pod or {})

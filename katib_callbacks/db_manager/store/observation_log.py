@@ -7,10 +7,10 @@ stand in a module each, behind :class:`~katib_callbacks.db_manager.store.databas
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from os import PathLike, fspath
+from os import PathLike
 from typing import Protocol, TypeVar
 
-from sqlalchemy import URL, delete, func, inspect, make_url, select
+from sqlalchemy import URL, delete, func, inspect, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -22,6 +22,7 @@ from katib_callbacks.db_manager.store.owners import TRIAL_NAMESPACES, admit, che
 from katib_callbacks.db_manager.store.postgresql import PostgreSQLDatabase
 from katib_callbacks.db_manager.store.sqlite import SQLiteDatabase
 from katib_callbacks.db_manager.store.table import OBSERVATION_LOGS, Log, naive_utc
+from katib_callbacks.db_manager.store.urls import parse_url, printable
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 _DATABASES: dict[str, Callable[..., Database]] = {
@@ -77,17 +78,17 @@ class ObservationLogStore:
         keep_duplicates: bool = False,
         keeps_namespaces: bool = False,
     ) -> None:
-        parsed = _parse_url(url)
+        parsed = parse_url(url)
         try:
             self._database = _DATABASES[parsed.get_backend_name()](parsed, max_connections=max_connections)
         except KeyError as error:
             raise ConfigurationError(
-                f"{_printable(parsed)}: the DB manager does not know {parsed.get_backend_name()!r} databases; "
+                f"{printable(parsed)}: the DB manager does not know {parsed.get_backend_name()!r} databases; "
                 f"known: {', '.join(_DATABASES)}"
             ) from error
         except ConfigurationError as error:
-            raise ConfigurationError(f"{_printable(parsed)}: {error}") from error
-        self.url = _printable(self._database.url)
+            raise ConfigurationError(f"{printable(parsed)}: {error}") from error
+        self.url = printable(self._database.url)
         """The URL with an absolute path and without password or options: for messages."""
         self._keep_duplicates = keep_duplicates
         self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
@@ -321,24 +322,3 @@ class ObservationLogStore:
             if isinstance(error, DataError):
                 raise UnstorableError(f"{self.url}: the database refuses what was sent: {told_by(error)}") from error
             raise StoreError(f"{self.url}: cannot {action} the database: {told_by(error)}") from error
-
-
-def _parse_url(text: str | PathLike[str] | URL) -> URL:
-    if isinstance(text, URL):
-        return text
-    if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves
-        return URL.create("sqlite", database=fspath(text))
-    try:
-        url = make_url(text)
-    except (SQLAlchemyError, ValueError):
-        # Not chained: the text is in SQLAlchemy's message, and a password may be in the text.
-        shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text
-        raise ConfigurationError(f"{shown!r} is not a database URL such as sqlite:///katib.db") from None
-    if url.host and "@" in url.host:  # what is behind the first one is taken for the host, and would be shown
-        host = url.host.rpartition("@")[2]
-        raise ConfigurationError(f"'***@{host}': the user or the password has an @; write it as %40")
-    return url
-
-
-def _printable(url: URL) -> str:
-    return url.set(query={}).render_as_string(hide_password=True)

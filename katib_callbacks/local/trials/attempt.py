@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from katib_callbacks.local.store import TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
+from katib_callbacks.local.trials.webhook import wrapped
 from katib_callbacks.metrics import StoredMetricLog
 
 _SUCCESSES = {
@@ -107,8 +108,9 @@ class Attempt:
         if plan.algorithm.name == "pbt":
             checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
             mounts[plan.algorithm.arguments["suggestion_trial_dir"]] = str(checkpoints)
+        planned = plan.template.plan(trial.name, trial.assignments, free_port=free_port, mounts=mounts)
         placed = place(
-            plan.template.plan(trial.name, trial.assignments, free_port=free_port, mounts=mounts),
+            planned,
             folder=self._files.folder,
             submit_folder=workplace.submit_folder,
             workdir=workplace.workdir,
@@ -116,7 +118,8 @@ class Attempt:
         )
         self._output = OutputReader(self._files.log, plan.metrics, plan.filters) if plan.collector == "StdOut" else None
         self._is_collected = plan.collector == "Push"
-        self._primary = placed.processes[0]
+        self._primary = wrapped(planned.processes[0], placed.processes[0], plan.collector, self._files.log)
+        placed = replace(placed, processes=(self._primary, *placed.processes[1:]))
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
     def collect(self) -> list[StoredMetricLog]:

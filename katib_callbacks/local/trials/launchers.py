@@ -1,4 +1,4 @@
-"""The variables by which Kubeflow's operators, and launchers in their pods, tell a process its place in the job."""
+"""Variables by which Kubeflow's operators, and launchers in their pods, tell each process where it stands."""
 
 import json
 from collections.abc import Mapping, Sequence

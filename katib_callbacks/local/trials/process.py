@@ -214,20 +214,28 @@ def worker_log(log: Path, number: int) -> Path:
     return log.with_suffix(f".{number}.log")
 
 
+def shell_log(log: Path) -> Path:
+    """Return where the output of a shell's commands lies that is not collected."""
+    return log.with_suffix(".shell.log")
+
+
 def last_line(log: Path) -> str:
     """Return the last line of a log that is not blank, shortened; empty if there is none."""
     return next((line.strip()[:_MAX_MESSAGE_CHARACTERS] for line in last_lines(log, 1)), "")
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """Return the last lines of a log that are not blank, as far as they are among its last 4 KiB."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if line.strip()][-count:]
+    """Return the last lines of a log that are not blank, as far as they are among its last 4 KiB.
+
+    Where there are none, those of the shell's own log.
+    """
+    for path in (log, shell_log(log)):
+        with suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return lines[-count:]
+    return []
 
 
 def _status_text(status: int) -> str:

@@ -67,8 +67,12 @@ def autolog(*, disable: bool = False, **callback_arguments: "Unpack[CallbackArgu
     """
     for name in callback_arguments:
         if name not in CallbackArguments.__annotations__:
+            from difflib import get_close_matches  # noqa: PLC0415  rarely needed
+
             known = ", ".join(CallbackArguments.__annotations__)
-            raise ConfigurationError(f"autolog has no argument {name!r}, only disable, {known}")
+            nearest = get_close_matches(name, CallbackArguments.__annotations__, n=1)
+            question = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigurationError(f"autolog has no argument {name!r}, only disable, {known}{question}")
     if settings.flag("disable", disable, "", DEFAULT_RUNTIME):
         state.STATE.turn_off()
         return

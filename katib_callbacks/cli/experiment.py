@@ -49,8 +49,16 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
     resume = _command(commands, "resume", _resume, "go on with an experiment that was stopped or killed")
     resume.add_argument("name", metavar="NAME", help="the experiment")
+    edit = _command(commands, "edit", _edit, "change the budget of an experiment, also of one that runs")
+    edit.add_argument("name", metavar="NAME", help="the experiment")
     for option in ("max-trial-count", "parallel-trial-count", "max-failed-trial-count"):
         resume.add_argument(f"--{option}", metavar="N", type=int, help="change the budget before")
+        edit.add_argument(f"--{option}", metavar="N", type=int, help="the new count")
+
+    stop = _command(
+        commands, "stop", _stop, "end the trials of an experiment that another process runs; resume goes on"
+    )
+    stop.add_argument("name", metavar="NAME", help="the experiment")
 
     listing = _command(commands, "list", _list, "list experiments")
     status = _command(commands, "status", _status, "show an experiment, its trials and the best hyperparameters")
@@ -96,12 +104,37 @@ def _run(arguments: argparse.Namespace) -> int:
     return _run_stored(home, name)
 
 
+def _counts(arguments: argparse.Namespace) -> dict[str, int | None]:
+    names = ("max_trial_count", "parallel_trial_count", "max_failed_trial_count")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def _edit(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local.budget import edit_budget  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home) as store:
+        is_restarted = edit_budget(store, arguments.name, **_counts(arguments))
+    if is_restarted:
+        say(f"go on with: katib-callbacks experiment resume {arguments.name} --home {arguments.home}")
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
+
+    with _opened(arguments.home):  # says that there is no home
+        was_run = runner.stop(Path(arguments.home), arguments.name)
+    if was_run:
+        say(f"stopped; go on with: katib-callbacks experiment resume {arguments.name} --home {arguments.home}")
+    else:
+        say(f"no process runs experiment {arguments.name}")
+    return 0
+
+
 def _resume(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local.budget import edit_budget  # noqa: PLC0415  --help does without
 
-    counts = {
-        name: getattr(arguments, name) for name in ("max_trial_count", "parallel_trial_count", "max_failed_trial_count")
-    }
+    counts = _counts(arguments)
     with _opened(arguments.home) as store:
         store.experiment(arguments.name)
         if any(count is not None for count in counts.values()):

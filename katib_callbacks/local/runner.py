@@ -200,6 +200,32 @@ def create(
     return name, plan.notes
 
 
+def stop(home: Path, name: str) -> bool:
+    """End the trials of an experiment that another process runs, so that it can be resumed; returns whether one did.
+
+    Raises:
+        ExperimentError: There is no such experiment, or its runner does not end.
+    """
+    with ExperimentStore(database(home)) as store:
+        store.experiment(name)
+        was_run = is_run(home, name)
+        if was_run:
+            timeout_s = _ending_timeout_s(store, name)
+            store.update_experiment(name, delete_by_s=time.time() + timeout_s)
+            try:
+                with locked(home, name, timeout_s=timeout_s):
+                    pass
+            finally:
+                store.update_experiment(name, delete_by_s=None)
+    return was_run
+
+
+def _ending_timeout_s(store: ExperimentStore, name: str) -> float:
+    """Return how long a runner may take to end its trials, and itself."""
+    grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
+    return LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
+
+
 def delete(home: Path, name: str) -> None:
     """Delete an experiment: its trials, their rows in the observation log, its folder. One that runs is ended first.
 
@@ -207,8 +233,7 @@ def delete(home: Path, name: str) -> None:
         ExperimentError: There is no such experiment, or its runner does not end.
     """
     with ExperimentStore(database(home)) as store:
-        grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
-        timeout_s = LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
+        timeout_s = _ending_timeout_s(store, name)
         store.update_experiment(name, delete_by_s=time.time() + timeout_s)
         try:
             with locked(home, name, timeout_s=timeout_s):

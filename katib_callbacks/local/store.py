@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS local_experiments (
     created_s REAL NOT NULL,
     started_s REAL,
     completed_s REAL,
-    delete_by_s REAL                -- until then somebody waits for its runner to end, to delete it
+    delete_by_s REAL                -- until then somebody waits for its runner to end
 );
 CREATE TABLE IF NOT EXISTS local_trials (
     name TEXT PRIMARY KEY,
@@ -80,7 +80,7 @@ class ExperimentRow:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether somebody waits for its runner to end, to delete it."""
+        """Whether somebody waits for its runner to end, to delete or to stop it."""
         return self.delete_by_s is not None and time.time() < self.delete_by_s
 
 

@@ -11,14 +11,7 @@ from katib_callbacks.recording.voice import Voice
 
 
 def warn_of_another_model(options: RecordingOptions, rows: RowBuffer, voice: Voice, *, is_kept_wanted: bool) -> bool:
-    """Warn where the model that is asked for has no row; return whether the latest values are reported.
-
-    Args:
-        options: The callback's.
-        rows: Of the training.
-        voice: Logs.
-        is_kept_wanted: Whether the model that is kept, or was put back, is the one to report.
-    """
+    """Warn where the model that is asked for has no row; return whether the latest values are reported."""
     if is_kept_wanted and rows.has_kept:
         return False
     if is_kept_wanted:

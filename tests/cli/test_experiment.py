@@ -185,6 +185,38 @@ def test_a_signal_ends_the_trials_and_resume_goes_on(experiment, tmp_path, capsy
     assert "[3/3]" in capsys.readouterr().out
 
 
+def test_an_experiment_that_runs_is_edited_and_stopped_by_another_process(experiment, tmp_path, capsys):
+    (tmp_path / "one.yaml").write_text(
+        TEXT.replace("SCRIPT", f"test -e $KATIB_CALLBACKS_SUBMIT_DIR/go || exec sleep 600; {PRINTS}")
+    )
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]
+        runner = subprocess.Popen(command, stdout=file, stderr=file, cwd=tmp_path)
+    wait_for(output, r"(is running(.|\n)*){2}")
+
+    assert experiment("edit", "one", "--parallel-trial-count", "3", "--max-trial-count", "4") == 0
+    wait_for(output, r"(is running(.|\n)*){3}")
+    assert experiment("stop", "one") == 0
+    assert runner.wait() == 130
+    assert "stopped; go on with: katib-callbacks experiment resume one" in capsys.readouterr().out
+    assert experiment("stop", "one") == 0
+    assert capsys.readouterr().out == "no process runs experiment one\n"
+    (tmp_path / "go").touch()
+    assert experiment("resume", "one") == 0
+    assert "[4/4]" in capsys.readouterr().out
+
+
+def test_what_is_over_is_edited_and_to_be_resumed(experiment, capsys):
+    assert experiment("run", "one.yaml") == 0
+    capsys.readouterr()
+
+    assert experiment("edit", "one", "--max-trial-count", "4") == 0
+    assert capsys.readouterr().out == "go on with: katib-callbacks experiment resume one --home katib-local\n"
+    assert experiment("edit", "one") == 2
+    assert "one of the counts must be given" in capsys.readouterr().err
+
+
 def test_a_terminal_shows_a_live_table(experiment, tmp_path):
     primary, secondary = pty.openpty()
     command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]

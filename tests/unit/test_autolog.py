@@ -82,7 +82,7 @@ def test_it_is_the_packages():
         ({"metric": "val_acc"}, r"^autolog has no argument 'metric', only disable, metrics, report, monitor, mode, "),
         ({"_runtime": None}, r"^autolog has no argument '_runtime'"),
         ({"disable": "yes"}, r"^disable must be True or False, not 'yes'$"),
-        ({"disable": True, "metric": "val_acc"}, r"^autolog has no argument 'metric'"),
+        ({"disable": True, "metric": "val_acc"}, r"^autolog has no argument 'metric'.*; did you mean 'metrics'\?$"),
     ],
 )
 def test_bad_arguments_are_refused_at_once_and_change_nothing(autolog, monkeypatch, arguments, message):

@@ -1,10 +1,8 @@
 """StatusBoard: one process's view of one job's status, and the one thread that sends it.
 
-Whoever trains only leaves its latest state here. A daemon thread sends it, at most every ``INTERVAL_S`` seconds, and
-ends when there is nothing more to send; the next state starts another. What is to arrive for certain waits here for
-its request, which the same thread makes, so that nothing older can overtake it on its way out. The state is that of
-the process, not of a callback: a request replaces the whole status, so several callbacks, or an evaluation after
-training, must not wipe out what the others showed.
+A daemon thread sends the latest state, at most every ``INTERVAL_S`` seconds, and what is to arrive for certain, so that
+nothing older overtakes it. The state is the process's: a request replaces the whole status, so several callbacks, or an
+evaluation after training, must not wipe out what the others showed.
 """
 
 import contextlib
@@ -59,13 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 class PendingUpdate:
-    """A status that somebody waits for.
-
-    Args:
-        user: Who.
-        version: Which.
-        end_s: When the wait is over, by the runtime's clock.
-    """
+    """A status that a user waits for, until ``end_s`` by the runtime's clock."""
 
     def __init__(self, user: object, version: int, end_s: float) -> None:
         self.user = user
@@ -81,12 +73,7 @@ class PendingUpdate:
 
 
 class StatusBoard:
-    """See the module.
-
-    Args:
-        server: Where it is sent.
-        runtime: Clocks.
-    """
+    """The status of one job; see the module."""
 
     def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
@@ -119,14 +106,7 @@ class StatusBoard:
     def deliver(
         self, user: object, metrics: Mapping[str, float], rows: int, deadline_s: float, closing: threading.Event
     ) -> PendingUpdate:
-        """Have these metrics shown, and wait until they are.
-
-        Args:
-            user: Who asks.
-            metrics: The values.
-            rows: How many rows they were taken from, for the error.
-            deadline_s: Seconds that it may take.
-            closing: Whether it is set says why the wait ended, when :meth:`close` ends it.
+        """Have these metrics shown, and wait until they are; ``closing`` tells whether :meth:`close` ended the wait.
 
         Raises:
             RejectedError: The server refuses the status for good.
@@ -145,11 +125,9 @@ class StatusBoard:
         raise self._failure(report, rows, deadline_s)
 
     def close(self, user: object, deadline_s: float) -> None:
-        """End the waits of this user, and let the end of a training be shown, unless somebody knows that it cannot be.
+        """End the waits of this user, and let the end of a training be shown, unless it is known that it cannot be.
 
-        Args:
-            user: Who leaves.
-            deadline_s: How long the latter may take; then a WARNING says that it was not shown.
+        After ``deadline_s`` a WARNING says that it was not shown.
         """
         with self._turn:
             self._users.discard(id(user))

@@ -25,7 +25,7 @@ class URL(NamedTuple):
 
 
 def split_address(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
-    """Return host and port of ``host:port``, an IPv6 host without its brackets; a ValueError says that it is none."""
+    """Return host and port of ``host:port``, an IPv6 host without its brackets; anything else is a ValueError."""
     match = _HOST_PORT.fullmatch(address) if isinstance(address, str) else None
     if match is None or not lowest_port <= int(match[2]) <= MAX_PORT:
         raise ValueError("no host:port")

@@ -147,7 +147,7 @@ class MetricRecorder:
 
     @property
     def row_count(self) -> int:
-        """How many rows the current run has."""
+        """The number of rows of the current run."""
         return self._rows.row_count
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRACE_S = 2.0
-"""How long who asks for an outcome waits for it, and how long the end of the process waits: no longer in all."""
+"""How long a caller that asks for an outcome waits for it, and the end of the process waits: no longer in all."""
 
 MAX_WAITING_REPORTS = 1_000
 """How many reports wait for a sink that is slower than they come; their rows lie in memory."""

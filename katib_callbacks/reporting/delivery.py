@@ -45,9 +45,7 @@ def deliver(
 ) -> tuple[SinkOutcome, Mapping[str, SinkOutcome]]:
     """Deliver at least one row, in any order; return the first sink's outcome, and every sink's by its name.
 
-    Raises:
-        DeliveryError: The first sink does not have all rows; the message says where they are.
-        ReporterClosedError: Closed in the meantime; likewise.
+    The message of an error says where the rows are that the first sink does not have.
     """
     runtime, address, timeout_s = options.runtime, options.address, options.timeout_s
     trial_name = options.trial_name or ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 INTERVAL_S = 1.0
-"""How often the sinks are told at most, but for the beginning, new metrics and the end. They send less often."""
+"""How often the sinks are told at most, except of the beginning, new metrics and the end. They send less often."""
 
 ALMOST_DONE = 0.999
 """What the last step of a training reaches: validation and the last checkpoint are still to come."""

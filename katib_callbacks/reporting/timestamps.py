@@ -1,6 +1,6 @@
 """One line of time per trial and DB manager: a process's timestamps strictly increase, whichever reporter sends rows.
 
-Katib keeps microseconds, returns rows in order of time alone, and takes the greatest timestamp for the latest value;
+Katib keeps microseconds, returns rows in order of time only, and takes the greatest timestamp for the latest value;
 and a row's name and timestamp are what tells whether it is stored.
 """
 

@@ -97,7 +97,7 @@ def resolve_sinks(
 
 
 def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_trial: bool) -> list[MetricSink | str]:
-    """Put what ``auto`` stands for in its place, but for what is named anyhow."""
+    """Put what ``auto`` stands for in its place, except what is named anyhow."""
     sinks: list[MetricSink | str] = []
     for sink in given:
         if not (isinstance(sink, str) and sink == AUTO):
@@ -183,7 +183,7 @@ _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
     "prometheus+https": _lazily("prometheus", "PushgatewaySink"),
     "file": _lazily("file", "JsonLinesSink"),
 }
-"""Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
+"""Our own sinks by what their names begin with, except ``katib``, which needs more than its name."""
 
 _BARE = (KATIB, STDOUT, TRAINJOB, AUTO)
 """Those whose names are complete."""

@@ -105,7 +105,7 @@ class StdoutSink:
 
 
 class _UnwrittenError(Exception):
-    """Why lines after the first ``written`` were not printed, and whether they may be later."""
+    """The reason why lines after the first ``written`` were not printed; ``may_pass`` if they could be later."""
 
     def __init__(self, why: str, written: int, *, may_pass: bool = False) -> None:
         super().__init__(why)

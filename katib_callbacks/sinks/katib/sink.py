@@ -66,14 +66,7 @@ class DBManagerSink:
         deadline_s: float,
         on_progress: Callable[[int], None] | None = None,
     ) -> SinkOutcome:
-        """Deliver the rows, blocking, and count them after each batch; see :class:`katib_callbacks.MetricSink`.
-
-        Raises:
-            ConfigurationError: The trial's name cannot be stored.
-            RejectedError: The DB manager refused rows for good.
-            UnavailableError: The deadline has passed.
-            ReporterClosedError: Closed, before or in the meantime.
-        """
+        """Deliver the rows, blocking, and count them after each batch; see :class:`katib_callbacks.MetricSink`."""
         deadline = self._deadline(trial_name, deadline_s)
 
         def send() -> SinkOutcome:

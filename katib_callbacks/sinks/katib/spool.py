@@ -1,8 +1,8 @@
 """The spool: rows on disk from before the first attempt until they are known to be stored.
 
 One file per delivery, written under a temporary name, synced, renamed, and the directory synced: it is there whole or
-not at all, whenever the process is killed. Who delivers it holds a lock on it, which ends with the process: a replay
-takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
+not at all, whenever the process is killed. A process that delivers it holds a lock on it, which ends with the process:
+a replay takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
 """
 
 import logging

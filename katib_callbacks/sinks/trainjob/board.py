@@ -32,9 +32,8 @@ REQUEST_S = 5.0
 """Seconds for one request with news, all in all; the server answers in milliseconds as a rule."""
 
 WAITED_REQUEST_S = 15.0
-"""The same for one that somebody waits for. The server writes five statuses a second for the whole cluster, and lets
-the others wait: of forty jobs that end at once the last one's takes eight seconds, and who leaves sooner has shown
-nothing."""
+"""The same for one that a caller waits for. The server writes five statuses a second for the whole cluster: of forty
+jobs that end at once the last one's takes eight seconds, and a caller that leaves sooner has shown nothing."""
 
 MAX_LOCAL_FAILURES = 10
 """In a row, as for ``katib``: certificates and tokens that are being replaced are there again by then."""
@@ -68,7 +67,7 @@ class PendingUpdate:
         self.done = threading.Event()
 
     def finish(self) -> None:
-        """Let go who waits."""
+        """Release the caller that waits."""
         self.done.set()
 
 
@@ -106,13 +105,7 @@ class StatusBoard:
     def deliver(
         self, user: object, metrics: Mapping[str, float], rows: int, deadline_s: float, closing: threading.Event
     ) -> PendingUpdate:
-        """Have these metrics shown, and wait until they are; ``closing`` tells whether :meth:`close` ended the wait.
-
-        Raises:
-            RejectedError: The server refuses the status for good.
-            UnavailableError: It did not take it in time.
-            ReporterClosedError: ``closing`` was set.
-        """
+        """Have these metrics shown, and wait until they are; ``closing`` tells whether :meth:`close` ended the wait."""
         with self._turn:
             self._users.add(id(user))
             self._status.update(metrics)

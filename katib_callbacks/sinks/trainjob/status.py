@@ -86,7 +86,7 @@ class Status:
 
 
 def percentage(fraction: float) -> int:
-    """Return whole percent, rounded down; 100 for the true end alone."""
+    """Return whole percent, rounded down; 100 only for the true end."""
     if fraction >= 1:
         return 100
     return min(max(math.floor(fraction * 100 + _ROUNDING), 0), 99)

@@ -218,7 +218,7 @@ def test_a_parameter_may_be_the_number_of_nodes_that_have_gpus(local, monkeypatc
     one = experiment(metricsCollectorSpec=STDOUT, maxTrialCount=1, parallelTrialCount=1)
     template = one["spec"]["trialTemplate"]
     trainer = {
-        "command": [sys.executable, "-c", SHOW_GPUS],
+        "command": ["sh", "-c", "sleep 0.5; echo gpus $CUDA_VISIBLE_DEVICES; echo loss=1"],
         "numNodes": "${trialParameters.x}",
         "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
     }

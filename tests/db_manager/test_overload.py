@@ -15,7 +15,7 @@ import pytest
 from http2 import open_streams
 from trials import ROW
 
-from katib_callbacks.db_manager import DBManager, arrivals, limits
+from katib_callbacks.db_manager import DBManager, arrivals, limits, replies
 from katib_callbacks.wire import messages, methods, reflection
 
 PATHS = [
@@ -120,6 +120,24 @@ def test_large_replies_that_are_asked_for_at_once_all_come_and_do_not_fill_the_m
     logs = messages.GetObservationLogReply.FromString(read("large")).observation_log.metric_logs
     assert len(sizes) == 1
     assert [int(log.metric.value) for log in logs] == list(range(count))
+
+
+class _EndedCall:
+    """The context of a call whose client has gone while its rows were read."""
+
+    def add_callback(self, _callback):
+        return False
+
+    def cancel(self):
+        raise AssertionError("it is over already")
+
+
+def test_a_large_reply_whose_client_has_gone_keeps_no_place():
+    large_replies = replies.LargeReplies()
+    for _ in range(replies.MAX_LARGE_REPLIES + 1):
+        large_replies.place(_EndedCall()).take()
+    with large_replies._places.enter():
+        assert large_replies._places._taken == 1
 
 
 def _peak_mib(pid: int) -> float:

@@ -73,14 +73,7 @@ def count_from(started: datetime) -> None:
 
 @contextlib.contextmanager
 def in_report(what_follows: Callable[[], str]) -> Iterator[None]:
-    """Let a thread be in one report only: in a signal handler it would wait for what it has itself interrupted.
-
-    Args:
-        what_follows: Returns the rest of the error's message.
-
-    Raises:
-        DeliveryError: It is in one already.
-    """
+    """Let a thread be in one report only: in a signal handler it would wait for what it has itself interrupted."""
     thread = threading.get_ident()
     if thread in _reporting:
         raise DeliveryError(

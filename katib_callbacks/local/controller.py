@@ -255,7 +255,7 @@ class Controller:
         try:
             workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._db.address)
             attempt = Attempt(self._plan, started, workplace, gpus)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: of what the parameters make of the template
             message = f"Trial has failed. Job message: it could not be started: {error}"
             self._conclude(started, Verdict(states.FAILED, "TrialFailed", message))
             return False

@@ -10,14 +10,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class URL(NamedTuple):
-    """An HTTP server and a path of it.
-
-    Args:
-        is_tls: Whether it is ``https``.
-        host: A name or an address; IPv6 without brackets.
-        port: From 1 to 65535.
-        target: Path and query.
-    """
+    """A server and a path (``target``, with the query); an IPv6 ``host`` is without brackets."""
 
     is_tls: bool
     host: str
@@ -32,15 +25,7 @@ class URL(NamedTuple):
 
 
 def split_address(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
-    """Return host and port of ``host:port``; an IPv6 host, which stands in brackets, comes without them.
-
-    Args:
-        address: The text.
-        lowest_port: 0 where that stands for a free one.
-
-    Raises:
-        ValueError: It is no such address.
-    """
+    """Return host and port of ``host:port``, an IPv6 host without its brackets; anything else is a ValueError."""
     match = _HOST_PORT.fullmatch(address) if isinstance(address, str) else None
     if match is None or not lowest_port <= int(match[2]) <= MAX_PORT:
         raise ValueError("no host:port")
@@ -48,11 +33,7 @@ def split_address(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
 
 
 def split_url(url: str) -> URL:
-    """Return the parts of an HTTP or HTTPS URL without user and fragment.
-
-    Raises:
-        ValueError: It is no such URL; the message says why, without quoting it.
-    """
+    """Return the parts of a URL without user and fragment; the message of a ValueError does not quote it."""
     from urllib.parse import urlsplit  # noqa: PLC0415  a report to a DB manager has no URL
 
     if re.search(r"[^!-~]", url):

@@ -28,13 +28,7 @@ def patience_s(call_took_s: float) -> float:
 
 
 class Deadline:
-    """Measures one delivery with a monotonic clock.
-
-    Args:
-        total_s: Seconds from now.
-        closing: Ends every pause when it is set.
-        runtime: Clock, sleep and randomness.
-    """
+    """Measures one delivery with a monotonic clock; ``closing`` ends every pause when it is set."""
 
     def __init__(self, total_s: float, closing: threading.Event, runtime: Runtime) -> None:
         self.total_s = total_s
@@ -53,26 +47,12 @@ class Deadline:
         return max(0.0, self.total_s - self.elapsed_s)
 
     def call_s(self) -> float:
-        """Return how long the next call may take: a part of what is left, so that time remains to ask what it did.
-
-        Raises:
-            ReporterClosedError: It was closed.
-            UnavailableError: Nothing is left.
-        """
+        """Return how long the next call may take: a part of what is left, so that time remains to ask what it did."""
         self.check()
         return min(self.remaining_s, LONGEST_CALL_S, max(self.remaining_s * CALL_SHARE, SHORTEST_CALL_S))
 
     def pause(self, failures: int, longest_s: float = LONGEST_PAUSE_S) -> None:
-        """Sleep a random while (full jitter), longer after more failures in a row; never beyond the deadline.
-
-        Args:
-            failures: How many came in a row, from 1.
-            longest_s: The bound, however many there were.
-
-        Raises:
-            ReporterClosedError: It was closed, before or in the meantime.
-            UnavailableError: Nothing is left.
-        """
+        """Sleep a random while (full jitter), longer after more failures in a row; never beyond the deadline."""
         self.sleep(self._runtime.uniform(0.0, min(longest_s, FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))))
 
     def sleep(self, duration_s: float) -> None:

@@ -1,9 +1,8 @@
 """HTTPRequest: one request over HTTP or HTTPS, with one deadline over all of it.
 
-The look-up of the name, the connection, the handshake, each read and each write get what is left of the whole, so that
-a server that sends a byte a second keeps nobody longer than one that sends none. A redirect is an answer like any
-other: credentials would go where it leads. Proxies of the environment are not asked: they rarely know the names of a
-cluster.
+Each step gets what is left of the whole, so that a server that sends a byte a second keeps nobody longer than one that
+sends none. A redirect is not followed: credentials would go where it leads. Proxies of the environment are not asked:
+they rarely know the names of a cluster.
 """
 
 import contextlib
@@ -39,13 +38,7 @@ class UntrustedServerError(ExchangeError):
 
 
 class Answer(NamedTuple):
-    """A server's answer.
-
-    Args:
-        status: The HTTP status.
-        phrase: The words beside it.
-        body: As much as was read; empty where a POST succeeded, of which the status says all.
-    """
+    """A server's answer; ``body`` is empty where a POST succeeded, of which the status says all."""
 
     status: int
     phrase: str
@@ -62,11 +55,7 @@ class Answer(NamedTuple):
         return self.status in _REDIRECTS
 
     def said(self, scrub: Callable[[str], str] = str) -> str:
-        """Return what an error says, on one line: the message of a Kubernetes Status, or whatever text there is.
-
-        Args:
-            scrub: Takes secrets out of it: a proxy may answer with the headers that it got.
-        """
+        """Return an error's text on one line; ``scrub`` takes out secrets: a proxy may answer with our headers."""
         text = self.body.decode("utf-8", errors="replace")
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             text = str(json.loads(text)["message"])
@@ -75,12 +64,7 @@ class Answer(NamedTuple):
 
 
 class HTTPRequest:
-    """One request: :meth:`send` it once; :meth:`abort` it from another thread, even before.
-
-    Args:
-        url: Where it goes.
-        timeout_s: Seconds for all of it.
-    """
+    """One request: :meth:`send` it once; :meth:`abort` it from another thread, even before."""
 
     def __init__(self, url: URL, timeout_s: float) -> None:
         self._url = url
@@ -100,14 +84,7 @@ class HTTPRequest:
         context: ssl.SSLContext | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> Answer:
-        """Send it and return the answer, blocking.
-
-        Args:
-            method: ``GET`` or ``POST``.
-            headers: Besides those of HTTP itself.
-            body: What is posted.
-            context: What the server's certificate is checked with; None for the system's authorities.
-            max_bytes: More of the answer's body is not read.
+        """Send it and return the answer, blocking; no more than ``max_bytes`` of a body is read.
 
         Raises:
             UntrustedServerError: The server's certificate is not accepted.

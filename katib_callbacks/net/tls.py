@@ -24,15 +24,7 @@ _TOKEN = re.compile(rb"[\x21-\x7e]+")
 
 
 def client_context(source: str, ca: str | os.PathLike[str] | None) -> "ssl.SSLContext":
-    """Return what verifies a server: by these authorities and no others, or by the system's.
-
-    Args:
-        source: What names the file, for errors.
-        ca: PEM file; None for the system's authorities.
-
-    Raises:
-        ConfigurationError: The file is missing, unreadable or no PEM.
-    """
+    """Return a context that trusts these authorities and no others, or the system's; ``source`` names the file."""
     import ssl  # noqa: PLC0415  only with TLS
 
     if ca is None:
@@ -49,15 +41,7 @@ def client_context(source: str, ca: str | os.PathLike[str] | None) -> "ssl.SSLCo
 
 
 def read_token(source: str, path: str | os.PathLike[str]) -> str:
-    """Return the token that a file has now: Kubernetes replaces projected tokens while pods run.
-
-    Args:
-        source: What names the file, for errors.
-        path: The file.
-
-    Raises:
-        ConfigurationError: The file is missing, unreadable, empty or holds more than one word.
-    """
+    """Return the token that a file has now: Kubernetes replaces projected tokens while pods run."""
     token = _read(source, path, MAX_TOKEN_BYTES).strip()
     if not _TOKEN.fullmatch(token):  # gRPC and http.client would refuse it with a message that quotes it
         raise ConfigurationError(f"{source}: {path} holds no token: one line of printable ASCII")
@@ -66,15 +50,7 @@ def read_token(source: str, path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Paths of TLS files and of a token; nothing of what they hold.
-
-    Args:
-        tls_ca: PEM file with the authorities that the server's certificate is checked against.
-        tls_cert: PEM file with this client's certificate chain.
-        tls_key: PEM file with its private key, unencrypted.
-        token_path: File with a bearer token.
-        is_token_allowed_in_plaintext: Whether the token may travel without TLS.
-    """
+    """Paths of TLS files and of a token; nothing of what they hold."""
 
     tls_ca: str | None = None
     tls_cert: str | None = None
@@ -88,11 +64,7 @@ class Credentials:
         return any(path is not None for path in (self.tls_ca, self.tls_cert, self.tls_key))  # "" is a mistake, not a no
 
     def check(self) -> None:
-        """Read every file once, so that a wrong one is found before the training and not after it.
-
-        Raises:
-            ConfigurationError: A file that is missing, unreadable or no such file; or a token without TLS.
-        """
+        """Read every file once, so that a wrong one is a ConfigurationError before the training and not after it."""
         if self.is_tls:
             self.ssl_context()
         if self.token_path is not None:
@@ -108,11 +80,7 @@ class Credentials:
         return read_token("token_path", self.token_path)
 
     def channel_credentials(self) -> "grpc.ChannelCredentials":
-        """Return what gRPC makes a secure channel from; the files are read anew.
-
-        Raises:
-            ConfigurationError: As :meth:`check`.
-        """
+        """Return credentials for a secure channel of gRPC; the files are read anew."""
         import grpc  # noqa: PLC0415  only when something is sent
 
         self.ssl_context()  # whose errors tell more than gRPC's
@@ -123,11 +91,7 @@ class Credentials:
         )
 
     def ssl_context(self) -> "ssl.SSLContext":
-        """Return the same for the standard library, which explains what is wrong.
-
-        Raises:
-            ConfigurationError: A TLS file is missing, unreadable, no PEM, encrypted, or does not fit the other.
-        """
+        """Return the same as a context of the standard library, which explains what is wrong with a file."""
         import ssl  # noqa: PLC0415  only with TLS
 
         context = client_context("tls_ca", self.tls_ca)
@@ -169,12 +133,7 @@ class _AuthorizedCall:
 
 
 class AuthorizedChannel:
-    """A channel whose calls carry a bearer token; as much of ``grpc.Channel`` as a stub needs.
-
-    Args:
-        channel: The channel; closed with this one.
-        read_token: Called for every call.
-    """
+    """A channel whose calls carry a bearer token, read for each; as much of ``grpc.Channel`` as a stub needs."""
 
     def __init__(self, channel: "grpc.Channel", read_token: Callable[[], str]) -> None:
         self._channel = channel

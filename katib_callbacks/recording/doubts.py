@@ -1,6 +1,6 @@
 """Doubts: warnings of values that are not those of the model that the user means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from katib_callbacks.metrics import format_value
 from katib_callbacks.recording.numbers import Numbers
@@ -11,14 +11,7 @@ from katib_callbacks.recording.voice import Voice
 
 
 def warn_of_another_model(options: RecordingOptions, rows: RowBuffer, voice: Voice, *, is_kept_wanted: bool) -> bool:
-    """Warn where the model that is asked for has no row; return whether the latest values are reported.
-
-    Args:
-        options: The callback's.
-        rows: Of the training.
-        voice: Logs.
-        is_kept_wanted: Whether the model that is kept, or was put back, is the one to report.
-    """
+    """Warn where the model that is asked for has no row; return whether the latest values are reported."""
     if is_kept_wanted and rows.has_kept:
         return False
     if is_kept_wanted:
@@ -28,6 +21,23 @@ def warn_of_another_model(options: RecordingOptions, rows: RowBuffer, voice: Voi
     elif options.report == "best" and not rows.has_best:
         voice.warn("%r never had a finite value, so the final values are reported.", options.monitor)
     return options.report in {"final", "kept"}
+
+
+def warn_of_lacking_values(reported: Collection[str], rows: RowBuffer, selection: Selection, voice: Voice) -> None:
+    """Warn of metrics that were asked for and have no value in the one row that is reported, only in others.
+
+    Args:
+        reported: The framework's names in that row.
+        rows: Of the training.
+        selection: The names.
+        voice: Logs.
+    """
+    lacking = [katib_name for katib_name, name in selection.in_katib(rows.latest) if name not in reported]
+    if lacking and not selection.is_everything:
+        voice.warn(
+            "Not reported: %s. The row of the model that is reported has no value of it: log it with the others.",
+            ", ".join(lacking),
+        )
 
 
 def warn_of_old_values(

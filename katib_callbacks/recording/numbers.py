@@ -12,12 +12,7 @@ from katib_callbacks.settings import OnNan
 
 
 class Numbers:
-    """Converts what was selected; logs once of each name whose value cannot be converted.
-
-    Args:
-        selection: The names, and whose voice it logs with.
-        on_nan: What to do with NaN and the infinities.
-    """
+    """Converts what was selected; logs once of each name whose value cannot be converted."""
 
     def __init__(self, selection: Selection, on_nan: OnNan) -> None:
         self._selection = selection
@@ -71,11 +66,7 @@ class Numbers:
         return bool(self._left_out)
 
     def check_left_out(self) -> None:
-        """Warn of the values that were left out, once.
-
-        Raises:
-            MetricValueError: There are any and ``on_nan`` is ``raise``.
-        """
+        """Warn once of the values that were left out, or raise a MetricValueError where ``on_nan`` is ``raise``."""
         left_out, self._left_out = self._left_out, {}
         if not left_out:
             return

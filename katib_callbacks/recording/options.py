@@ -27,19 +27,7 @@ class RecordingArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """The options of one callback.
-
-    Args:
-        names: ``{name in Katib: name in the framework}``; None for every scalar.
-        report: The reduction.
-        monitor: The framework's name of the metric that decides; None unless ``report`` is ``best``.
-        mode: Whether less or more of it is better; None if the framework is to tell.
-        after_training: What an evaluation after training adds.
-        on_missing: What to do if a named metric never appeared.
-        on_nan: What to do with NaN and the infinities.
-        on_error: What to do if the delivery failed.
-        is_disabled: Whether ``KATIB_CALLBACKS_DISABLE`` turns everything off.
-    """
+    """The options of one callback; ``names`` is ``{name in Katib: name in the framework}``, None for every scalar."""
 
     names: Mapping[str, str] | None
     report: Report
@@ -55,17 +43,7 @@ class RecordingOptions:
 def resolve_options(
     metrics: Metrics, arguments: RecordingArguments, runtime: Runtime, *, is_mode_deferred: bool
 ) -> RecordingOptions:
-    """Resolve each option: the argument, then the environment variable, then the default.
-
-    Args:
-        metrics: As the user gave them; so are the next.
-        arguments: By their names.
-        runtime: Where the environment comes from.
-        is_mode_deferred: Whether the framework itself may tell the mode when training starts.
-
-    Raises:
-        ConfigurationError, MetricValueError: An argument, or an environment variable, cannot be right.
-    """
+    """Resolve each option: the argument, then the environment variable, then the default."""
 
     def pick(choices: object, argument: str, default: Any) -> Any:  # the caller's annotation tells the type
         variable = settings.PREFIX + argument.upper()

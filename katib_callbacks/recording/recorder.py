@@ -14,7 +14,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.recording import unsaid
-from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_old_values
+from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_lacking_values, warn_of_old_values
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import RowBuffer
@@ -53,19 +53,11 @@ class MetricRecorder:
     Not thread-safe: a framework calls its callbacks from one thread. Pickles, with the values it holds.
 
     Args:
-        metrics: Which metrics, see :class:`katib_callbacks.recording.callback.ReportingCallback` for this and for
-            ``arguments``.
         reporter: Used, and left open. Otherwise one is made from the environment now, and each run has sinks of its
             own, which are closed after it.
-        is_bookkeeping: See :class:`katib_callbacks.recording.selection.Selection`.
-        is_mode_deferred: Whether the framework itself may tell the mode when training starts.
-        may_follow: Says of a name that training has not shown that an evaluation after it may bring it.
-        may_be_old: Says of a name that its last value is to be of the end of the training; all are by default.
-        **arguments: The other arguments of a callback that say what is reported.
-        _runtime: For tests.
-
-    Raises:
-        ConfigurationError, MetricValueError: An argument, or an environment variable, cannot be right.
+        may_follow: Tells of a name that training has not shown whether an evaluation after it may bring it.
+        may_be_old: Tells of a name whether a last value from before the training's end is worth a warning.
+        **arguments: The other arguments of :class:`katib_callbacks.recording.callback.ReportingCallback`.
     """
 
     def __init__(
@@ -155,7 +147,7 @@ class MetricRecorder:
 
     @property
     def row_count(self) -> int:
-        """How many rows the current run has."""
+        """The number of rows of the current run."""
         return self._rows.row_count
 
     @property
@@ -179,13 +171,7 @@ class MetricRecorder:
     ) -> None:
         """Begin a run: forget the one before, and find out whether this process is to report.
 
-        Args:
-            framework: What the framework says of this process; None if it has no word of its own on it.
-            mode: What the framework says of ``mode``, where the user did not.
-            excluded: Names of sinks that get nothing of this run, and why.
-
-        Raises:
-            ConfigurationError: ``best`` without a mode.
+        ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode.
         """
         if self._options.report == "best" and self._options.mode is None:  # each run has a word of its own on it
             if mode is None:
@@ -232,10 +218,7 @@ class MetricRecorder:
     def begin_progress(self, share: Callable[..., float | None], *arguments: Any) -> None:
         """Begin to show how far the training is, after :meth:`start`; :attr:`progress` is None where nobody is told.
 
-        Args:
-            share: Returns the share that was done before this process began, 0 to 1; None if it cannot be known. Is
-                asked only where somebody is told.
-            *arguments: What it is called with.
+        ``share`` returns what was done before this process began, and is called only where somebody is told.
         """
         if self._run is None or not self.shows_progress:
             return
@@ -250,13 +233,10 @@ class MetricRecorder:
     def record(
         self, values: Mapping[str, Any], *, row: Hashable = None, is_awaited: Callable[[str], bool] = never
     ) -> None:
-        """Take the values that are fresh now.
+        """Take the framework's values that are fresh now, left on their device.
 
-        Args:
-            values: The framework's names and scalars, left on their device. Not kept or changed itself.
-            row: Which row they belong to, such as the epoch's number. Values of another row than the last one begin a
-                new row; None adds to the last one.
-            is_awaited: Says of a name that has not appeared that it is too early to miss it.
+        Those of another ``row`` than the last one begin a new row; None adds to the last one. ``is_awaited`` tells of
+        a name that has not appeared whether it is too early to miss it.
         """
         if not self._is_recording or not values:
             return
@@ -272,11 +252,7 @@ class MetricRecorder:
             logger.exception(_INTERNAL_ERROR)
 
     def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model as it is now is kept, on disk or to be put back, in the place of the one before.
-
-        Args:
-            values: The values of the kept model, by the framework's names; None for the latest ones.
-        """
+        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
         if not self._is_recording:
             return
         try:
@@ -285,11 +261,7 @@ class MetricRecorder:
             logger.exception(_INTERNAL_ERROR)
 
     def finish(self, *, is_restored: bool = False) -> None:
-        """Note that training ended normally. What is known now will be delivered by :meth:`deliver`.
-
-        Args:
-            is_restored: Whether the framework has put the model that was kept in the place of the last one.
-        """
+        """Note that training ended normally, and whether the framework has put the kept model back."""
         if not self._is_recording:
             return
         try:
@@ -300,6 +272,8 @@ class MetricRecorder:
             is_latest = self._rows.latest and warn_of_another_model(
                 self._options, self._rows, self._voice, is_kept_wanted=is_kept_wanted
             )
+            if self.report != "history":
+                warn_of_lacking_values(rows[0].values if rows else (), self._rows, self._selection, self._voice)
             if is_latest:
                 warn_of_old_values(self._rows, self._selection, self._numbers, self._voice, self._may_be_old)
         except Exception:  # as in record
@@ -311,13 +285,7 @@ class MetricRecorder:
         self._is_recording = False
 
     def deliver(self) -> None:
-        """Send what :meth:`finish` left, if anything; blocks up to the reporter's deadline.
-
-        Raises:
-            ConfigurationError: A named metric never appeared and ``on_missing`` is ``raise``.
-            MetricValueError: A value is not finite and ``on_nan`` is ``raise``.
-            KatibCallbacksError: The delivery failed and ``on_error`` is ``raise``.
-        """
+        """Send what :meth:`finish` left, if anything; blocks up to the reporter's deadline."""
         logs, self._pending = self._pending, None
         if logs is None:
             return
@@ -337,14 +305,8 @@ class MetricRecorder:
     def evaluated(self, values: Mapping[str, Any], *, is_validation: bool) -> None:
         """Take the result of an evaluation after training, and send what ``after_training`` asks for; blocks.
 
-        Without a training before, in this process, it does nothing.
-
-        Args:
-            values: The framework's names and scalars.
-            is_validation: Whether the evaluation is on validation data. Other results count only where they are named.
-
-        Raises:
-            As :meth:`deliver`.
+        Without a training before, in this process, it does nothing. Results that are not on validation data count only
+        where they are named.
         """
         if not (self._is_recording and self._is_finished) or self._options.after_training == "ignore":
             return
@@ -418,11 +380,9 @@ class MetricRecorder:
         return {"trial": self.trial_name, **self._rows.state()} if self.is_active else {}
 
     def restore(self, state: Mapping[str, Any] | None) -> bool:
-        """Hand the next :meth:`start` what :meth:`state` returned in the run that it resumes; None for a new run.
+        """Hand the next :meth:`start` what :meth:`state` returned in the run that it resumes; return whether it fits.
 
-        Returns:
-            Whether there is anything that it goes on from. Rows belong to a trial: those of another one, from whose
-            checkpoint this one starts, are left behind.
+        Rows belong to a trial: those of another one, from whose checkpoint this one starts, are left behind.
         """
         self._restored = dict(state) if state and state.get("trial") == self.trial_name else None
         if state and self._restored is None:

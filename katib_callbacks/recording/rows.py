@@ -16,13 +16,7 @@ _RESUMED = "resumed"
 
 
 class Position(NamedTuple):
-    """A place in a training: what tells one row from the next, and is shown to people.
-
-    Args:
-        epoch: Its number, from 1; None where the framework counts in steps alone.
-        step: How many optimizer steps were done; None where it counts in epochs alone.
-        number: Tells rows of one step apart.
-    """
+    """A place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart."""
 
     epoch: int | None = None
     step: int | None = None
@@ -38,13 +32,7 @@ def older(position: Position, last: Position) -> str:
 
 @dataclass
 class Row:
-    """The values that were fresh at one moment of the training, usually the end of an epoch.
-
-    Args:
-        key: Tells this row from the next one.
-        timestamp: When it began.
-        values: The framework's names and raw values, or floats once it is converted.
-    """
+    """The values that were fresh at one moment of the training, usually an epoch's end; floats once converted."""
 
     key: Hashable
     timestamp: datetime
@@ -55,14 +43,9 @@ class RowBuffer:
     """Collects rows and reduces them. One row is open at a time and may still get values; the others are closed.
 
     Args:
-        report: The reduction.
-        monitor: For ``best``: the name that decides.
-        mode: For ``best``: whether less or more is better.
         convert: Returns a value's number; None for what is none. Called at most once for each value.
 
     Attributes:
-        latest: The latest value of each name.
-        row_count: How many rows there are, the open one included.
         last: The key of the last row.
         since: For each name, the key of the row that its latest value is from.
     """
@@ -89,16 +72,7 @@ class RowBuffer:
         self._history: list[Row] = []
 
     def add(self, values: Mapping[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
-        """Take fresh values; those of another key than the open row's close it, None always adds to the open row.
-
-        Args:
-            values: The framework's names and raw values.
-            key: Tells rows apart.
-            now: Is asked for the time of a new row.
-
-        Returns:
-            Whether they began a new row.
-        """
+        """Take fresh values and return whether they began a new row; the key None adds to the open one."""
         is_new_row = self._open is None or (key is not None and key != self._open.key)
         if self._open is None or is_new_row:
             self.close()
@@ -131,11 +105,7 @@ class RowBuffer:
                     self._best = dict(self.latest)
 
     def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model as it is now is kept, in the place of the one before; with other values than the latest.
-
-        Args:
-            values: The values of the kept model; None for the latest ones.
-        """
+        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
         self._kept = dict(self.latest if values is None else values)
 
     def _is_better(self, number: float, than: float) -> bool:
@@ -162,12 +132,7 @@ class RowBuffer:
         return bool(self._kept)
 
     def reduced(self, now: datetime, *, is_kept_wanted: bool = False) -> list[Row]:
-        """Return what is to be reported, in the order of time; ``best`` without a best row is the latest values.
-
-        Args:
-            now: The time of a row that stands for all.
-            is_kept_wanted: Whether the values of the model that is kept are wanted, where one is.
-        """
+        """Return the rows to report in order of time; ``best`` without a best row is the latest values, at ``now``."""
         self.close()
         if self._report == "history":
             return list(self._history)

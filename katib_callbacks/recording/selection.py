@@ -11,14 +11,7 @@ _MAX_CHOSEN = 64
 
 
 class Selection:
-    """The names of one callback.
-
-    Args:
-        options: What was asked for.
-        is_bookkeeping: Given a name and all names beside it, says whether the framework shows it for its own purposes;
-            such metrics are reported only when they are named.
-        voice: Logs.
-    """
+    """The names of one callback; those that ``is_bookkeeping`` finds are reported only when they are named."""
 
     def __init__(
         self, options: RecordingOptions, is_bookkeeping: Callable[[str, Collection[str]], bool] | None, voice: Voice
@@ -85,21 +78,12 @@ class Selection:
     # -- what is missing -------------------------------------------------------------------------------------------
 
     def missing(self, had: Collection[str]) -> dict[str, str]:
-        """Return the names that were asked for and have no value, and for each what may help to find out why.
-
-        Args:
-            had: The names that have had a value.
-        """
+        """Return the names that were asked for and have had no value, and for each what may help to find out why."""
         wanted = [*(self._names or {}).values(), *([self._monitor] if self._monitor else [])]
         return {name: self._describe_seen(name) for name in dict.fromkeys(wanted) if name not in had}
 
     def warn_early(self, had: Collection[str], is_awaited: Callable[[str], bool]) -> None:
-        """Warn of a missing metric while the training can still be corrected for little, once a name.
-
-        Args:
-            had: The names that have had a value, when the first row is complete.
-            is_awaited: Says of a missing name that it is too early to miss it.
-        """
+        """Warn of a missing metric while the training can still be corrected for little, once a name."""
         if self._has_all:
             return
         missing = self.missing(had)

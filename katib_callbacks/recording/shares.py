@@ -5,14 +5,7 @@ from collections.abc import Iterable
 
 
 def share_of_epochs(epoch: int, epochs: int | None, steps: int, steps_per_epoch: float | None) -> float | None:
-    """Return the share of a training that counts in epochs.
-
-    Args:
-        epoch: The number of the current one, from 0.
-        epochs: How many there will be at most; None or less than one if that is not limited.
-        steps: How many steps of it are done.
-        steps_per_epoch: How many it has; None or infinity if that is not known, and then only whole epochs count.
-    """
+    """Return the share of a training that counts in epochs, from 0; only whole ones if their length is unknown."""
     if epochs is None or epochs < 1:
         return None
     is_known = steps_per_epoch is not None and 0 < steps_per_epoch < math.inf

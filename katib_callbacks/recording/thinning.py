@@ -24,9 +24,6 @@ def readable(epochs: Sequence[Sequence[MetricLog]]) -> list[MetricLog]:
 
     The first epochs stay, and for each metric the last one and those where it was least or greatest, so that what Katib
     computes is the same; of the others, some that are evenly chosen.
-
-    Args:
-        epochs: The rows of each, in the order of time.
     """
     sizes = [sum(ROW_BYTES + len(log.name.encode()) for log in epoch) for epoch in epochs]
     if sum(sizes) <= MAX_ANSWER_BYTES:

@@ -12,12 +12,7 @@ _waiting: dict[tuple[int, int, str], str] = {}
 
 
 def hold_back(owner: object, messages: Mapping[str, str]) -> None:
-    """Log these when the process ends, unless they are withdrawn until then.
-
-    Args:
-        owner: Who would say it.
-        messages: By the metric's name.
-    """
+    """Log these messages, each of a metric, when the process ends, unless they are withdrawn until then."""
     if messages and not _waiting:
         atexit.unregister(_say)  # once, however often
         atexit.register(_say)

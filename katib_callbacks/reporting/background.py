@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRACE_S = 2.0
-"""How long who asks for an outcome waits for it, and how long the end of the process waits: no longer in all."""
+"""How long a caller that asks for an outcome waits for it, and the end of the process waits: no longer in all."""
 
 MAX_WAITING_REPORTS = 1_000
 """How many reports wait for a sink that is slower than they come; their rows lie in memory."""
@@ -44,14 +44,7 @@ class PendingOutcome:
 
 
 class Outcomes(Mapping[str, SinkOutcome]):
-    """The outcomes of all sinks by name: the first one's, which is known, and others that are known when they are read.
-
-    So a report need not wait for them, and a receipt tells all that there is to tell. Pickles to a dict.
-
-    Args:
-        first: Name and outcome of the first sink.
-        secondary: The deliveries to the others.
-    """
+    """The outcomes of all sinks by name, the later ones known when they are read, so that a report need not wait."""
 
     def __init__(self, first: tuple[str, SinkOutcome], secondary: Mapping[str, PendingOutcome]) -> None:
         self._first = dict([first])
@@ -84,13 +77,9 @@ class _Job(NamedTuple):
 class BackgroundSender:
     """Takes reports to one sink, one after the other, in a thread that lives while there are any.
 
-    It is a daemon, because a sink that hangs must not keep the process alive; a watcher beside it, which is none, holds
-    the end of the process back for a moment, so that a sink that works loses nothing.
-
-    Args:
-        name: The sink's, for log lines.
-        sink: The sink; or why it cannot be made in this process, which is then why every report to it fails.
-        is_own: Whether :meth:`close` closes it.
+    It is a daemon, because a sink that hangs must not keep the process alive; a watcher beside it, which is not, holds
+    the end of the process back for a moment, so that a sink that works loses nothing. Where ``sink`` is an error, the
+    sink cannot be made in this process, and every report to it fails with that.
     """
 
     def __init__(self, name: str, sink: MetricSink | Exception, *, is_own: bool = True) -> None:
@@ -106,13 +95,7 @@ class BackgroundSender:
         self._busy_since_s = 0.0
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> PendingOutcome:
-        """Let a report be delivered, without waiting.
-
-        Args:
-            trial_name: The trial.
-            logs: The rows.
-            deadline_s: Seconds from now that the sink is given.
-        """
+        """Let a report be delivered within ``deadline_s`` from now, without waiting."""
         job = _Job(trial_name, logs, time.monotonic() + deadline_s, PendingOutcome())
         with self._lock:
             if len(self._waiting) >= MAX_WAITING_REPORTS:

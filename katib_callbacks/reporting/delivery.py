@@ -28,14 +28,7 @@ def one_report_a_thread(logs: Sequence[MetricLog]) -> AbstractContextManager[Non
 
 @dataclass(frozen=True)
 class DeliveryOptions:
-    """The options of one reporter that its deliveries need.
-
-    Args:
-        trial_name: The trial; None outside one, where only sinks come that need none.
-        address: The DB manager's: its rows are kept in order of time.
-        timeout_s: How long the first sink may take.
-        runtime: Clock.
-    """
+    """The options of one reporter that its deliveries need; at ``address``, rows are kept in order of time."""
 
     trial_name: str | None
     address: str
@@ -50,21 +43,9 @@ def deliver(
     secondary: "Sequence[BackgroundSender]",
     idle: Mapping[str, SinkOutcome],
 ) -> tuple[SinkOutcome, Mapping[str, SinkOutcome]]:
-    """Deliver one report's rows.
+    """Deliver at least one row, in any order; return the first sink's outcome, and every sink's by its name.
 
-    Args:
-        options: The reporter's.
-        logs: At least one row, in any order.
-        first: Name and sink that count.
-        secondary: Take the rows to the other sinks.
-        idle: The outcomes of the sinks that get nothing.
-
-    Returns:
-        The outcome of the first sink, and every sink's by its name; those after the first are known when they are read.
-
-    Raises:
-        DeliveryError: The first sink does not have all rows; the message says where they are.
-        ReporterClosedError: Closed in the meantime; likewise.
+    The message of an error says where the rows are that the first sink does not have.
     """
     runtime, address, timeout_s = options.runtime, options.address, options.timeout_s
     trial_name = options.trial_name or ""

@@ -28,22 +28,12 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Destinations:
-    """The sinks of one reporter. Pickles without anything live; in a forked process all is made anew.
+    """The sinks of one reporter, the first of which counts. Pickles without anything live; a fork makes its own.
 
     Sinks with a name are made at once, because one that cannot be right has to show before the training, not after it;
-    but for ``katib``, which has nothing more in its name, and loads gRPC, which a process that sends nothing does not
-    need.
-
-    Some have nothing to do here: a sink may say so (``idle_reason``), and all but those that say otherwise
-    (``needs_trial = False``) need a trial. One run may exclude others. The first one that is left is the first.
-
-    Args:
-        sinks: Names and objects, the one that counts first.
-        factory: Makes those that have a name.
-
-    Raises:
-        ConfigurationError: A name that cannot be right, or a plug-in that cannot be made.
-        MissingDependencyError: A package is missing.
+    except ``katib``, which has nothing more in its name, and loads gRPC, which a process that sends nothing does not
+    need. Some have nothing to do here (``idle_reason``), and only those with ``needs_trial = False`` do without a
+    trial. One run may exclude others. The first one that is left is the first.
     """
 
     def __init__(self, sinks: Sequence[MetricSink | str], factory: SinkFactory) -> None:
@@ -76,20 +66,12 @@ class Destinations:
         return self._is_closed
 
     def idle(self, excluded: Mapping[str, str] = NOTHING) -> dict[str, str]:
-        """Return the sinks that get nothing, by the names that a receipt calls them, and why.
-
-        Args:
-            excluded: Those that get nothing of this run, by their whole names, and why.
-        """
+        """Return the sinks that get nothing, by the names that a receipt calls them, and why."""
         reasons = ((label, why or (excluded.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
         return {label: why for label, why in reasons if why is not None}
 
     def idle_outcomes(self, excluded: Mapping[str, str]) -> dict[str, SinkOutcome]:
-        """Return what a receipt says of the sinks that get nothing, and log it once.
-
-        Args:
-            excluded: As :meth:`idle`.
-        """
+        """Return the receipt's outcomes of the sinks that get nothing, and log it once."""
         idle = self.idle(excluded)
         for name in idle.keys() - self._said_idle:
             self._said_idle.add(name)
@@ -99,17 +81,7 @@ class Destinations:
     def open(
         self, excluded: Mapping[str, str] = NOTHING
     ) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
-        """Return the first sink, with the name that a receipt calls it, and those who take rows to the others.
-
-        Args:
-            excluded: As :meth:`idle`.
-
-        Returns:
-            None if there is no sink that has something to do.
-
-        Raises:
-            ReporterClosedError: Closed.
-        """
+        """Return the first sink, with its name in a receipt, and senders to the others; None if no sink has work."""
         with locked():
             self._check()
             idle = self.idle(excluded)
@@ -121,11 +93,7 @@ class Destinations:
             return (label, self._sink(first)), secondary
 
     def listeners(self, excluded: Mapping[str, str] = NOTHING) -> list[tuple[str, Any]]:
-        """Return the sinks that show how far a training is, with their names.
-
-        Raises:
-            ReporterClosedError: Closed.
-        """
+        """Return the sinks that show how far a training is, with their names."""
         with locked():
             self._check()
             idle = self.idle(excluded)

@@ -1,8 +1,7 @@
 """Progress: how far one training has come and how long it will take yet, for the sinks that show it.
 
-What all frameworks mean by it is defined here: the share of the whole training, also where this process does a part of
-it alone, as after a checkpoint or with Keras' ``initial_epoch``. It never falls during a training. It is 1 when the
-training has ended normally, early stopping included, and not before: a training that fails stays where it was.
+It is the share of the whole training, also where this process does only a part of it, as after a checkpoint or with
+Keras' ``initial_epoch``. It never falls, and is 1 only when the training has ended normally, early stopping included.
 """
 
 import logging
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 INTERVAL_S = 1.0
-"""How often the sinks are told at most, but for the beginning, new metrics and the end. They send less often."""
+"""How often the sinks are told at most, except of the beginning, new metrics and the end. They send less often."""
 
 ALMOST_DONE = 0.999
 """What the last step of a training reaches: validation and the last checkpoint are still to come."""
@@ -19,12 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells the sinks of one training.
-
-    Args:
-        sinks: Each with a name, for messages, and a method ``progress``, see :class:`katib_callbacks.MetricSink`.
-        monotonic: The clock, in seconds.
-    """
+    """Tells the sinks of one training, each with its name for messages."""
 
     def __init__(self, sinks: Sequence[tuple[str, Any]], monotonic: Callable[[], float]) -> None:
         self._sinks = list(sinks)
@@ -45,12 +39,7 @@ class Progress:
         return self._latest
 
     def begin(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
-        """Begin a training, here or where another process has left it.
-
-        Args:
-            fraction: The share that was done before this process began, 0 to 1; None if it cannot be known.
-            latest: The values that are known already.
-        """
+        """Begin a training, here or where another process has left it, with the values that are known already."""
         self._fraction = None if fraction is None else _almost(fraction)
         self._start_fraction = self._fraction or 0.0
         self._start_s = self._monotonic()

@@ -42,9 +42,7 @@ class ProcessRank:
     """The rank of this process.
 
     Args:
-        is_global_zero: Whether it reports.
         rank: The global rank; None for a process that has none (a parameter server, an evaluator).
-        source: Where that was read: ``framework``, ``torch.distributed``, an environment variable, or ``default``.
         detail: The value as it was read, for messages.
         is_certain: False where an environment variable says so, and none says that there are that many processes: it
             may be left over from an interactive allocation, or stand in the image.
@@ -63,15 +61,9 @@ class ProcessRank:
 def process_rank(environ: Mapping[str, str], *, framework: ProcessRank | None = None) -> ProcessRank:
     """Find the rank of this process without talking to any other.
 
-    Args:
-        environ: The environment of this process.
-        framework: What the training framework says, where one does; see :func:`framework_rank`. Otherwise what has
-            joined this process with others is asked in its place: torch.distributed, JAX, torch.multiprocessing.
-
-    Returns:
-        The first source that denies rank zero: the framework (or what is asked in its place), then the environment's
-        first readable variable. If none does, the first that exists; a process about which nothing is known is rank
-        zero. ``KATIB_CALLBACKS_RANK`` takes the place of the launchers' variables.
+    The first source that denies rank zero counts: the framework (or else torch.distributed, JAX,
+    torch.multiprocessing), then the first readable variable, ``KATIB_CALLBACKS_RANK`` in place of the launchers'. If
+    none does, the first that exists; a process about which nothing is known is rank zero.
     """
     first = framework if framework is not None else _joined_rank()
     if first is not None and not first.is_global_zero:
@@ -123,8 +115,7 @@ def _torch_rank() -> ProcessRank | None:
 def _spawned_rank() -> ProcessRank | None:
     """Return the index of a child of ``torch.multiprocessing.spawn``, unless it is the first of its node.
 
-    The child's Process object holds what it runs: ``_wrap(function, index, ...)``. Nothing else is left of its rank
-    once its process group is destroyed.
+    Its Process object holds ``_wrap(function, index, ...)``, all that is left once its process group is destroyed.
     """
     processes, spawn = sys.modules.get("multiprocessing.process"), sys.modules.get("torch.multiprocessing.spawn")
     if processes is None or spawn is None:

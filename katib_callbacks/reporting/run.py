@@ -24,17 +24,11 @@ logger = logging.getLogger(__name__)
 class ReporterRun:
     """Shows progress and delivers, for ``KatibReporter.open_run``; the sinks that show progress get the rows as well.
 
-    Pickles without anything live: a copy goes on with sinks of its own.
+    Pickles without anything live: a copy goes on with sinks of its own. Off rank zero nothing is delivered.
 
     Args:
-        destinations: The sinks.
-        options: What a delivery needs besides.
-        rank: The rank of this process, as found when the run was opened; off rank zero nothing is delivered.
         excluded: Names of sinks that get nothing of this run, and why.
-        is_own: Whether the sinks belong to this run alone, so that :meth:`close` closes them.
-
-    Attributes:
-        progress: Tells the sinks how far the training is; None where no sink shows it.
+        is_own: Whether the sinks belong to this run only, so that :meth:`close` closes them.
     """
 
     def __init__(
@@ -61,16 +55,7 @@ class ReporterRun:
     def begin_progress(
         self, fraction: Callable[[], float | None], latest: Callable[[], Mapping[str, float]]
     ) -> Progress | None:
-        """Begin to show how far the training is, and return what does so; None where no sink shows it.
-
-        Args:
-            fraction: Returns the share that is done already, 0 to 1; None if it cannot be known. Is called only where
-                a sink shows it; so is the next.
-            latest: Returns the values that are known already.
-
-        Raises:
-            ReporterClosedError: The reporter is closed.
-        """
+        """Begin to show how far the training is; return None, and call neither function, where no sink shows it."""
         sinks = self._destinations.listeners(self._excluded)
         if sinks:
             progress = Progress(sinks, self._options.runtime.monotonic)
@@ -79,13 +64,7 @@ class ReporterRun:
         return self.progress
 
     def deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
-        """Deliver rows, blocking up to the reporter's deadline; see ``KatibReporter.report_logs``.
-
-        Raises:
-            ConfigurationError: There is no trial name.
-            DeliveryError: Not all rows are known to be stored; the message says where they are.
-            ReporterClosedError: The reporter was closed, before or in the meantime.
-        """
+        """Deliver rows, blocking up to the reporter's deadline; see ``KatibReporter.report_logs`` for the errors."""
         self._destinations.check_open()
         if not self.is_reporting:
             return self._skipped(str(self._rank))

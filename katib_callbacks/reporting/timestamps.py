@@ -1,6 +1,6 @@
 """One line of time per trial and DB manager: a process's timestamps strictly increase, whichever reporter sends rows.
 
-Katib keeps microseconds, returns rows in order of time alone, and takes the greatest timestamp for the latest value;
+Katib keeps microseconds, returns rows in order of time only, and takes the greatest timestamp for the latest value;
 and a row's name and timestamp are what tells whether it is stored.
 """
 
@@ -19,14 +19,10 @@ LARGE_MOVE = timedelta(seconds=1)
 
 
 def put_in_order(trial_name: str, address: str, logs: Iterable[MetricLog]) -> list[MetricLog]:
-    """Return the rows in order of time, moved where they must be: each at least 1 us after the one before.
+    """Return the rows in order of time, each at least 1 us after the one before. Thread-safe.
 
     A row keeps its timestamp if that is later than every row which this process has reported for the trial to the DB
     manager at that address; otherwise it goes 1 us after the latest one. Rows of equal time keep their order.
-    Thread-safe.
-
-    Raises:
-        MetricValueError: There is no later time.
     """
     rows = sorted(logs, key=lambda log: log.timestamp)
     largest_move = timedelta()

@@ -18,10 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def sinks_here(runtime: "Runtime", *, has_trial: bool) -> Sequence[str]:
-    """Return ``katib`` in a Katib trial and ``trainjob`` where Kubeflow Trainer shows the status of its jobs.
-
-    In this order where both are true; elsewhere it is ``katib``, which does nothing outside a trial.
-    """
+    """Return ``katib`` in a trial, then ``trainjob`` where Kubeflow Trainer shows status; else an idle ``katib``."""
     found = [KATIB] if has_trial else []
     if runtime.variable(settings.TRAINER_SERVER_URL) is not None and _is_usable(runtime):
         found.append(TRAINJOB)

@@ -39,13 +39,7 @@ class JsonLinesSink:
     """Appends ``{"trial": "t-1", "name": "loss", "value": 0.5, "time": "2026-01-31T12:00:00.123456Z"}`` for each row.
 
     Each report is appended whole, under a lock on the file, so that processes may share it, and is on the disk before
-    it counts as delivered. What a killed process left of a row is removed by the next one.
-
-    Args:
-        options: With a name such as ``file:///var/log/rows.jsonl``. Folders that are missing are made.
-
-    Raises:
-        ConfigurationError: No absolute path.
+    it counts as delivered. What a killed process left of a row is removed by the next one. Missing folders are made.
     """
 
     def __init__(self, options: SinkOptions) -> None:
@@ -54,12 +48,7 @@ class JsonLinesSink:
         self._closing = threading.Event()
 
     def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
-        """Append the rows; see :class:`katib_callbacks.MetricSink`. A disk that hangs is waited for.
-
-        Raises:
-            UnavailableError: Another process holds the file's lock.
-            DeliveryError: The file cannot be written; nothing of the rows stays in it.
-        """
+        """Append all rows or none; see :class:`katib_callbacks.MetricSink`. A disk that hangs is waited for."""
         end_s = self._runtime.monotonic() + deadline_s
         content = "".join(_line(trial_name, log) for log in logs).encode()
         try:
@@ -159,10 +148,7 @@ def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> No
 
 
 def _after_cut_row(descriptor: int, size: int, path: str) -> int:
-    """Return where a row of ours begins that was never finished; the file's size if there is none.
-
-    Its writer was killed or had no room; it never counted as delivered. Nobody is writing it now: the file is locked.
-    """
+    """Return where a row begins whose writer was killed or had no room, and never counted it; else the file's size."""
     tail = _read(descriptor, max(0, size - _MAX_ROW_BYTES), _MAX_ROW_BYTES)
     last = tail[tail.rfind(b"\n") + 1 :]
     if not last or not (last.startswith(_START) or _START.startswith(last)):

@@ -55,14 +55,7 @@ class PushgatewaySink:
     """Pushes the last value of each metric to a Prometheus Pushgateway, as a gauge.
 
     The group is job, trial, namespace and experiment, the latter two where they are known; a push replaces the gauges
-    of the same names in it, and leaves others alone.
-
-    Args:
-        options: With a name such as ``prometheus+https://user:password@gateway.example:9091/prefix``.
-
-    Raises:
-        ConfigurationError: No such URL.
-        MissingDependencyError: prometheus-client is not installed.
+    of the same names in it, and leaves others untouched.
     """
 
     def __init__(self, options: SinkOptions) -> None:
@@ -82,13 +75,7 @@ class PushgatewaySink:
         self._requests: set[HTTPRequest] = set()  # under way
 
     def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
-        """Push; see :class:`katib_callbacks.MetricSink`. It takes ``BUDGET_S`` at most, whatever the gateway does.
-
-        Raises:
-            RejectedError: The gateway refuses the push.
-            UnavailableError: No answer.
-            ReporterClosedError: Closed meanwhile.
-        """
+        """Push; see :class:`katib_callbacks.MetricSink`. It takes ``BUDGET_S`` at most, whatever the gateway does."""
         last = {log.name: log.value for log in logs}  # they come in order of time
         names = self._names.of(last)
         gauges = {PREFIX + names[name]: value for name, value in last.items()}
@@ -134,13 +121,7 @@ class PushgatewaySink:
 
 @dataclass(frozen=True)
 class Push:
-    """One post to a gateway.
-
-    Args:
-        url: The whole URL.
-        headers: Without those of authentication.
-        body: As bytes.
-    """
+    """One post to a gateway, without the headers of authentication."""
 
     url: str
     headers: dict[str, str]
@@ -149,15 +130,7 @@ class Push:
 
 @dataclass(frozen=True)
 class Target:
-    """A gateway.
-
-    Args:
-        name: The sink's whole name, whose secrets no message shows.
-        label: How it is called in messages.
-        url: Without user and password.
-        user: For basic authentication; None for none.
-        password: For basic authentication.
-    """
+    """A gateway; ``url`` has neither user nor password, and no message shows the secrets in ``name``."""
 
     name: str = field(repr=False)
     label: str
@@ -186,13 +159,7 @@ class Target:
 
 
 def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str, str]) -> Push:
-    """Return what prometheus-client would post to add gauges to a group.
-
-    Args:
-        gateway: Its URL.
-        gauges: Values by their safe names.
-        labels: The group's, without the job.
-    """
+    """Return the post by which prometheus-client would add gauges, by their safe names, to a group."""
     import prometheus_client  # noqa: PLC0415  nothing that is not sent needs it
 
     registry = prometheus_client.CollectorRegistry()
@@ -211,8 +178,7 @@ def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str,
 def _grouping_key(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels as path segments can carry them.
 
-    prometheus-client encodes slashes alone, and later releases spaces, but not ``.`` and ``..``, which servers resolve
-    (github.com/prometheus/pushgateway#url).
+    prometheus-client encodes only slashes, and later releases spaces, but not ``.`` and ``..``, which servers resolve.
     """
     return {
         **{label: value for label, value in labels.items() if re.fullmatch(_PLAIN_LABEL, value)},
@@ -225,11 +191,7 @@ def _grouping_key(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def target_of(options: SinkOptions) -> Target:
-    """Return the gateway of a URL.
-
-    Raises:
-        ConfigurationError: It cannot be one; the message shows neither user nor password.
-    """
+    """Return the gateway of a URL; no error shows its user or password."""
     scheme, slashes, rest = options.name.removeprefix("prometheus+").partition("//")
     credentials, at, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
     url = scheme + slashes + rest.removeprefix(credentials + at)

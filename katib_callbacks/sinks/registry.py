@@ -1,8 +1,7 @@
 """The sinks that have a name, and how each is made. None is imported before it is asked for.
 
-A name looks like a URL; what stands before its first colon chooses the sink: one of ours, or else what an installed
-package offers under that name in the entry-point group ``katib_callbacks.sinks``. Packages are looked through for a
-name that is none of ours alone, since that takes milliseconds.
+What stands before a name's first colon chooses the sink: one of ours, or else what an installed package offers in the
+entry-point group ``katib_callbacks.sinks``; packages are looked through only then, since that takes milliseconds.
 """
 
 import threading
@@ -35,17 +34,7 @@ _making: set[tuple[str, int]] = set()
 
 @dataclass(frozen=True)
 class SinkFactory:
-    """Makes the sinks that have a name.
-
-    Args:
-        endpoint: The DB manager's.
-        verify: See ``KatibReporter``.
-        previous_attempt: See ``KatibReporter``.
-        spool_dir: See ``KatibReporter``.
-        timeout_s: See ``KatibReporter``.
-        trial_name: The trial; None outside one.
-        runtime: Clock and the like.
-    """
+    """Makes the sinks that have a name; see ``KatibReporter`` for the options."""
 
     endpoint: Endpoint
     verify: Verify
@@ -56,12 +45,7 @@ class SinkFactory:
     runtime: Runtime
 
     def make(self, name: str) -> MetricSink:
-        """Make the sink of a name that :func:`resolve_sinks` has let pass. The caller closes it.
-
-        Raises:
-            ConfigurationError: The rest of the name cannot be right, or a plug-in fails; the message names its package.
-            MissingDependencyError: The sink needs a package that is not there.
-        """
+        """Make the sink of a name that :func:`resolve_sinks` has let pass; the caller closes it."""
         if name == KATIB:
             return self._make_katib()
         options = SinkOptions(name, label_of(name), self.trial_name, self.runtime)
@@ -93,18 +77,7 @@ class SinkFactory:
 def resolve_sinks(
     sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, has_trial: bool
 ) -> tuple[MetricSink | str, ...]:
-    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``auto``.
-
-    ``auto`` is what :func:`katib_callbacks.sinks.auto.sinks_here` finds.
-
-    Args:
-        sinks: The argument.
-        runtime: Where the variables come from.
-        has_trial: Whether the trial's name is known.
-
-    Raises:
-        ConfigurationError: No sink, one twice, an unknown name (the message lists the known ones), or no sink at all.
-    """
+    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``auto``."""
     source: str = "sinks"
     given: Sequence[MetricSink | str] | None = sinks
     if given is None:
@@ -124,7 +97,7 @@ def resolve_sinks(
 
 
 def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_trial: bool) -> list[MetricSink | str]:
-    """Put what ``auto`` stands for in its place, but for what is named anyhow."""
+    """Put what ``auto`` stands for in its place, except what is named anyhow."""
     sinks: list[MetricSink | str] = []
     for sink in given:
         if not (isinstance(sink, str) and sink == AUTO):
@@ -210,7 +183,7 @@ _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
     "prometheus+https": _lazily("prometheus", "PushgatewaySink"),
     "file": _lazily("file", "JsonLinesSink"),
 }
-"""Our own sinks by what their names begin with, but for ``katib``, which needs more than its name."""
+"""Our own sinks by what their names begin with, except ``katib``, which needs more than its name."""
 
 _BARE = (KATIB, STDOUT, TRAINJOB, AUTO)
 """Those whose names are complete."""

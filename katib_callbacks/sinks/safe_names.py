@@ -25,10 +25,7 @@ class SafeNames:
         self._lock = threading.Lock()
 
     def of(self, names: Iterable[str]) -> Mapping[str, str]:
-        """Return the safe name of each; logs a WARNING that names those that are seen to differ for the first time.
-
-        Names that are safe are given away first, so that one that is not takes none from them.
-        """
+        """Return the safe name of each, safe ones first, so that no other takes theirs; warn once of a new one."""
         with self._lock:
             new = [name for name in dict.fromkeys(names) if name not in self._safe]
             for name in sorted(new, key=lambda name: name != self._candidate(name)):

@@ -26,12 +26,8 @@ _WAIT_S = 0.1
 class StdoutSink:
     """Prints one line for each row: ``2026-01-31T12:00:00.123456Z loss=0.5``.
 
-    Katib's collector takes the time of a row from the RFC 3339 timestamp that its line begins with; without one all
-    rows of a trial have the same time, and no latest one. So that a line begins where it should, an empty line ends
-    what a progress bar may have left unfinished.
-
-    Args:
-        options: Of which it needs the clock.
+    Katib's collector takes a row's time from the RFC 3339 timestamp that its line begins with; without one all rows of
+    a trial have the same time, and no latest one. An empty line ends what a progress bar may have left unfinished.
     """
 
     def __init__(self, options: SinkOptions) -> None:
@@ -42,11 +38,8 @@ class StdoutSink:
     def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:  # noqa: ARG002
         """Print the rows and flush them; see :class:`katib_callbacks.MetricSink`.
 
-        Raises:
-            RejectedError: A value is not finite: the collector would take it for no value, which breaks the experiment.
-                The others are printed.
-            UnavailableError: Nobody reads what is printed, and the time is over.
-            DeliveryError: There is no stdout, or it fails.
+        A value that is not finite is rejected, the others are printed: the collector would take it for no value, which
+        breaks the experiment.
         """
         finite = [log for log in logs if math.isfinite(log.value)]
         names = self._names.of(log.name for log in logs)
@@ -112,13 +105,7 @@ class StdoutSink:
 
 
 class _UnwrittenError(Exception):
-    """Why lines were not printed.
-
-    Args:
-        why: Why.
-        written: How many were.
-        may_pass: Whether they could be later.
-    """
+    """The reason why lines after the first ``written`` were not printed; ``may_pass`` if they could be later."""
 
     def __init__(self, why: str, written: int, *, may_pass: bool = False) -> None:
         super().__init__(why)

@@ -1,7 +1,7 @@
 """Katib's messages and gRPC health, made at import from descriptors written here, in a pool of our own.
 
 Source of the fields: kubeflow/katib v0.19.0, pkg/apis/manager/v1beta1/api.proto, and grpc/grpc-proto, health.proto.
-The wire sees field numbers and method paths alone, so the files' names are our own.
+The wire sees only field numbers and method paths, so the files' names are our own.
 """
 
 from typing import Any

@@ -88,7 +88,7 @@ def test_bytes_that_are_no_message_are_refused_and_the_server_lives_on(raw):
         with pytest.raises(grpc.RpcError) as caught:
             raw.send(methods.REPORT_OBSERVATION_LOG, data)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert "no ReportObservationLogRequest" in caught.value.details()
+        assert "not a ReportObservationLogRequest" in caught.value.details()
     assert raw.get("t") == []
 
 

@@ -213,6 +213,42 @@ def test_trials_that_share_a_gpu_are_said(local, monkeypatch, caplog):
     assert "its trials ask for no GPU, so that all 2 at a time use the same" in caplog.text
 
 
+def test_a_parameter_may_be_the_number_of_nodes_that_have_gpus(local, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    one = experiment(metricsCollectorSpec=STDOUT, maxTrialCount=1, parallelTrialCount=1)
+    template = one["spec"]["trialTemplate"]
+    trainer = {
+        "command": [sys.executable, "-c", SHOW_GPUS],
+        "numNodes": "${trialParameters.x}",
+        "resourcesPerNode": {"limits": {"nvidia.com/gpu": 1}},
+    }
+    template["primaryContainerName"] = "node"
+    template["trialSpec"] = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "spec": {"trainer": trainer},
+    }
+    one["spec"]["parameters"][0] = {"name": "x", "parameterType": "int", "feasibleSpace": {"min": "2", "max": "2"}}
+    local.run(one)
+
+    (trial,) = local.trials()
+    assert trial.state == "Succeeded", trial.conditions[-1]
+    assert shown_gpus(local, [trial]) == ["0"]
+
+
+def test_a_trial_whose_parameters_make_no_command_fails_alone(local):
+    one = experiment("print('loss=1')", metricsCollectorSpec=STDOUT, maxTrialCount=2, parallelTrialCount=1)
+    container_of(one)["resources"] = {"limits": {"cpu": "${trialParameters.x}"}}
+    one["spec"]["parameters"][0] = {
+        "name": "x", "parameterType": "categorical", "feasibleSpace": {"list": ["2", "two"]},
+    }  # fmt: skip
+    one["spec"]["algorithm"] = {"algorithmName": "grid"}
+    local.run(one)
+
+    assert [trial.state for trial in local.trials()] == ["Succeeded", "Failed"]
+    assert "'two' is not a number of processors" in local.trials()[1].conditions[-1]["message"]
+
+
 def test_gpus_that_are_not_there_are_said(local, monkeypatch, caplog):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     limits = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}

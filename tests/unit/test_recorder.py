@@ -83,6 +83,14 @@ def test_best_without_a_finite_monitor_reports_the_final_values_and_says_so(capl
     assert "'m' never had a finite value" in caplog.text
 
 
+def test_a_metric_that_the_best_row_lacks_is_named(caplog):
+    reporter = Reporter()
+    recorder = MetricRecorder(["a", "late"], report="best", monitor="m", mode="max", reporter=reporter)
+    trained(recorder, {"a": 1, "m": 9}, {"a": 2, "m": 3, "late": 7})
+    assert reporter.values == [("a", 1)]
+    assert "Not reported: late. The row of the model that is reported has no value of it" in caplog.text
+
+
 def test_history_has_each_rows_fresh_values_with_the_rows_own_time():
     reporter = Reporter(trial_name="trial-of-2026")
     recorder = MetricRecorder(report="history", reporter=reporter, _runtime=Runtime(now=Clock()))

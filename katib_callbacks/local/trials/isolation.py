@@ -70,7 +70,8 @@ def place(
     return replace(
         plan,
         processes=tuple(
-            _placed(process, folder, submit_folder, workdir, gpus[process.node] if gpus else None)
+            # A number of nodes that is a trial's parameter is not known when the GPUs are taken.
+            _placed(process, folder, submit_folder, workdir, gpus[min(process.node, len(gpus) - 1)] if gpus else None)
             for process in plan.processes
         ),
     )

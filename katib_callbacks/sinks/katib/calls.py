@@ -48,10 +48,7 @@ class FailedCallError(Exception):
     """A call that failed.
 
     Args:
-        status: The gRPC status code's name.
-        text: What the other side or gRPC said.
-        fate: What became of the rows.
-        is_local: Whether files of ours are at fault, or seem to be: these heal by rotation alone, and soon.
+        is_local: Whether files of ours are at fault, or seem to be: these heal by rotation only, and soon.
 
     Attributes:
         is_seen: Whether a server may have got the call.
@@ -72,14 +69,6 @@ class Calls:
 
     Every delivery has its own channel: nothing is left open between them, and no failure of one reaches another. A call
     that failed drops the channel, so that the next one resolves and connects anew; and so does a fork.
-
-    Args:
-        endpoint: Where the DB manager listens.
-        deadline: How long all of it may take.
-
-    Attributes:
-        count: How many requests were sent.
-        last_failure: Of the calls that failed, the last one's error.
     """
 
     def __init__(self, endpoint: "Endpoint", deadline: Deadline) -> None:
@@ -97,13 +86,7 @@ class Calls:
         self._warned_at_s: float | None = None
 
     def report(self, trial_name: str, logs: "Sequence[MetricLog]") -> None:
-        """Store rows in one atomic batch.
-
-        Raises:
-            FailedCallError: The call failed.
-            ReporterClosedError: Closed, before or during the call.
-            UnavailableError: The deadline has passed.
-        """
+        """Store rows in one atomic batch."""
         self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
 
     def report_first(self, trial_name: str, logs: "Sequence[MetricLog]") -> bool:
@@ -127,14 +110,8 @@ class Calls:
     def retry(self, failure: FailedCallError, *, troubles: int = 0) -> None:
         """Log why a call is made again, and pause before it: the deadline is the only bound.
 
-        Args:
-            failure: What became of the call.
-            troubles: How often the same call got a server into trouble, whatever has succeeded in between.
-
-        Raises:
-            RejectedError: Files of ours are at fault, and were not replaced.
-            ReporterClosedError: Closed, before or in the meantime.
-            UnavailableError: The deadline has passed.
+        ``troubles`` is how often the same call got a server into trouble, whatever has succeeded in between. Files of
+        ours that are at fault and were not replaced end the retries with a RejectedError.
         """
         self._failures += 1
         self._local_failures = self._local_failures + 1 if failure.is_local else 0

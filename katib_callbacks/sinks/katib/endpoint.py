@@ -37,17 +37,10 @@ CHANNEL_OPTIONS = (
 
 
 def check_address(source: str, address: str) -> str:
-    """Return ``address`` if it is ``host:port``.
+    """Return ``address`` if it is ``host:port``; the error names its source.
 
     gRPC's schemes (``dns:``, ``unix:``) are refused: Katib's DB manager listens on TCP, and certificates are checked
     against the host.
-
-    Args:
-        source: The argument's or variable's name, for the message.
-        address: A host name, an IPv4 address or an IPv6 address in brackets, a colon, and a port from 1 to 65535.
-
-    Raises:
-        ConfigurationError: It is not.
     """
     try:
         split_address(address)
@@ -60,22 +53,13 @@ def check_address(source: str, address: str) -> str:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A DB manager's address and the files that make the way there secure; pickles, and holds no secret.
-
-    Args:
-        address: ``host:port``.
-        credentials: Paths of files; none for plaintext.
-    """
+    """A DB manager's address and the files that make the way there secure; pickles, and holds no secret."""
 
     address: str
     credentials: Credentials = field(default_factory=Credentials)
 
     def open_channel(self) -> "grpc.Channel":
-        """Open a channel, which connects when it is first used. The caller closes it.
-
-        Raises:
-            ConfigurationError: A file of the credentials cannot be read.
-        """
+        """Open a channel, which connects when it is first used. The caller closes it."""
         import grpc  # noqa: PLC0415  only when something is sent
 
         keep_core_up()
@@ -99,11 +83,7 @@ def resolve_endpoint(
     runtime: Runtime,
     address_source: str = "db_manager_address",
 ) -> Endpoint:
-    """Resolve each option (the argument, the variable, the default), and read every file that they name once.
-
-    Raises:
-        ConfigurationError: The address or a file cannot be right; the message names it.
-    """
+    """Resolve each option (the argument, the variable, the default), and read every file that they name once."""
     source = address_source
     if address is None:
         source = settings.DB_MANAGER_ADDRESS

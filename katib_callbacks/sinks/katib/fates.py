@@ -78,23 +78,13 @@ RULES = (
 
 
 def may_be_replaced(status: str, text: str) -> bool:
-    """Return whether a call may be let in with the token that its file has in a moment, after a rotation.
-
-    Args:
-        status: The gRPC status code's name.
-        text: Its details.
-    """
+    """Return whether a call may be let in with the token that its file has in a moment, after a rotation."""
     # A token for another audience is followed by one for the same (db_manager/trials/servicer.py).
     return status == "UNAUTHENTICATED" and "names no trial" not in text
 
 
 def classify(status: str, text: str) -> Fate:
-    """Return what became of the rows.
-
-    Args:
-        status: The gRPC status code's name.
-        text: Its details.
-    """
+    """Return the fate of the rows, from the gRPC status code's name and its details."""
     for rule in RULES:
         if rule.status == status and re.search(rule.text, text, re.IGNORECASE | re.DOTALL):
             return rule.fate

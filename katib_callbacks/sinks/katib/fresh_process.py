@@ -1,8 +1,7 @@
 """FreshProcess: a delivery in a fresh interpreter, for a process that was forked after gRPC had been loaded.
 
 Such a process must not use the core that it inherited (see :mod:`katib_callbacks.wire.forks`). A fresh interpreter
-inherits nothing: it is given the rows, delivers them as any other process would, and says what became of them. It ends
-with the process that started it, however that ends. What runs in it is in
+inherits nothing, and ends with the process that started it, however that ends. What runs in it is in
 :mod:`katib_callbacks.sinks.katib.fresh_process_main`.
 """
 
@@ -35,12 +34,6 @@ class Job:
     """The work for a fresh interpreter; it pickles, and holds no secret.
 
     Args:
-        endpoint: Where the DB manager listens.
-        verify: See ``DBManagerSink``.
-        previous_attempt: What to do about rows that the trial already has.
-        trial_name: The trial.
-        logs: Its rows.
-        deadline_s: Seconds that it may take.
         log_level: Below it nothing is logged.
         is_first: Whether it is the first delivery to the trial of the process for which it works.
         started_at: When that process started.
@@ -58,14 +51,7 @@ class Job:
 
 
 class FreshProcess:
-    """A fresh interpreter, for one delivery.
-
-    Args:
-        job: What it is to do; ``deadline_s`` is replaced by what is left once it is up.
-
-    Raises:
-        UnavailableError: It cannot be started.
-    """
+    """A fresh interpreter, for one delivery; the job's ``deadline_s`` is replaced by what is left once it is up."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -84,11 +70,7 @@ class FreshProcess:
                 raise self._failure(f"no fresh interpreter can be started: {sys.executable!r}: {error}") from error
 
     def deliver(self, deadline: Deadline) -> SinkOutcome:
-        """Deliver, blocking.
-
-        Raises:
-            KatibCallbacksError: As ``DBManagerSink.send``.
-        """
+        """Deliver, blocking; the errors are those of ``DBManagerSink.send``."""
         reason = f"the deadline of {deadline.total_s:.4g} s has passed"
         try:
             self._end.send(sys.path)

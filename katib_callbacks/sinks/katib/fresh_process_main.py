@@ -21,11 +21,7 @@ _LOGGER = "katib_callbacks"
 
 
 def serve(end: PipeEnd) -> NoReturn:
-    """Do one job, in the fresh interpreter, and end it.
-
-    Args:
-        end: Leads to the process that has the job, which sends nothing else.
-    """
+    """Do one job, in the fresh interpreter, and end it; ``end`` leads to the process that has the job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the other process that is interrupted, and ends this one
     end.send(("ready", None))
     job: Job = end.recv()
@@ -62,10 +58,7 @@ class _ForwardingHandler(logging.Handler):
 
 
 def _end_with(end: PipeEnd, parent_pid: int) -> None:
-    """End this interpreter when the process that started it has ended.
-
-    A replay takes the rows of a process that was killed, and must not meet anybody who still sends them.
-    """
+    """End this interpreter with the process that started it: a replay of its rows must not meet another sender."""
     with contextlib.suppress(OSError):
         # Its end of the pipe may have been inherited by a child of its own, which lives on.
         while not end.poll(PARENT_CHECK_S) and os.getppid() == parent_pid:

@@ -1,9 +1,8 @@
 """Rows of an attempt before this process: looked for, or deleted, once per trial and before the first write.
 
-Katib can only delete all rows of a trial. So that none of this process's own are ever among them, the first delivery to
-a trial decides, whatever its reporter's policy and whether or not it succeeds; every later one leaves the rows alone.
-So that none of a living sibling's are among them, rows that were written after this process started are left, and all
-that come with them; and nothing is written before siblings that saw the same old rows have deleted them.
+Katib can only delete all rows of a trial. So that none of this process's own are among them, only the first delivery to
+a trial looks, whatever its policy and whether or not it succeeds. So that none of a living sibling's are, rows written
+after this process started stay, and all that come with them; and nothing is written before such siblings have deleted.
 """
 
 import contextlib
@@ -37,12 +36,7 @@ _TURN_S = 0.1  # how often a delivery that waits for another one's deletion look
 
 @contextlib.contextmanager
 def first_delivery(trial_name: str, deadline: Deadline) -> Iterator[bool]:
-    """Yield whether this is the process's first delivery to the trial; until it is left, no other one begins.
-
-    Raises:
-        ReporterClosedError: Closed while another delivery was about it.
-        UnavailableError: The deadline passed in that.
-    """
+    """Yield whether this is the process's first delivery to the trial; until it is left, no other one begins."""
     state = trial_state(trial_name)
     turn = state.turn  # the one of now: a child that is forked within gets another
     while not turn.acquire(timeout=_TURN_S):
@@ -55,19 +49,7 @@ def first_delivery(trial_name: str, deadline: Deadline) -> Iterator[bool]:
 
 
 def handle_previous_attempt(calls: Calls, trial_name: str, policy: PreviousAttempt, runtime: Runtime) -> None:
-    """Warn of, or delete, every row that the trial has. Failures are warned of.
-
-    Args:
-        calls: To the DB manager.
-        trial_name: The trial, to which this process has written nothing yet.
-        policy: ``"warn"`` or ``"clear"``.
-        runtime: Clock.
-
-    Raises:
-        ReporterClosedError: Closed by another thread.
-        UnavailableError: The deadline has passed.
-        RejectedError: Files of ours are at fault.
-    """
+    """Warn of, or delete, every row of a trial to which this process has not written; failures are warned of."""
     failures = 0
     while True:
         deleted_at_s: float | None = None

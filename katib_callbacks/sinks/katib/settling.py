@@ -32,16 +32,7 @@ PROGRESS_INTERVAL_S = 5.0
 
 
 class Settlement:
-    """One report's rows and one destination.
-
-    Args:
-        calls: To the destination.
-        trial_name: The trial.
-        logs: Rows with strictly increasing timestamps.
-        previous_attempt: What to do about rows that were there before.
-        is_always_verified: Whether successes are read back too.
-        runtime: Clock.
-    """
+    """One report's rows, with strictly increasing timestamps, and one destination."""
 
     def __init__(
         self,
@@ -68,15 +59,8 @@ class Settlement:
     def run(self, *, abandoned_s: float | None = None, on_progress: Callable[[int], None] | None = None) -> SinkOutcome:
         """Deliver all rows, batch by batch, in order.
 
-        Args:
-            abandoned_s: Given where an earlier process may have sent these rows, in this order: ask before sending. For
-                how long nobody has been sending them any more while the DB manager answered.
-            on_progress: Called with the number of rows delivered, after each batch.
-
-        Raises:
-            RejectedError: The DB manager refused a batch for good.
-            UnavailableError: The deadline has passed.
-            ReporterClosedError: Closed by another thread.
+        ``abandoned_s`` is given where an earlier process may have sent these rows, in this order, so that the DB
+        manager is asked first: for how long nobody has been sending them any more while it answered.
         """
         batches = [self._logs[at : at + MAX_BATCH_ROWS] for at in range(0, len(self._logs), MAX_BATCH_ROWS)]
         try:

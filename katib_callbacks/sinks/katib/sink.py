@@ -36,11 +36,8 @@ class DBManagerSink:
     forked after gRPC had been loaded, it does so in a fresh interpreter. Pickles without anything live.
 
     Args:
-        endpoint: Where the DB manager listens.
         verify: ``"ambiguous"``: read back where a call's outcome is unclear. ``"always"``: successes too.
-        previous_attempt: What to do about rows that the trial already has before this process's first write.
         spool_dir: Directory where rows lie from before the first attempt until they are known to be stored.
-        runtime: For tests.
     """
 
     def __init__(
@@ -69,20 +66,7 @@ class DBManagerSink:
         deadline_s: float,
         on_progress: Callable[[int], None] | None = None,
     ) -> SinkOutcome:
-        """Deliver the rows, blocking; see :class:`katib_callbacks.MetricSink`.
-
-        Args:
-            trial_name: The trial.
-            logs: Its rows.
-            deadline_s: Seconds that this call may take.
-            on_progress: Called with the number of rows delivered, after each batch.
-
-        Raises:
-            ConfigurationError: The trial's name cannot be stored.
-            RejectedError: The DB manager refused rows for good.
-            UnavailableError: The deadline has passed.
-            ReporterClosedError: Closed, before or in the meantime.
-        """
+        """Deliver the rows, blocking, and count them after each batch; see :class:`katib_callbacks.MetricSink`."""
         deadline = self._deadline(trial_name, deadline_s)
 
         def send() -> SinkOutcome:
@@ -127,15 +111,7 @@ class DBManagerSink:
     ) -> SinkOutcome:
         """Deliver rows that an earlier process may have delivered, in this order: ask before sending.
 
-        Args:
-            trial_name: The trial.
-            logs: Its rows, as they were handed to :meth:`send`.
-            deadline_s: Seconds that this call may take.
-            abandoned_s: For how long nobody has been sending them any more while the DB manager answered.
-            on_progress: Called with the number of rows delivered, after each batch.
-
-        Raises:
-            DeliveryError: As :meth:`send`, and so for the other errors.
+        ``abandoned_s`` is for how long nobody has been sending them any more while the DB manager answered.
         """
         deadline = self._deadline(trial_name, deadline_s)
         with self._settlement(trial_name, logs, deadline, "ignore") as settlement:

@@ -1,8 +1,8 @@
 """The spool: rows on disk from before the first attempt until they are known to be stored.
 
 One file per delivery, written under a temporary name, synced, renamed, and the directory synced: it is there whole or
-not at all, whenever the process is killed. Who delivers it holds a lock on it, which ends with the process: a replay
-takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
+not at all, whenever the process is killed. A process that delivers it holds a lock on it, which ends with the process:
+a replay takes only what nobody delivers any more. A file names the trial and no address, and holds no secret.
 """
 
 import logging
@@ -55,12 +55,7 @@ _held: "weakref.WeakSet[SpoolFile]" = weakref.WeakSet()
 
 
 class SpoolFile:
-    """A file of the spool while this process holds its lock.
-
-    Args:
-        path: Where it lies.
-        file: Open and locked.
-    """
+    """A file of the spool while this process holds its lock."""
 
     def __init__(self, path: Path, file: FileIO) -> None:
         self.path = path
@@ -68,12 +63,7 @@ class SpoolFile:
         _held.add(self)
 
     def read(self) -> SpooledRows:
-        """Read and check all of it.
-
-        Raises:
-            DamagedError: It is not what a reporter wrote; the message names it.
-            SpoolError: It is incomplete, of another version, or cannot be read; likewise.
-        """
+        """Read and check all of it; the message of an error names the file."""
         try:
             if os.fstat(self._file.fileno()).st_size > MAX_FILE_BYTES:
                 raise DamagedError(f"{self.path} is damaged: no report has more than {MAX_FILE_BYTES:,} bytes")
@@ -91,11 +81,7 @@ class SpoolFile:
             raise type(error)(f"{self.path} {error}") from error
 
     def set_aside(self, problem: DamagedError) -> None:
-        """Let go of it under another name, where nobody will trip over it again.
-
-        Args:
-            problem: Why; names the file.
-        """
+        """Let go of a damaged file under another name, where nobody will trip over it again."""
         path = self.path.with_name(f"{self.path.name.removesuffix('.tmp').removesuffix(SUFFIX)}{DAMAGED_SUFFIX}")
         try:
             self.path.rename(path)
@@ -107,11 +93,7 @@ class SpoolFile:
             self.release()
 
     def remove(self) -> None:
-        """Delete it and let go of it.
-
-        Raises:
-            SpoolError: It cannot be deleted.
-        """
+        """Delete it and let go of it."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
@@ -126,17 +108,7 @@ class SpoolFile:
 
 
 def deliver(directory: str, trial_name: str, logs: Sequence[MetricLog], send: Callable[[], SinkOutcome]) -> SinkOutcome:
-    """Let rows lie in the spool while they are sent; a disk that does not take them is no reason not to send them.
-
-    Args:
-        directory: Where.
-        trial_name: The trial.
-        logs: Its rows, in order of time.
-        send: Sends them.
-
-    Raises:
-        DeliveryError, ReporterClosedError: As ``send``; the error tells the file in which the rows lie.
-    """
+    """Let rows lie in the spool while they are sent; a disk that does not take them does not keep them from that."""
     try:
         file = write(Path(directory), trial_name, logs)
     except SpoolError as error:
@@ -166,16 +138,7 @@ def _removed(file: SpoolFile, outcome: SinkOutcome, rows: int) -> SinkOutcome:
 
 
 def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolFile:
-    """Write rows and sync them to disk; the caller holds the file until they are delivered.
-
-    Args:
-        directory: Made if it does not exist.
-        trial_name: The trial.
-        logs: Its rows, in order of time.
-
-    Raises:
-        SpoolError: The disk is full or read-only, or the like.
-    """
+    """Write rows, in order of time, and sync them to disk; the caller holds the file until they are delivered."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         path, file = _create(directory, _name_prefix(trial_name))
@@ -200,11 +163,7 @@ def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolF
 
 
 def hold(path: Path) -> SpoolFile | None:
-    """Take a file that was left behind; None if a process still delivers it, or it is gone.
-
-    Raises:
-        SpoolError: It cannot be opened or locked.
-    """
+    """Take a file that was left behind; None if a process still delivers it, or it is gone."""
     try:
         file = FileIO(path, "rb")
     except FileNotFoundError:
@@ -230,11 +189,7 @@ def hold(path: Path) -> SpoolFile | None:
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Return the files of the spool in the order in which their rows were reported, unreadable ones last.
-
-    Raises:
-        SpoolError: The directory cannot be read.
-    """
+    """Return the files of the spool in the order in which their rows were reported, unreadable ones last."""
     try:
         names = sorted(path for path in directory.iterdir() if path.name.endswith((SUFFIX, TEMPORARY_SUFFIX)))
         paths = [path for path in names if path.is_file()]  # to open a FIFO would wait for its writer

@@ -21,12 +21,7 @@ class DamagedError(SpoolError):
 
 @dataclass(frozen=True)
 class SpooledRows:
-    """The content of a spool file.
-
-    Args:
-        trial_name: The trial.
-        logs: Its rows, in order of time.
-    """
+    """The content of a spool file, its rows in order of time."""
 
     trial_name: str
     logs: list[MetricLog]
@@ -34,14 +29,7 @@ class SpooledRows:
 
 @dataclass(frozen=True)
 class Header:
-    """The first line: enough to put files in order without reading them.
-
-    Args:
-        trial_name: The trial.
-        rows: How many follow.
-        first: The earliest row's time.
-        last: The latest row's time.
-    """
+    """The first line: enough to put files in order without reading them."""
 
     trial_name: str
     rows: int
@@ -81,12 +69,7 @@ def has_footer(data: bytes) -> bool:
 
 
 def parse(data: bytes) -> SpooledRows:
-    """Read and check a file's content; the errors' messages are to follow the file's name.
-
-    Raises:
-        DamagedError: It is not what a reporter wrote.
-        SpoolError: It is of another version.
-    """
+    """Read and check a file's content; the errors' messages are to follow the file's name."""
     try:
         return _parse(data)
     except SpoolError:

@@ -1,10 +1,8 @@
 """StatusBoard: one process's view of one job's status, and the one thread that sends it.
 
-Whoever trains only leaves its latest state here. A daemon thread sends it, at most every ``INTERVAL_S`` seconds, and
-ends when there is nothing more to send; the next state starts another. What is to arrive for certain waits here for
-its request, which the same thread makes, so that nothing older can overtake it on its way out. The state is that of
-the process, not of a callback: a request replaces the whole status, so several callbacks, or an evaluation after
-training, must not wipe out what the others showed.
+A daemon thread sends the latest state, at most every ``INTERVAL_S`` seconds, and what is to arrive for certain, so that
+nothing older overtakes it. The state is the process's: a request replaces the whole status, so several callbacks, or an
+evaluation after training, must not wipe out what the others showed.
 """
 
 import contextlib
@@ -34,9 +32,8 @@ REQUEST_S = 5.0
 """Seconds for one request with news, all in all; the server answers in milliseconds as a rule."""
 
 WAITED_REQUEST_S = 15.0
-"""The same for one that somebody waits for. The server writes five statuses a second for the whole cluster, and lets
-the others wait: of forty jobs that end at once the last one's takes eight seconds, and who leaves sooner has shown
-nothing."""
+"""The same for one that a caller waits for. The server writes five statuses a second for the whole cluster: of forty
+jobs that end at once the last one's takes eight seconds, and a caller that leaves sooner has shown nothing."""
 
 MAX_LOCAL_FAILURES = 10
 """In a row, as for ``katib``: certificates and tokens that are being replaced are there again by then."""
@@ -59,13 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 class PendingUpdate:
-    """A status that somebody waits for.
-
-    Args:
-        user: Who.
-        version: Which.
-        end_s: When the wait is over, by the runtime's clock.
-    """
+    """A status that a user waits for, until ``end_s`` by the runtime's clock."""
 
     def __init__(self, user: object, version: int, end_s: float) -> None:
         self.user = user
@@ -76,17 +67,12 @@ class PendingUpdate:
         self.done = threading.Event()
 
     def finish(self) -> None:
-        """Let go who waits."""
+        """Release the caller that waits."""
         self.done.set()
 
 
 class StatusBoard:
-    """See the module.
-
-    Args:
-        server: Where it is sent.
-        runtime: Clocks.
-    """
+    """The status of one job; see the module."""
 
     def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
         self._server = server
@@ -119,20 +105,7 @@ class StatusBoard:
     def deliver(
         self, user: object, metrics: Mapping[str, float], rows: int, deadline_s: float, closing: threading.Event
     ) -> PendingUpdate:
-        """Have these metrics shown, and wait until they are.
-
-        Args:
-            user: Who asks.
-            metrics: The values.
-            rows: How many rows they were taken from, for the error.
-            deadline_s: Seconds that it may take.
-            closing: Whether it is set says why the wait ended, when :meth:`close` ends it.
-
-        Raises:
-            RejectedError: The server refuses the status for good.
-            UnavailableError: It did not take it in time.
-            ReporterClosedError: ``closing`` was set.
-        """
+        """Have these metrics shown, and wait until they are; ``closing`` tells whether :meth:`close` ended the wait."""
         with self._turn:
             self._users.add(id(user))
             self._status.update(metrics)
@@ -145,11 +118,9 @@ class StatusBoard:
         raise self._failure(report, rows, deadline_s)
 
     def close(self, user: object, deadline_s: float) -> None:
-        """End the waits of this user, and let the end of a training be shown, unless somebody knows that it cannot be.
+        """End the waits of this user, and let the end of a training be shown, unless it is known that it cannot be.
 
-        Args:
-            user: Who leaves.
-            deadline_s: How long the latter may take; then a WARNING says that it was not shown.
+        After ``deadline_s`` a WARNING says that it was not shown.
         """
         with self._turn:
             self._users.discard(id(user))

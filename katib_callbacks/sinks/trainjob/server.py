@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """Result of a request.
-
-    Args:
-        status: The HTTP status; None if there was no answer.
-        reason: What the server said, or what went wrong on the way; empty for a success.
-        is_redirect: Whether it leads elsewhere.
-        is_local: Whether files of ours are at fault, or the server's certificate: these heal by rotation, and soon.
-    """
+    """Result of a request; ``status`` is None without an answer, and ``is_local`` faults heal by rotation soon."""
 
     status: int | None
     reason: str
@@ -35,11 +28,6 @@ class StatusServer:
     """One TrainJob's address at the status server; pickles, and holds no secret.
 
     The files are read anew for every request: Kubernetes replaces tokens and authorities while pods run.
-
-    Args:
-        url: Its own.
-        ca_path: PEM file with the authorities that it is checked against; None for those of the system.
-        token_path: File with the bearer token; None to send none.
     """
 
     url: URL
@@ -64,11 +52,7 @@ class StatusServer:
 
 
 def resolve_status_server(runtime: "Runtime") -> StatusServer | None:
-    """Read the variables that Kubeflow Trainer injects; None where this is no TrainJob that shows its status.
-
-    Raises:
-        ConfigurationError: The URL cannot be right, or the token would travel in the clear.
-    """
+    """Read the variables that Kubeflow Trainer injects; None where this is no TrainJob that shows its status."""
     text = runtime.variable(settings.TRAINER_SERVER_URL)
     if text is None:
         return None

@@ -1,8 +1,7 @@
 """TrainJobSink: the destination ``trainjob``, the status of the Kubeflow TrainJob that this pod is part of.
 
-What Kubeflow Trainer injects says where (``KUBEFLOW_TRAINER_SERVER_URL``), with which token and which authorities.
 The status has the share of the training that is done, the seconds that it will take yet, and the latest value of each
-metric; each request replaces it. The standard library alone is used.
+metric; each request replaces it. Only the standard library is used.
 """
 
 import atexit
@@ -32,15 +31,10 @@ _to_end: "set[TrainJobSink]" = set()
 class TrainJobSink:
     """Shows progress and metrics of this process in the status of its TrainJob. Thread-safe; pickles.
 
-    Making one opens nothing and reads no file.
-
-    Args:
-        server: Where; None where this is no TrainJob whose status can be shown, and then nothing is sent.
-        runtime: For tests.
+    Making one opens nothing and reads no file. Without a server nothing is sent.
 
     Attributes:
         needs_trial: False: a TrainJob that is no Katib trial has a status, too.
-        idle_reason: Why nothing will be sent; None if it will.
         close_s: How long :meth:`close` waits for the end of a training to be shown; a reporter gives its first sink
             its own timeout.
     """
@@ -57,28 +51,14 @@ class TrainJobSink:
         self.idle_reason = None if server is not None else f"{settings.TRAINER_SERVER_URL} is not set"
 
     def progress(self, fraction: float | None, remaining_s: float | None, latest: Mapping[str, float]) -> None:
-        """Leave the latest state for the thread that sends it, at most every 5 s; takes microseconds.
-
-        Args:
-            fraction: How much of the training is done, 0 to 1; None if that is not known.
-            remaining_s: Seconds that it will take yet; None if that is not known.
-            latest: The latest value of each metric.
-        """
+        """Leave the latest state for the thread that sends it, at most every 5 s; takes microseconds."""
         if self._server is not None and not self._closing.is_set():
             self._its_board(self._server).show(self, fraction, remaining_s, latest)
             if fraction == 1:
                 _to_end.add(self)  # in case that nobody closes it before the process ends
 
     def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
-        """Have the latest value of each metric shown, blocking; see :class:`katib_callbacks.MetricSink`.
-
-        Of several rows of one metric the status has the last.
-
-        Raises:
-            RejectedError: The server refuses the status for good.
-            UnavailableError: It did not take it in time.
-            ReporterClosedError: Closed, before or in the meantime.
-        """
+        """Have the latest value of each metric shown, blocking; see :class:`katib_callbacks.MetricSink`."""
         del trial_name  # the server knows the job by its address and by the token
         if self._server is None:
             return SinkOutcome(delivered=0, attempts=0, skipped=self.idle_reason)
@@ -114,11 +94,7 @@ class TrainJobSink:
 
 
 def make_trainjob(options: SinkOptions) -> TrainJobSink:
-    """Make the sink from what Kubeflow Trainer has injected.
-
-    Raises:
-        ConfigurationError: The URL cannot be right, or the token would travel without TLS.
-    """
+    """Make the sink from what Kubeflow Trainer has injected."""
     return TrainJobSink(resolve_status_server(options.runtime), runtime=options.runtime)
 
 

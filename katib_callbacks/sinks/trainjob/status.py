@@ -28,12 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Status:
-    """The latest state of one job, as far as this process knows. Each request carries all of it: it replaces the last.
-
-    Attributes:
-        fraction: How much of the training is done, 0 to 1; None if that is not known.
-        remaining_s: Seconds that it will take yet; None if that is not known.
-    """
+    """The latest state of one job, as far as this process knows; each request carries all of it."""
 
     def __init__(self) -> None:
         self.fraction: float | None = None
@@ -52,11 +47,7 @@ class Status:
             self._leave_out(f"more than {MAX_METRICS} metrics")
 
     def body(self, now: datetime) -> bytes:
-        """Return a request's body.
-
-        Args:
-            now: Timezone-aware UTC.
-        """
+        """Return a request's body; ``now`` is in UTC."""
         while True:
             body = json.dumps({"trainerStatus": self._content(now)}, ensure_ascii=False).encode()
             if len(body) <= MAX_BODY_BYTES:
@@ -95,7 +86,7 @@ class Status:
 
 
 def percentage(fraction: float) -> int:
-    """Return whole percent, rounded down; 100 for the true end alone."""
+    """Return whole percent, rounded down; 100 only for the true end."""
     if fraction >= 1:
         return 100
     return min(max(math.floor(fraction * 100 + _ROUNDING), 0), 99)

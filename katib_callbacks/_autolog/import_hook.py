@@ -1,8 +1,7 @@
 """AfterImport: act on a module as soon as it has been imported, without importing it.
 
-Python has no such hook. A finder at the front of ``sys.meta_path`` is the least that does it: for the awaited modules
-it asks the other finders and has the loader that they name call back when it has executed the module. Specs, loaders
-and modules stay what they were, so ``find_spec``, ``reload`` and whoever looks at a module's loader see no difference.
+Python has no such hook. A finder at the front of ``sys.meta_path`` asks the other finders, and has their loader call
+back when it has executed the module. Specs, loaders and modules stay what they were.
 """
 
 import contextlib
@@ -24,12 +23,8 @@ _META_PATH = threading.Lock()
 class AfterImport:
     """Calls an action once for each of some modules: at once if it is loaded, otherwise when it has been imported.
 
-    It takes itself off ``sys.meta_path`` after the last one. Thread-safe. An action that raises is logged; the import
-    goes on.
-
-    Args:
-        actions: What to call with the module, by the module's full name. It runs in the thread that imports, which
-            holds the module's import lock, so it must not wait for another thread.
+    An action runs in the thread that imports, which holds the module's import lock, so it must not wait for another
+    thread. One that raises is logged. Thread-safe; leaves ``sys.meta_path`` after the last one.
     """
 
     def __init__(self, actions: Mapping[str, Callable[[ModuleType], None]]) -> None:

@@ -1,7 +1,6 @@
-"""The command ``katib-callbacks``: a module for each subcommand, which parses here and imports its work when it runs.
+"""The command ``katib-callbacks``: each subcommand's module parses here and imports its work only when it runs.
 
-So ``--help`` is quick, and no subcommand needs what only another one needs. Errors that were foreseen are one line on
-stderr and exit status 2 (it was called wrongly) or 1 (it could not be done).
+Foreseen errors are one line on stderr and exit status 2 (it was called wrongly) or 1 (it could not be done).
 """
 
 import argparse
@@ -23,17 +22,7 @@ EXIT_BROKEN_PIPE = 141  # and of SIGPIPE: 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: The arguments without the program's name; None for those of this process.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SystemExit: By argparse, after ``--help``, ``--version`` and wrong arguments.
-    """
+    """Run the command with the arguments that follow its name, and return the exit status."""
     return run_command(_parser(), argv)
 
 

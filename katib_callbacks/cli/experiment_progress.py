@@ -21,12 +21,7 @@ _UNFINISHED = ("Created", "Running")
 
 
 class Progress:
-    """Counts, the best trial and the latest ones, from events; of no more trials than are shown.
-
-    Args:
-        experiment: The experiment.
-        trials: Those that it has already.
-    """
+    """Counts, the best trial and the latest ones, from events; of no more trials than are shown."""
 
     def __init__(self, experiment: "ExperimentRow", trials: "Sequence[TrialRow]") -> None:
         spec = experiment.manifest["spec"]

@@ -1,8 +1,7 @@
 """``katib-health-probe``: ask a gRPC server for its health, and say so by the exit status.
 
-For manifests whose probes run ``/bin/grpc_health_probe -addr=:6789`` in the container, as Katib's did before the
-kubelet could ask by itself. Its flags and exit statuses are those of that program
-(https://github.com/grpc-ecosystem/grpc-health-probe).
+For manifests whose probes run ``/bin/grpc_health_probe -addr=:6789``, as Katib's did before the kubelet could ask by
+itself: with the flags and exit statuses of https://github.com/grpc-ecosystem/grpc-health-probe.
 """
 
 import argparse
@@ -19,14 +18,7 @@ EXIT_NOT_SERVING = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: The arguments without the program's name; None for those of this process.
-
-    Returns:
-        The exit status: 0 if the server is serving.
-    """
+    """Run the command, and return the exit status: 0 if the server is serving."""
     parser = argparse.ArgumentParser(prog="katib-health-probe", description="Ask a gRPC server for its health.")
     parser.add_argument("-addr", "--addr", required=True, metavar="HOST:PORT", help="without a host: this machine")
     parser.add_argument("-service", "--service", default="", help="whose health (default: the server's)")

@@ -39,12 +39,7 @@ def say_as_json(text: str) -> None:
 
 
 def configure_logging(kind: str, level: str) -> None:
-    """Let log lines go to stderr.
-
-    Args:
-        kind: ``text`` or ``json``. With JSON whatever else is written to stderr, as by gRPC's core, becomes a log line.
-        level: The name of the lowest level that is shown.
-    """
+    """Let log lines go to stderr, as ``text`` or ``json``; in JSON whatever else comes to stderr, too."""
     stream = _claim_stderr() if kind == "json" else None
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -75,14 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Replay:
-    """One run over a directory.
-
-    Attributes:
-        rows: Delivered, now or before.
-        files: Emptied and deleted.
-        busy: Files that another process is delivering, or has taken away.
-        problems: A line for each file that is left.
-    """
+    """One run over a directory: what was delivered, emptied, busy elsewhere, and a line for each file that is left."""
 
     def __init__(self, sink: "DBManagerSink", timeout_s: float, total: int) -> None:
         self.rows = self.files = self.busy = 0

@@ -54,11 +54,7 @@ def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def trial_listener(arguments: argparse.Namespace) -> "TrialListener | None":
-    """Return the trial listener that the options describe; None if there is to be none.
-
-    Raises:
-        ConfigurationError: Options are missing, or have no trial listener to be for.
-    """
+    """Return the trial listener that the options describe; None if there is to be none."""
     from katib_callbacks.db_manager import TrialListener  # noqa: PLC0415  needs the extra
 
     given = {name: value for name, value in vars(arguments).items() if name.startswith("trial_") and value is not None}

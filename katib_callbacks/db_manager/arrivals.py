@@ -1,9 +1,8 @@
 """Requests that are still arriving: how many at once, of which caller, and for how long.
 
-gRPC hands a call to a thread as soon as its headers are there, and tells nobody how large its request is before all of
-it has come. So a client that sends headers alone keeps a thread, and a few dozen large requests that come at once would
-fill the memory before their bytes could be counted. Therefore a call takes one of a few places before gRPC is asked for
-its request, except where its caller's last request was small.
+gRPC hands a call to a thread once its headers are there, however large its request is. A client that sends only headers
+keeps a thread, and a few dozen large requests would fill the memory before their bytes are counted. So a call takes one
+of a few places before gRPC is asked for its request, except where its caller's last request was small.
 """
 
 import threading
@@ -72,18 +71,10 @@ class Arrivals:
 
     @contextmanager
     def request(self, key: str, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[list[bytes]]:
-        """Receive a call's request, and keep room for it as long as the block lasts.
+        """Receive a call's request, and keep room for it as long as the block lasts; else BusyError.
 
-        Yields a list with the request, to be taken out of it, so that its bytes can be given back while the block
-        lasts. It is empty where the client sent none.
-
-        Args:
-            key: The caller, or its connection.
-            requests: What gRPC hands to the call's handler.
-            context: The call's.
-
-        Raises:
-            BusyError: There is no room for it.
+        Yields a list with the request (empty where the client sent none). Take it out, and its bytes are given back
+        while the block lasts. ``key`` is the caller or its connection.
         """
         with ExitStack() as place, ExitStack() as work:
             with self.limit(key, context) as call:
@@ -98,10 +89,7 @@ class Arrivals:
 
     @contextmanager
     def limit(self, key: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
-        """End a call whose client keeps the block waiting for too long.
-
-        A handler that waits for its client cannot be woken up otherwise. The client sees CANCELLED.
-        """
+        """End a call, with CANCELLED, whose client keeps the block waiting: nothing else wakes its handler."""
         if len(self._calls) >= MAX_CALLS:
             self._make_room()
         call = _Call(key, context)

@@ -35,11 +35,7 @@ class UnforeseenError(Exception):
 
 
 class HealthMonitor:
-    """Asks the store whether it serves: one question at a time, however many want to know and however long it takes.
-
-    Args:
-        check: Raises StoreError while the database cannot be used. Called by one thread at a time.
-    """
+    """Asks the store whether it serves: one question at a time, however many want to know and however long it takes."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
@@ -107,11 +103,7 @@ class HealthMonitor:
 
 
 class Health(HealthServicer):
-    """The health service.
-
-    Args:
-        monitor: Knows the database's state.
-    """
+    """The health service."""
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self._monitor = monitor

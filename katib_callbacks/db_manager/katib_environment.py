@@ -1,4 +1,4 @@
-"""The database that Katib's deployment names, by the environment variables of its own DB manager.
+"""The database that the environment variables of Katib's own DB manager name.
 
 Source: kubeflow/katib v0.19.0, pkg/db/v1beta1/common/const.go, mysql/mysql.go, postgres/postgres.go.
 """
@@ -57,9 +57,6 @@ def database_url(runtime: Runtime) -> URL | None:
     """Return the URL of the database that Katib's variables name; None if ``DB_NAME`` is not set.
 
     Not as text: SQLAlchemy 2.0.0 does not read back every password that it writes.
-
-    Raises:
-        ConfigurationError: A variable has a value that cannot be right.
     """
     name = runtime.variable(DB_NAME)
     if name is None:
@@ -82,11 +79,7 @@ def database_url(runtime: Runtime) -> URL | None:
 
 
 def is_initialized(runtime: Runtime) -> bool:
-    """Return whether ``SKIP_DB_INITIALIZATION`` is set: somebody else makes the table.
-
-    Raises:
-        ConfigurationError: It is neither true nor false.
-    """
+    """Return whether ``SKIP_DB_INITIALIZATION`` is set: somebody else makes the table."""
     return settings.flag("is_initialized", None, SKIP_DB_INITIALIZATION, runtime)
 
 

@@ -20,13 +20,7 @@ MAX_REFLECTIONS = 8
 class KatibService(grpc.GenericRpcHandler):
     """The handler for ``grpc.Server.add_generic_rpc_handlers``.
 
-    Each method takes a stream of requests, though clients send one: so the request is asked for when there is a place
-    for it.
-
-    Args:
-        servicer: Answers Katib's methods.
-        health: Answers health checks.
-        arrivals: The places for requests.
+    Each method takes a stream, though clients send one request: so it is asked for only when there is a place for it.
     """
 
     def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals) -> None:

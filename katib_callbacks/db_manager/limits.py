@@ -1,7 +1,4 @@
-"""How much of the server its callers may have: places for calls and bytes, buckets of tokens, connections.
-
-The same for both listeners.
-"""
+"""How much of the server its callers may have, for both listeners: places for calls and bytes, tokens, connections."""
 
 import math
 import re
@@ -22,8 +19,7 @@ MAX_CONNECTIONS = 4_096
 """To one listener at once; further ones are closed before their handshake, by gRPC from 1.64 on. (1.62 lets all in.)"""
 
 CONNECTION_SHARE = 0.375
-"""Of the files that the process may have open, those that one listener may take. Anybody can open a
-connection, and the other listener and the database need some."""
+"""Of the files that the process may have open, one listener's part: the other one and the database need some, too."""
 
 HANDSHAKE_TIMEOUT_S = 20
 """After which a connection that hangs in its handshake is closed."""
@@ -46,10 +42,7 @@ _IPV6_SITE_BITS = 64  # what one customer or machine has for itself
 class Places:
     """A number of places, of which each key may have a share. Thread-safe, and keeps nothing of keys that have none.
 
-    Args:
-        total: How many there are; None for any number.
-        refusal: The message for a caller that gets none.
-        share: How many of them one key may have; None for all.
+    Without a ``total`` there are any number, without a ``share`` one key may have all.
     """
 
     def __init__(self, total: int | None, refusal: str, *, share: int | None = None) -> None:
@@ -62,15 +55,9 @@ class Places:
 
     @contextmanager
     def enter(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> Iterator[None]:
-        """Take a place for as long as the block lasts.
+        """Take a place of a key's share for as long as the block lasts; BusyError if none is free in time.
 
-        Args:
-            key: Whose share it is of.
-            weight: How many places it takes. One that weighs more than there are may come in by itself.
-            timeout_s: How long to wait for it.
-
-        Raises:
-            BusyError: There is none.
+        One that weighs more than there are may come in by itself.
         """
         with self._changed:
             if not self._has_place(key, weight) and not self._changed.wait_for(
@@ -101,13 +88,7 @@ def call_places(max_calls: int) -> Places:
 
 
 class Buckets:
-    """A bucket of tokens for each key. Thread-safe, and its memory is bounded.
-
-    Args:
-        burst: What a full bucket holds.
-        per_s: How fast it fills.
-        monotonic: Seconds that never go backwards.
-    """
+    """A bucket of ``burst`` tokens for each key, filling ``per_s``. Thread-safe, and its memory is bounded."""
 
     def __init__(self, burst: int, per_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._burst = float(burst)
@@ -146,12 +127,9 @@ class Buckets:
 class FailureLimit:
     """The calls that are refused unjudged, because others on their connection were refused. Thread-safe.
 
-    The limit is on a connection and not on an address: trials share the address of their node or of a gateway, and one
-    that guesses must not lock out the others. Where an address has many failures, each of its connections may fail
-    once, so that a guess costs a TLS handshake; a rightful caller's first call on its own connection is always judged.
-
-    Args:
-        monotonic: Seconds that never go backwards.
+    Trials share the address of their node or gateway, and one that guesses must not lock out the others. So the limit
+    is on a connection. Where an address has many failures, each of its connections may fail once: a guess costs a TLS
+    handshake, and a rightful caller's first call on its own connection is always judged.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -159,11 +137,7 @@ class FailureLimit:
         self._hosts = Buckets(HOST_BURST, HOST_PER_S, monotonic)
 
     def is_over(self, peer: str) -> bool:
-        """Return whether a call is refused unjudged.
-
-        Args:
-            peer: The connection, as gRPC names it: address and port.
-        """
+        """Return whether a call is refused unjudged, by its connection as gRPC names it: address and port."""
         if self._connections.is_empty(peer):
             return True
         return self._hosts.is_empty(host_of(peer)) and not self._connections.is_full(peer)

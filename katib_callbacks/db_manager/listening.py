@@ -21,17 +21,10 @@ KEEPALIVE_S = 60
 
 
 def check_address(address: str) -> None:
-    """Find out whether ``address`` can be listened on, and if not, why.
+    """Find out whether ``host:port`` can be listened on, and if not, why: gRPC does not say why.
 
-    gRPC does not say why, and writes to stderr about it. A host may have several addresses. Those that this machine
-    lacks (IPv6 in many containers) do not matter as long as one is left, but one that is in use does: clients would
-    reach its owner.
-
-    Args:
-        address: ``host:port``, an IPv6 host in brackets; port 0 takes a free one.
-
-    Raises:
-        ConfigurationError: Not such an address, an unknown host, or the address is in use or may not be had.
+    Addresses of a host that this machine lacks (IPv6 in many containers) do not matter as long as one is left, but one
+    that is in use does: clients would reach its owner.
     """
     host, port = split_address(address)
     try:
@@ -46,12 +39,7 @@ def check_address(address: str) -> None:
 
 
 def make_server(workers: ThreadPoolExecutor, *options: tuple[str, int]) -> grpc.Server:
-    """Return a server that listens nowhere yet.
-
-    Args:
-        workers: The threads that answer calls; the caller ends them.
-        options: gRPC's, besides those that every listener has.
-    """
+    """Return a server that listens nowhere yet, with the options of every listener and these."""
     return grpc.server(
         workers,
         options=(
@@ -65,19 +53,7 @@ def make_server(workers: ThreadPoolExecutor, *options: tuple[str, int]) -> grpc.
 
 
 def bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> str:
-    """Let ``server`` listen on an address that was checked.
-
-    Args:
-        server: Made by :func:`make_server`.
-        address: ``host:port``.
-        credentials: For TLS; None for plaintext.
-
-    Returns:
-        The address with the port that was taken.
-
-    Raises:
-        ConfigurationError: Somebody else was quicker.
-    """
+    """Let ``server`` listen on a checked address, in plaintext without credentials; returns it with its port."""
     try:
         if credentials is None:
             taken = server.add_insecure_port(address)
@@ -91,11 +67,7 @@ def bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials 
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port.
-
-    Raises:
-        ConfigurationError: It is no such address.
-    """
+    """Return host and port."""
     try:
         return net_addresses.split_address(address, lowest_port=0)
     except ValueError as error:

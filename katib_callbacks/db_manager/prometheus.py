@@ -16,30 +16,15 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 
 class ServerMetrics:
-    """Sees every call that is answered, and does nothing about it.
-
-    Attributes:
-        address: Where Prometheus finds them, at ``/metrics``; None for nowhere.
-    """
+    """Sees every call that is answered, and does nothing about it. ``address`` is where Prometheus scrapes."""
 
     address: str | None = None
 
     def call(self, method: str, code: str, elapsed_s: float, rows: int) -> None:
-        """Take note of a call.
-
-        Args:
-            method: Its name, without the service's.
-            code: The gRPC status code's name.
-            elapsed_s: From when it was read to when it was answered.
-            rows: How many rows it brought or took along; 0 unless it is OK.
-        """
+        """Take note of a call and of the rows that it brought or took along; 0 unless it is OK."""
 
     def refusal(self, reason: str) -> None:
-        """Take note that the trial listener refused a call.
-
-        Args:
-            reason: One of a few words.
-        """
+        """Take note that the trial listener refused a call, for one of a few words."""
 
     def close(self) -> None:
         """Stop looking. May be called twice."""
@@ -49,14 +34,6 @@ class PrometheusMetrics(ServerMetrics):
     """Counts calls, rows, refusals (calls by status) and latencies, and serves them to Prometheus over HTTP.
 
     The same address answers ``/healthz`` with 200 while the database can be used, else with 503.
-
-    Args:
-        listen_address: ``host:port``; port 0 takes a free one.
-        is_serving: Asked at each scrape: whether the database can be used.
-
-    Raises:
-        MissingDependencyError: prometheus-client is not installed.
-        ConfigurationError: The address cannot be had.
     """
 
     def __init__(self, listen_address: str, is_serving: Callable[[], bool]) -> None:

@@ -71,8 +71,11 @@ class LargePlace:
             timer = threading.Timer(LARGE_REPLY_TIMEOUT_S, self._context.cancel)  # a client may never read it
             timer.daemon = True
             place.callback(timer.cancel)
-            if self._context.add_callback(place.pop_all().close):
+            give_back = place.pop_all().close
+            if self._context.add_callback(give_back):
                 timer.start()
+            else:  # the call is over already
+                give_back()
             self._is_taken = True
 
 

@@ -42,12 +42,6 @@ class Servicer:
 
     ``report`` and ``get`` take the caller's namespace, None where the trial may be anybody's. They raise
     ForeignTrialError for a trial of another namespace, which the trial listener answers.
-
-    Args:
-        store: Where the rows lie.
-        places: How many calls may use it at once.
-        metrics: Sees every call.
-        large_replies: The places of replies that take much memory.
     """
 
     def __init__(

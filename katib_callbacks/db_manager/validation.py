@@ -1,7 +1,6 @@
 """Checks of a request, made before the store is touched.
 
-Katib's own DB manager dies of some of these requests and stores half of others' meaning; here each one is refused with
-the row and the field that are at fault.
+Katib's own DB manager dies of some of these requests and stores half of what others mean.
 """
 
 from datetime import datetime
@@ -29,21 +28,12 @@ class InvalidRequestError(ValueError):
 
 
 def check_trial_name(request: Any) -> str:
-    """Return the request's trial name.
-
-    Raises:
-        InvalidRequestError: It is empty, over 255 characters, or has a NUL.
-    """
+    """Return the request's trial name; InvalidRequestError if it is empty, over 255 characters, or has a NUL."""
     return _checked_name("trial_name", request.trial_name)
 
 
 def report_logs(request: Any) -> list[Log]:
-    """Return the rows of a ``ReportObservationLogRequest``, their times in UTC and cut to microseconds.
-
-    Raises:
-        InvalidRequestError: There are none, or one of them cannot be stored.
-        TooLargeError: There are too many.
-    """
+    """Return the rows of a ``ReportObservationLogRequest``, their times in UTC and cut to microseconds."""
     if not request.HasField("observation_log"):
         raise InvalidRequestError("observation_log is not set")
     metric_logs = request.observation_log.metric_logs
@@ -69,11 +59,7 @@ def report_logs(request: Any) -> list[Log]:
 
 
 def filters(request: Any) -> tuple[str, datetime | None, datetime | None]:
-    """Return metric name (empty: all), start and end of a ``GetObservationLogRequest``.
-
-    Raises:
-        InvalidRequestError: One of them is set to something that no row can have.
-    """
+    """Return metric name (empty: all), start and end of a ``GetObservationLogRequest``."""
     metric_name = _checked_name("metric_name", request.metric_name) if request.metric_name else ""
     start, end = (
         _time(field, getattr(request, field)) if getattr(request, field) else None

@@ -12,17 +12,13 @@ from katib_callbacks.local.store import ExperimentRow, ExperimentStore
 
 
 def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool:
-    """Change ``max_trial_count``, ``parallel_trial_count`` or ``max_failed_trial_count`` of an experiment.
+    """Change trial counts of an experiment; returns whether it was over and is to be started again.
 
     A runner that is at work, in whichever process, notices within a second.
 
-    Returns:
-        Whether the experiment was over and is to be started again.
-
     Raises:
         ConfigurationError: Nothing is to be changed.
-        ExperimentError: Katib's webhook would refuse it: the counts do not fit, or an experiment that is over cannot be
-            restarted.
+        ExperimentError: Katib's webhook would refuse it: the counts do not fit, or it cannot be restarted.
     """
     given = {camel_case(key): count for key, count in counts.items() if count is not None}
     if not given:

@@ -1,6 +1,6 @@
 """The embedded DB manager in a process of its own, which ends with its runner and is started again when it is killed.
 
-A process of its own keeps the trials' calls out of the runner, and the runner's memory flat.
+It keeps the trials' calls out of the runner, and the runner's memory flat.
 """
 
 import os
@@ -35,14 +35,10 @@ main()
 
 
 class DBManagerProcess:
-    """The child, as its parent sees it. It listens on 127.0.0.1 and keeps its address when it is started again.
+    """The child, as its parent sees it: it listens on 127.0.0.1 and keeps its address when it is started again.
 
-    Starting does not wait: :attr:`address` does, once.
-
-    Args:
-        db_url: The database.
-        lock: A descriptor that the child holds open as long as it lives: a lock on it is not free before the child,
-            which may still write what it was sent, has ended.
+    The child holds the descriptor ``lock`` open: a lock on it is not free before the child, which may still write what
+    it was sent, has ended.
     """
 
     def __init__(self, db_url: str, lock: int) -> None:
@@ -58,11 +54,7 @@ class DBManagerProcess:
 
     @property
     def address(self) -> str:
-        """Where it listens. Waits until it does.
-
-        Raises:
-            KatibCallbacksError: It ended in place of listening; the message is its own.
-        """
+        """The child's address. Waits until it listens; if it ended instead, the KatibCallbacksError has its words."""
         if self._address is None:
             self._address = self._listening(_FREE_PORT)
         return self._address

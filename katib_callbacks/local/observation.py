@@ -15,14 +15,10 @@ Observation: TypeAlias = list[dict[str, str]]
 
 
 def reduce(rows: Iterable[tuple[str, str]], metrics: Sequence[str]) -> Observation:
-    """Return ``min``, ``max`` and ``latest`` of the declared metrics, as strings that were reported.
+    """Return ``min``, ``max`` and ``latest`` of the declared metrics, as strings that were reported by time.
 
-    As Katib's trial controller does (trial_controller_util.go, getMetrics): values that are no numbers count for
-    ``latest`` alone, a NaN that comes first stays, and of equal times the later row is the latest.
-
-    Args:
-        rows: Names and values by time.
-        metrics: The declared names.
+    As Katib's trial controller does (trial_controller_util.go, getMetrics): values that are no numbers count only for
+    ``latest``, a NaN that comes first stays, and of equal times the later row is the latest.
     """
     reduced = {name: {"name": name, "min": UNAVAILABLE, "max": UNAVAILABLE, "latest": UNAVAILABLE} for name in metrics}
     for name, text in rows:

@@ -1,7 +1,7 @@
-"""The rows of trials, read and written in the file in which the experiment's DB manager keeps them.
+"""The rows of trials, in the file in which the experiment's DB manager keeps them.
 
-A commit of the DB manager comes before its reply, so what a trial knows to be delivered is read here at once; what is
-written here is committed together with what is decided from it.
+The DB manager commits before it replies, so a delivered row is read here at once; what is written here is committed
+together with what is decided from it.
 """
 
 import sqlite3

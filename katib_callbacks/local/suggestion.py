@@ -17,16 +17,7 @@ _SUCCEEDED = "Experiment has succeeded because"
 
 
 class Suggestion:
-    """Counts and the algorithm, made up from the trials that are stored.
-
-    Args:
-        plan: The experiment's.
-        trials: Those that are stored, in the order in which they were made.
-        seed: For an algorithm without ``random_state``.
-
-    Raises:
-        ExperimentError: The algorithm has failed.
-    """
+    """Counts and the algorithm, made up from the stored trials in their order. Raises ExperimentError if it fails."""
 
     def __init__(self, plan: ResolvedExperiment, trials: Iterable[TrialRow], *, seed: int) -> None:
         self._plan = plan
@@ -45,18 +36,13 @@ class Suggestion:
     def has_room(self, budget: Budget, active: int) -> bool:
         """Return whether the budget admits a trial beside the active ones, as Katib counts when it makes trials.
 
-        Those without metrics do not count there: three of them do not use up a ``maxTrialCount`` of three before the
-        verdict comes (experiment_controller.go, ReconcileTrials).
+        Trials without metrics do not count before the verdict (experiment_controller.go, ReconcileTrials).
         """
         counted = sum(self._counts.values()) - self._counts[states.METRICS_UNAVAILABLE]
         return budget.max_trials is None or counted + active < budget.max_trials
 
     def ask(self) -> Point | None:
-        """Return the next trial's point; None if there is none. The question counts when the trial is stored.
-
-        Raises:
-            ExperimentError: The algorithm has failed.
-        """
+        """Return the next trial's point; None if there is none. The question counts when the trial is stored."""
         with _failing():
             point = None if self.is_exhausted else self._algorithm.ask()
         if point is None:
@@ -67,11 +53,7 @@ class Suggestion:
         return point
 
     def tell(self, number: int, final: str, value: float | None) -> None:
-        """Take the final state of a trial, which is stored by now.
-
-        Raises:
-            ExperimentError: The algorithm has failed.
-        """
+        """Take the final state of a trial, which is stored by now."""
         self.events += 1
         self._account(final, value)
         with _failing():
@@ -80,11 +62,7 @@ class Suggestion:
     def verdict(self, budget: Budget, *, has_unfinished: bool) -> ExperimentVerdict | None:
         """Return how the experiment has ended, if it has, asking in Katib's order (experiment/util/status_util.go).
 
-        An experiment that has used up its trials without one success is Failed here, where Katib says Succeeded.
-
-        Args:
-            budget: As it is now.
-            has_unfinished: Whether trials run or wait to run.
+        One that has used up its trials without a success is Failed here, where Katib says Succeeded.
         """
         failed = self._counts[states.FAILED] + self._counts[states.METRICS_UNAVAILABLE]
         completed = sum(self._counts.values())

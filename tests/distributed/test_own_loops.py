@@ -46,7 +46,10 @@ def test_children_of_spawn_without_a_process_group(trial, free_port, by):
         ("MV2_COMM_WORLD_RANK", {"MV2_COMM_WORLD_SIZE": "2"}),
         ("PADDLE_TRAINER_ID", {"PADDLE_TRAINERS_NUM": "2"}),
         ("KATIB_CALLBACKS_RANK", {"SLURM_PROCID": "0"}),
-        ("JOB_COMPLETION_INDEX", {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost:1/status"}),
+        (
+            "JOB_COMPLETION_INDEX",
+            {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost:1/status", "KATIB_CALLBACKS_SINKS": "katib"},
+        ),
     ],
 )
 def test_processes_that_a_launcher_numbers(trial, variable, others):

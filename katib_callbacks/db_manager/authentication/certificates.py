@@ -1,7 +1,7 @@
 """Trials of clients' certificates: found by a template of the names in a certificate.
 
-TLS has proved that the certificate's authority is one of the listener's and that the caller has the key. What is left
-is what it says: its names, and whether its time is over, which TLS asks at the beginning of a connection alone.
+TLS has proved that the caller has the key and that a client authority vouches for it. TLS looks at the certificate's
+time only at the beginning of a connection, so it is checked here at each call.
 """
 
 import hashlib
@@ -27,13 +27,9 @@ class CertificateNames:
     """Judges certificates by a template. Thread-safe.
 
     Args:
-        template: What a whole name looks like: a URI such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}``,
-            or a DNS name such as ``{trial}.{namespace}.katib-trial``. ``{namespace}`` may be left out.
+        template: A whole name: a URI such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}``, or a DNS name
+            such as ``{trial}.{namespace}.katib-trial``. ``{namespace}`` may be left out.
         now: The wall clock.
-
-    Raises:
-        ConfigurationError: The template has no ``{trial}``, or could be read in two ways.
-        MissingDependencyError: cryptography is not installed.
     """
 
     def __init__(self, template: str, now: Callable[[], datetime] | None = None) -> None:
@@ -51,11 +47,7 @@ class CertificateNames:
         self._known: OrderedDict[bytes, tuple[datetime, Grant | None]] = OrderedDict()
 
     def authenticate(self, pem: bytes) -> Grant:
-        """Return what a certificate grants that TLS has accepted.
-
-        Raises:
-            RefusedError: Its time is over, or its names are not of the template, or of several trials.
-        """
+        """Return what a certificate grants that TLS has accepted; else RefusedError."""
         digest = hashlib.sha256(pem).digest()
         with self._lock:
             known = self._known.get(digest)

@@ -8,12 +8,8 @@ from typing import Protocol
 class RefusedError(Exception):
     """A credential is not accepted.
 
-    Its text is one sentence for the audit line, without the credential or any part of it: the caller is told less.
-
-    Args:
-        message: That sentence.
-        is_for_no_trial: Whether the credential is genuine and for no trial. Then another of its kind will not do
-            either, and the caller is told so.
+    Its text is one sentence for the audit line, without any part of the credential: the caller is told less. With
+    ``is_for_no_trial`` it is genuine but names no trial; another of its kind will not do, and the caller is told so.
     """
 
     def __init__(self, message: str, *, is_for_no_trial: bool = False) -> None:
@@ -27,17 +23,11 @@ class IssuerUnavailableError(RefusedError):
 
 @dataclass(frozen=True)
 class Grant:
-    """A caller's identity, and the trials that it may report for.
+    """A caller's identity, as audit lines have it, and the trials that it may report for.
 
     Names and patterns are kept apart: what a caller could choose itself, as a Kubernetes token's audience, is a name,
-    so that a trial called ``*`` opens nothing but itself.
-
-    Args:
-        caller: Who it is, for audit lines: ``system:serviceaccount:team-a:default``, a token's name, a certificate's.
-        trial_names: Trials by their exact names.
-        trial_patterns: Trials by ``fnmatch`` patterns (``*``, ``?``, ``[ab]``), case counting, of the whole name. For
-            what an operator wrote alone.
-        namespace: Where the caller lives; None if the credential does not say.
+    so that a trial called ``*`` opens only itself. Patterns (``fnmatch``, of the whole name) are an operator's.
+    ``namespace`` is None if the credential does not say.
     """
 
     caller: str
@@ -59,7 +49,7 @@ class TokenAuthenticator(Protocol):
         """Return what a token grants. Never blocks for long.
 
         Args:
-            token: What stands behind ``Bearer``, as the caller sent it: printable ASCII, below 16 KiB.
+            token: The text behind ``Bearer``, as the caller sent it: printable ASCII, below 16 KiB.
 
         Raises:
             RefusedError: It grants nothing.

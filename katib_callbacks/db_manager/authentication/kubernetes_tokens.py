@@ -1,11 +1,8 @@
 """Kubernetes' projected service account tokens: signed by the cluster, for one trial by their audience.
 
-A pod's template asks the kubelet for a token with an audience, and the API server signs whatever audience it is asked
-for. So the audience says which trial the token is meant for, and the namespace that the API server wrote into it says
-where its pod really lives: both must fit. A token is judged here alone, by the issuer's public keys; nobody is asked
-about it, and one whose pod was deleted holds until it expires.
-
-Source of the claims: kubernetes/kubernetes, pkg/serviceaccount/claims.go and jwt.go.
+The API server signs whatever audience a pod's template asks for. So the audience says which trial is meant, and the
+namespace that the API server wrote says where the pod really lives: both must fit. Only the issuer's public keys judge
+a token; one of a deleted pod holds until it expires. Source: kubernetes/kubernetes, pkg/serviceaccount/*.go.
 """
 
 import json
@@ -32,8 +29,8 @@ from katib_callbacks.db_manager.authentication.issuer.keys import REFRESH_INTERV
 DEFAULT_AUDIENCE = "katib-trial:{namespace}/{trial}"
 
 LEEWAY_S = 10.0
-"""How far the issuer's clock may be from this one. Kubernetes itself allows a minute; here what has expired is to be
-refused within one."""
+"""How far the issuer's clock may be from this one. Kubernetes allows a minute; here a token's end is obeyed within
+one."""
 
 MAX_TOKEN_BYTES = 16 * 1024
 """gRPC takes no more metadata than this by default; Kubernetes' tokens have about 1 kB."""
@@ -50,16 +47,9 @@ _JWS = jwt.PyJWS(algorithms=sorted(ALGORITHMS))
 
 
 class AudienceTemplate:
-    """The trials that audiences name.
+    """The trials that audiences name: text with ``{trial}`` once and ``{namespace}`` at most once.
 
-    The namespace is put in before an audience is read, so what is left over is the trial's name, whatever characters
-    surround it: there is no second way to read it.
-
-    Args:
-        template: Text with ``{trial}`` once and ``{namespace}`` at most once.
-
-    Raises:
-        ConfigurationError: It has not.
+    The namespace is put in before an audience is read, so that there is only one reading of the trial's name.
     """
 
     def __init__(self, template: str) -> None:
@@ -90,17 +80,13 @@ class AudienceTemplate:
 class ServiceAccountTokens:
     """Judges the tokens of one issuer, as ``TokenAuthenticator``. Thread-safe.
 
-    The issuer's keys are fetched by a thread of its own, from the start on. A server may start while the issuer is
-    away: until its keys were had once, nobody can be judged, which is told as such.
+    A thread of its own fetches the issuer's keys from the start on; until they were had once, nobody can be judged.
 
     Args:
         issuer: The cluster's issuer, ``kubectl get --raw /.well-known/openid-configuration``.
-        audience: Text with ``{trial}`` and, if wanted, ``{namespace}``: what a trial's template asks for.
-        ca: A CA file that verifies the issuer's address, the cluster's own as a rule; None for the system's.
-        token_path: A file with a token for the issuer; Kubernetes' API server answers service accounts alone.
-
-    Raises:
-        ConfigurationError: The issuer, the audience or a file cannot be right.
+        audience: The audience of a trial's token, with ``{trial}`` and perhaps ``{namespace}``.
+        ca: A CA file for the issuer's address, as a rule the cluster's own; None for the system's.
+        token_path: A file with a token for the issuer; Kubernetes' API server answers only service accounts.
     """
 
     def __init__(
@@ -119,14 +105,7 @@ class ServiceAccountTokens:
         self._keys = IssuerKeys(issuer, ca=ca, token_path=token_path, refresh_interval_s=_refresh_interval_s)
 
     def authenticate(self, token: str) -> Grant:
-        """Return what a token grants: one trial, in the namespace of its pod.
-
-        Blocks only where the token names a key that is not known yet: for up to 3 s.
-
-        Raises:
-            RefusedError: It grants nothing.
-            IssuerUnavailableError: Its key is not known, and the issuer cannot be asked.
-        """
+        """Return what a token grants: one trial, in its pod's namespace. Waits up to 3 s, for an unknown key only."""
         claims = self._verified(token)
         if claims.get("iss") != self._issuer:
             raise RefusedError(f"the token is of the issuer {_shown(claims.get('iss'))}")

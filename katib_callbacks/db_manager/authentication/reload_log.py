@@ -9,12 +9,7 @@ GRACE_S = 10.0
 
 
 class ReloadLog:
-    """Says once that something has been wrong for a while. Its owner holds a lock.
-
-    Args:
-        logger: Where it is said.
-        monotonic: Seconds that never go backwards.
-    """
+    """Says once that something has been wrong for a while. Its owner holds a lock."""
 
     def __init__(self, logger: logging.Logger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger

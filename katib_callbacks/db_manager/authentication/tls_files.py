@@ -1,7 +1,7 @@
 """The trial listener's certificate, key and client authorities, read again when they change.
 
-gRPC asks before each handshake. Certificate and key are replaced one after the other, so what does not fit together is
-left alone until it does; connections go on with the last files that did.
+gRPC asks before each handshake. Certificate and key are replaced one after the other, so connections go on with the
+last files that fit together.
 """
 
 import logging
@@ -37,16 +37,9 @@ class _Content:
 
 
 class TLSFiles:
-    """Files in PEM, and the credentials of a server that follow them.
+    """A server's files in PEM (the key unencrypted), and the credentials that follow them.
 
-    Args:
-        certificate: The server's certificate chain.
-        key: Its private key, unencrypted.
-        client_ca: The authorities of clients' certificates; None asks clients for none.
-        monotonic: Seconds that never go backwards.
-
-    Raises:
-        ConfigurationError: A file cannot be read, or they do not fit together.
+    Without ``client_ca`` clients are asked for no certificate.
     """
 
     def __init__(
@@ -71,7 +64,7 @@ class TLSFiles:
         )
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what a port is made with. With client authorities every client must show a certificate of theirs.
+        """Return a port's credentials. With client authorities every client must show a certificate.
 
         gRPC's Python package cannot ask for one and accept that there is none.
         """

@@ -45,14 +45,7 @@ _logger = logging.getLogger(__name__)
 class TokenFile:
     """Judges tokens by what a file holds now. Thread-safe.
 
-    A call looks at the file's times (2 us); a file that cannot be read or is none leaves the last good one in force.
-
-    Args:
-        path: The file.
-        monotonic: Seconds that never go backwards.
-
-    Raises:
-        ConfigurationError: It cannot be read, or is no such file.
+    A call looks at the file's times (2 us). Except at the start, a file that is no good leaves the last one in force.
     """
 
     def __init__(self, path: str | PathLike[str], monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -70,11 +63,7 @@ class TokenFile:
             raise ConfigurationError(f"token file {self._path}: {error}") from error
 
     def authenticate(self, token: str) -> Grant:
-        """Return what a token grants.
-
-        Raises:
-            RefusedError: The file does not have it.
-        """
+        """Return what a token grants; RefusedError if the file does not have it."""
         self._refresh()
         # A look-up by hash: how long it takes tells of the hash of a guess, which says nothing of any token.
         grant = self._grants.get(hashlib.sha256(token.encode()).digest())

@@ -51,11 +51,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Database(Protocol):
-    """The methods that the store needs of a database. Every method may be called by several threads.
-
-    Attributes:
-        url: Where it is, the path made absolute.
-    """
+    """The methods that the store needs of a database, all for several threads; ``url`` has its path made absolute."""
 
     url: URL
 
@@ -64,13 +60,7 @@ class Database(Protocol):
         """The column ``time`` as text, in the form of ``Log``."""
 
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
-        """Wait until the database answers, and make the table and its index.
-
-        Args:
-            is_initialized: Make neither: somebody else has.
-            connect_timeout_s: How long to wait for a database server.
-            extra_tables: Tables of our own, to be made as well.
-        """
+        """Wait until the database answers, and make the tables and the index unless it ``is_initialized``."""
 
     def reading(self) -> Any:
         """Open a transaction that sees one state of the database; a context manager."""
@@ -85,13 +75,10 @@ class Database(Protocol):
         """
 
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
-        """Take the locks of trials, which end with the transaction.
+        """Take the locks of trials, which end with the transaction; returns those that another manager is writing.
 
-        Returns:
-            The trials that another manager is writing: those are not locked.
-
-        Raises:
-            BusyError: With ``is_patient``, where it waits, a lock did not come free in time.
+        Those are not locked. With ``is_patient`` it waits for them, and raises BusyError where one did not come free in
+        time.
         """
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
@@ -116,11 +103,7 @@ class Database(Protocol):
 class DatabaseServer:
     """Connections to a database server: a pool with a maximum, one connection for the writer, one for health checks.
 
-    Args:
-        url: A URL of the driver that the class is for.
-        max_connections: Altogether; at least 3.
-        connect_args: For the driver.
-        unlimited_args: What of them the first connection must not have: making an index takes its time.
+    The first connection is made without ``unlimited_args``, since making an index takes its time.
     """
 
     driver = ""

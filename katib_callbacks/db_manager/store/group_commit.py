@@ -1,7 +1,6 @@
 """Group commit: one transaction, and one sync of the disk, for all batches that came while the last one was written.
 
-A single thread writes. Each caller waits until the transaction that holds its batch is committed, so nothing is
-answered before it is on disk; a hundred callers share the sync that one would have waited for.
+A single thread writes. Each caller waits until its batch is committed, and a hundred callers share one sync.
 """
 
 import queue
@@ -43,11 +42,7 @@ class Batch:
         self._pending.release()
 
     def wait(self) -> None:
-        """Block until the batch is committed, has failed or is contended.
-
-        Raises:
-            StoreError: The batch was not stored, as far as is known.
-        """
+        """Block until the batch is committed or contended; StoreError if it was not stored, as far as is known."""
         with self._pending:
             if isinstance(self.error, StoreError):
                 raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
@@ -60,9 +55,9 @@ class GroupCommit:
 
     Args:
         write: Writes batches in one transaction, and returns when it is committed. Sets ``is_contended`` on those that
-            it left out. It may raise anything: then no batch of the group counts as stored.
-        refusals: What ``write`` raises because of what is in the rows. Then each batch is written by itself, so that
-            one of them does not fail the others.
+            it left out. If it raises, no batch of the group counts as stored.
+        refusals: Errors of ``write`` that come from the rows. Then each batch is written by itself, so that one of them
+            does not fail the others.
     """
 
     def __init__(self, write: Callable[[Sequence[Batch]], None], *, refusals: tuple[type[BaseException], ...]) -> None:
@@ -76,11 +71,7 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, batch: Batch) -> None:
-        """Queue a batch; :meth:`Batch.wait` tells its end.
-
-        Raises:
-            StoreError: The store is closed.
-        """
+        """Queue a batch; :meth:`Batch.wait` tells its end. StoreError if the store is closed."""
         with self._lock:
             if self._is_closed:
                 raise StoreError("the store is closed")
@@ -142,16 +133,9 @@ class GroupCommit:
 
 
 def missing_logs(batches: Sequence[Batch], stored: Iterable[Row]) -> list[tuple[str, Sequence[Log]]]:
-    """Return what must be added for every batch to be there: of equal rows as many as the batch has more.
+    """Return the rows to add for every batch to be there: of equal rows as many as the batch has more than ``stored``.
 
-    What is in a batch twice is stored twice, what comes in a second batch again is not.
-
-    Args:
-        batches: In the order of their arrival.
-        stored: What the table holds within their spans; more does no harm.
-
-    Returns:
-        Trials and their rows.
+    So a row that is in a batch twice is stored twice, and a batch that comes again is not.
     """
     present: dict[str, Counter[Log]] = {}
     for trial_name, time_, metric_name, value in stored:

@@ -1,8 +1,7 @@
 """The namespace that a trial's name belongs to: a small table beside Katib's, which knows only names.
 
-The first namespace that reports for a name over the trial listener owns it until the trial's rows are deleted. Whoever
-asks or writes does so in the transaction that reads or writes the rows, under the lock of the trial; the primary key
-stands behind that.
+The first namespace that reports for a name over the trial listener owns it until the rows are deleted. It is looked up
+in the transaction that reads or writes the rows, under the trial's lock and behind that the primary key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,10 +61,7 @@ TRIAL_NAMESPACES = Table(
 
 
 def admit(connection: Connection, batches: Sequence[Batch]) -> list[Batch]:
-    """Return the batches that may be written; a trial that is nobody's becomes the first one's.
-
-    Those of another namespace's trials get a ForeignTrialError.
-    """
+    """Return the batches that may be written; a trial without an owner becomes the first one's, others fail."""
     for batch in batches:
         batch.error = None  # of a first try
     names = {batch.trial_name for batch in batches if batch.namespace is not None}
@@ -88,11 +84,7 @@ def admit(connection: Connection, batches: Sequence[Batch]) -> list[Batch]:
 
 
 def check_owner(connection: Connection, trial_name: str, namespace: str) -> None:
-    """Find out whether a trial is a namespace's, or nobody's.
-
-    Raises:
-        ForeignTrialError: It is another one's.
-    """
+    """Find out whether a trial is a namespace's, or nobody's; else ForeignTrialError."""
     if _owners(connection, [trial_name]).get(trial_name, namespace) != namespace:
         raise _foreign(trial_name)
 

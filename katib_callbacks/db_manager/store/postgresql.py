@@ -55,12 +55,7 @@ _logger = logging.getLogger(__name__)
 
 
 class PostgreSQLDatabase(DatabaseServer):
-    """A database of a PostgreSQL server.
-
-    Args:
-        url: ``postgresql://user:password@host:5432/katib``.
-        max_connections: Altogether.
-    """
+    """A database of a PostgreSQL server."""
 
     driver = "postgresql+psycopg"
     time = literal_column("to_char(time, 'YYYY-MM-DD HH24:MI:SS.US')", String)

@@ -45,15 +45,7 @@ _WRITES = "katib_callbacks_writes"
 
 
 class SQLiteDatabase:
-    """An SQLite file, opened for several threads and beside other processes.
-
-    Args:
-        url: ``sqlite:///relative/path`` or ``sqlite:////absolute/path``.
-        max_connections: How many threads may read at once.
-
-    Raises:
-        ConfigurationError: The URL names no plain file.
-    """
+    """An SQLite file, opened for several threads and beside other processes."""
 
     time = type_coerce(OBSERVATION_LOGS.c.time, String)  # it is text already
 
@@ -213,11 +205,7 @@ class SQLiteDatabase:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
     def _check_files(self) -> None:
-        """Find out whether the files are still those that were opened, and whole.
-
-        Raises:
-            StoreError: They are not: SQLite would go on and lose what it acknowledges.
-        """
+        """Find out whether the opened files are still there and whole: SQLite would go on and lose rows."""
         if self._damage is not None:
             raise StoreError(self._damage)
         if _identify(self._path) != self._file_id:

@@ -22,13 +22,7 @@ _logger = logging.getLogger(__name__)
 class Refusal:
     """A call that was refused.
 
-    Args:
-        method: What was called.
-        peer: From where, as gRPC names it.
-        code: The gRPC status code's name that it was answered with.
-        reason: Why, without any part of a credential.
-        caller: Who, if that is known.
-        trial: For which trial, if the call was read so far.
+    The reason has no part of a credential; ``caller`` and ``trial`` are there if they are known.
     """
 
     method: str
@@ -40,13 +34,7 @@ class Refusal:
 
 
 class Audit:
-    """Writes refusals to the log. Thread-safe.
-
-    Whatever a caller chose (a trial's name, a method, a certificate's name) is written in ASCII, escaped and cut.
-
-    Args:
-        monotonic: Seconds that never go backwards.
-    """
+    """Writes refusals to the log, with a caller's own words in ASCII, escaped and cut. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._hosts = Buckets(HOST_BURST, HOST_PER_S, monotonic)

@@ -16,15 +16,7 @@ from katib_callbacks.db_manager.trials.listener import TrialListener
 
 
 class Authenticator:
-    """Decides which callers a trial listener lets in, by its files, which it opens and checks. Thread-safe.
-
-    Args:
-        listener: Its options.
-
-    Raises:
-        ConfigurationError: A file or a template cannot be right, or the address cannot be had.
-        MissingDependencyError: The extra ``auth`` is not installed and needed.
-    """
+    """Decides which callers a trial listener lets in, by its files, which it opens and checks. Thread-safe."""
 
     def __init__(self, listener: TrialListener) -> None:
         check_address(listener.listen_address)
@@ -44,11 +36,7 @@ class Authenticator:
         return " or ".join([*ways, "a certificate of a trial"] if self._names else ways)
 
     def authenticate(self, token: str | None, certificate: bytes | None) -> Grant | None:
-        """Return what a caller's credentials grant; None if it has none.
-
-        Args:
-            token: Its bearer token.
-            certificate: Its certificate in PEM, which TLS has accepted.
+        """Return what a token, or a certificate that TLS has accepted, grants; None if there is neither.
 
         Raises:
             RefusedError: They grant nothing.

@@ -20,26 +20,13 @@ MORE_THREADS = 128
 MAX_CONNECTION_AGE_S = 25
 MAX_CONNECTION_GRACE_S = 30
 """After the age, give or take a tenth, a connection takes no new call; after the grace those in flight are cut off. So
-what an authority that was removed had vouched for works for 28 s, and nothing of it is left after a minute. Clients
-connect anew without noticing."""
+a minute after an authority was removed, nothing is left of its clients' connections. Others connect anew unnoticed."""
 
 _GRPC_LOGGER = logging.getLogger("grpc._cython.cygrpc")
 
 
 class TrialServer:
-    """Serves trials while it is entered; a context manager. The store is closed by its owner, after it.
-
-    Args:
-        authenticator: Decides which callers are let in.
-        servicer: Answers calls.
-        health: Answers health checks.
-        metrics: Counts.
-        arrivals: The places for requests.
-        max_reads: How many trials may read at once.
-
-    Raises:
-        ConfigurationError: The address cannot be had.
-    """
+    """Serves trials while it is entered; a context manager. The store is closed by its owner, after it."""
 
     def __init__(
         self,
@@ -85,8 +72,5 @@ class TrialServer:
 
 
 def _quotes_no_header(record: logging.LogRecord) -> bool:
-    """Keep gRPC from writing a header that is no UTF-8 into the log, with a traceback.
-
-    Anybody can send one, as often as they like, and it may be a token. What becomes of the call the audit line says.
-    """
+    """Keep gRPC from logging a header that is no UTF-8: anybody can send one, and it may be a token."""
     return not str(record.msg).startswith("Invalid encoding")

@@ -1,8 +1,4 @@
-"""Katib's service for trials: the caller is known before the request is read, its right before the call is done.
-
-Each method takes a stream of requests, though clients send one: so nothing of a request is read, let alone parsed, for
-a caller that is not let in.
-"""
+"""Katib's service for trials: nothing of a request is read, let alone parsed, before its caller is let in."""
 
 import logging
 import re
@@ -31,8 +27,8 @@ MAX_HEALTH_CHECKS = 16
 """At once: they need no credential, and each keeps a thread."""
 
 SHARE = 0.5
-"""Of the calls that the listener takes at once, those that one namespace may have (without one: one credential). A call
-keeps a thread while its request arrives and while it waits for its turn to read: nobody is to have them all."""
+"""Of the listener's calls, those that one namespace (without one: one credential) may have. A call keeps a thread while
+its request arrives and while it waits to read: nobody is to have them all."""
 
 MAX_TOKEN_CHARACTERS = 16 * 1024
 
@@ -52,14 +48,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _DeniedError(Exception):
-    """A call is refused.
-
-    Args:
-        code: Its status.
-        kind: The word that it is counted under.
-        details: What the caller is told.
-        reason: What the audit line says.
-    """
+    """A call is refused: ``kind`` is counted, ``details`` go to the caller, ``reason`` to the audit line."""
 
     def __init__(self, code: grpc.StatusCode, kind: str, details: str, reason: str) -> None:
         super().__init__(reason)
@@ -91,14 +80,7 @@ class _Method:
 class TrialService(grpc.GenericRpcHandler):
     """The handler for a ``grpc.Server``: reports and reads of own trials, health, and nothing else.
 
-    Args:
-        authenticator: Decides which callers are let in.
-        servicer: Answers those that are.
-        health: Answers anybody, for the server as a whole.
-        audit: Is told of each refusal.
-        metrics: Counts them.
-        arrivals: The places for requests.
-        max_reads: How many trials may read at once, so that connections to the database are left for Katib.
+    At most ``max_reads`` trials read at once, so that connections to the database are left for Katib.
     """
 
     def __init__(
@@ -223,11 +205,7 @@ def _name(path: str) -> str:
 
 
 def _token(context: grpc.ServicerContext) -> str | None:
-    """Return a caller's bearer token.
-
-    Raises:
-        RefusedError: There is more than one header, or it is no bearer token.
-    """
+    """Return a caller's bearer token; RefusedError if there are several headers, or it is none."""
     values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
     if not values:
         return None

@@ -1,8 +1,7 @@
 """The algorithms that are Optuna's samplers.
 
-A sampler cannot be stored. Where the trials are all that it learns from, each question is put to a new one, seeded by
-the question's number, so that after a restart the stored trials suffice. The others are asked once more for each of
-them, and then stand where the old one stood.
+A sampler cannot be stored. One that learns only from the trials is made anew for each question, seeded by its number.
+The others are asked again for each stored trial, and then stand where the old one stood.
 """
 
 import random
@@ -21,15 +20,7 @@ _MAX_GAMMA_TRIALS = 25
 
 
 class OptunaAlgorithm:
-    """A sampler, in a study that lies in memory.
-
-    Args:
-        name: The algorithm's name in Katib.
-        arguments: The sampler's; ``seed`` is among them only if the experiment gives one.
-        parameters: The search space.
-        seed: Taken if ``arguments`` have none.
-        maximize: Whether greater objectives are better.
-    """
+    """A sampler, in a study that lies in memory; ``seed`` is taken if ``arguments`` have none."""
 
     is_waiting = False
 

@@ -1,7 +1,6 @@
 """Katib's algorithms by name, with Katib's settings: checked, and made.
 
-An algorithm is asked for the next trial's parameters and told what became of each trial. Samplers cannot be stored, so
-after a restart the stored questions and answers are given to a new one.
+Samplers cannot be stored, so after a restart the stored questions and answers are given to a new one.
 """
 
 import logging
@@ -150,13 +149,7 @@ _ONLY_HERE = {
 
 @dataclass(frozen=True)
 class AlgorithmChoice:
-    """An algorithm by name, with checked settings.
-
-    Args:
-        name: One of ``SETTINGS``.
-        arguments: Optuna's arguments. ``seed`` is among them only if the experiment gives one.
-        warnings: What the settings do elsewhere than here, as sentences.
-    """
+    """An algorithm of ``SETTINGS``, with checked arguments for Optuna (``seed`` only if given), and warnings."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -164,11 +157,7 @@ class AlgorithmChoice:
 
 
 def choose(name: str, settings: Mapping[str, str]) -> AlgorithmChoice:
-    """Check an algorithm's name and settings.
-
-    Raises:
-        ConfigurationError: A name, a setting or a value that is not known; the message lists the known ones.
-    """
+    """Check an algorithm's name and settings; the error lists the known ones."""
     if name not in SETTINGS:
         raise ConfigurationError(
             f"algorithmName: {name!r} is not one of the algorithms here; known: {', '.join(SETTINGS)}"
@@ -203,18 +192,7 @@ def _warnings(name: str, settings: Mapping[str, str]) -> Iterator[str]:
 def check_space(
     choice: AlgorithmChoice, parameters: Sequence[Parameter], max_trial_count: int | None, *, parallel: int = 1
 ) -> None:
-    """Check that an algorithm can search a space, as Katib's suggestion services do.
-
-    Args:
-        choice: The algorithm.
-        parameters: The space.
-        max_trial_count: The experiment's.
-        parallel: The experiment's ``parallelTrialCount``.
-
-    Raises:
-        ConfigurationError: CMA-ES without two numbers; a grid with a double that has no step, or with fewer points than
-            trials; settings or parameters that hyperband or pbt lack.
-    """
+    """Check that an algorithm can search a space, as Katib's suggestion services do."""
     given = choice.arguments
     if choice.name == "hyperband":
         eta = given.get("eta", hyperband.DEFAULT_ETA)
@@ -243,11 +221,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 
 
 def check_installed(choice: AlgorithmChoice) -> None:
-    """Check that an algorithm's packages are there.
-
-    Raises:
-        MissingDependencyError: One is not.
-    """
+    """Check that an algorithm's packages are there."""
     needed = _NEEDED.get(choice.name, ("optuna",))
     missing = [package for package in needed if find_spec(package) is None]
     if missing:
@@ -256,17 +230,7 @@ def check_installed(choice: AlgorithmChoice) -> None:
 
 
 def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int, maximize: bool) -> Algorithm:
-    """Make an algorithm that has answered nothing yet.
-
-    Args:
-        choice: Name and settings.
-        parameters: The search space.
-        seed: Taken where the settings have no ``random_state``.
-        maximize: Whether greater objectives are better.
-
-    Raises:
-        MissingDependencyError: A package is not installed.
-    """
+    """Make an algorithm that has answered nothing yet; ``seed`` is taken where the settings have no other."""
     check_installed(choice)
     own = {"seed": seed, **choice.arguments}
     if choice.name == "hyperband":

@@ -54,11 +54,7 @@ class PatternError(ValueError):
 
 @functools.lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> "re.Pattern[str]":
-    r"""Return what matches as Go's pattern does, with the same groups.
-
-    Raises:
-        PatternError: Go refuses it, or a script such as ``\p{Greek}`` is not known here.
-    """
+    r"""Return what matches as Go's pattern does, with the same groups; PatternError for an unknown ``\p{...}``, too."""
     rewritten = _Rewriter(pattern).rewrite()
     try:
         return re.compile(rewritten)

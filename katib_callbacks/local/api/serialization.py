@@ -1,8 +1,4 @@
-"""The base of Katib's objects: reading from and writing to JSON's mappings.
-
-A model is a dataclass; its fields know their type, so that one reader and one checker serve all. In JSON and YAML the
-names are camelCase. Fields that are not known here are kept and written again.
-"""
+"""The base of Katib's objects: reading from and writing to JSON's camelCase mappings. Unknown fields are kept."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -91,8 +87,7 @@ def _to_dict(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """Turn models into JSON's mappings and lists: ours, and those of upstream's and Kubernetes' SDKs.
 
-    Their generated classes carry ``attribute_map``, {attribute: JSON name}, and are read by it alone, so that neither
-    package need be installed.
+    Theirs are read only by their ``attribute_map``, {attribute: JSON name}, so that neither package need be installed.
     """
     if isinstance(value, Model):
         return plain(value.serialize())

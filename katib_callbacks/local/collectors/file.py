@@ -21,15 +21,7 @@ _logger = logging.getLogger(__name__)
 def collect_file(
     path: Path, file_format: str, metrics: Sequence[str], filters: Sequence[str], now: datetime
 ) -> list[StoredMetricLog]:
-    """Return the rows of a trial's metrics file; none if there is no file.
-
-    Args:
-        path: The file.
-        file_format: ``TEXT``, which is read as a trial's output is, or ``JSON``.
-        metrics: The names to look for.
-        filters: Go's regular expressions, for text.
-        now: The time of lines that have none, timezone-aware.
-    """
+    """Return the rows of a trial's metrics file, ``TEXT`` as its output or ``JSON``; none if there is no file."""
     lines = read_output(path)
     return parse_json(lines, metrics, now) if file_format == JSON else parse_output(lines, metrics, filters, now)
 
@@ -37,13 +29,9 @@ def collect_file(
 def parse_json(lines: Iterable[str], metrics: Sequence[str], now: datetime) -> list[StoredMetricLog]:
     """Find metrics in lines that are JSON objects, as Katib does (file-metricscollector.go): ``{"loss": "0.5"}``.
 
-    A value is a string; Katib leaves out numbers, and a line that is no object fails its collector, so that nothing is
-    collected at all. Both are said. The time is that of the key ``timestamp``, RFC 3339 or seconds since 1970.
-
-    Args:
-        lines: The file's.
-        metrics: The names to look for.
-        now: The time of lines that have none, a microsecond later for each row; timezone-aware.
+    A value is a string. Katib leaves out numbers, and a line that is no object fails its collector, so that nothing is
+    collected; both are said. The time is the key ``timestamp`` (RFC 3339 or seconds since 1970), else ``now``, a
+    microsecond later for each row.
     """
     rows: list[StoredMetricLog] = []
     numbers: set[str] = set()

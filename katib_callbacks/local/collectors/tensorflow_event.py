@@ -1,7 +1,7 @@
-"""Katib's TensorFlowEvent collector: metrics found in the event files of a folder, without TensorFlow or TensorBoard.
+"""Katib's TensorFlowEvent collector: metrics found in a folder's event files, without TensorFlow or TensorBoard.
 
-As in Katib (pkg/metricscollector/v1beta1/tfevent-metricscollector/tfevent_loader.py), only tensors are read,
-which ``tf.summary.scalar`` writes. torch's SummaryWriter writes plain numbers instead, unless ``new_style=True``.
+As in Katib (tfevent-metricscollector/tfevent_loader.py) only tensors are read, as ``tf.summary.scalar`` writes them;
+torch's SummaryWriter writes plain numbers unless ``new_style=True``.
 """
 
 import logging
@@ -34,12 +34,10 @@ _FIXED_64, _BYTES, _FIXED_32 = 1, 2, 5  # wire types; 0 is a varint
 
 
 def collect_events(folder: Path, metrics: Sequence[str]) -> list[StoredMetricLog]:
-    """Return the rows of a trial's event files, by time.
+    """Return the rows of a trial's event files, in the folder and below it, by time.
 
-    Args:
-        folder: With everything below it.
-        metrics: The names to look for. A tag need only begin with one; ``test/accuracy`` is looked for as ``accuracy``
-            in the files of folders whose path ends in ``test``.
+    A tag need only begin with a name; ``test/accuracy`` is ``accuracy`` in files of folders whose path ends in
+    ``test``.
     """
     rows: list[StoredMetricLog] = []
     plain: set[str] = set()

@@ -5,13 +5,7 @@ from pathlib import Path
 
 
 class TrialFiles:
-    """The files of one trial.
-
-    Args:
-        home: The folder of state and trials, absolute.
-        experiment: The experiment's name.
-        trial: The trial's.
-    """
+    """The files of one trial, in an absolute home."""
 
     def __init__(self, home: Path, experiment: str, trial: str) -> None:
         self._parent = home / experiment
@@ -35,12 +29,7 @@ class TrialFiles:
         self.log.write_bytes(b"")
 
     def take_over_checkpoints(self, number: int, parent: object) -> Path:
-        """Make the folder of a trial's checkpoints anew, with those of its parent, and return it.
-
-        Args:
-            number: Of the trial, in its experiment.
-            parent: The number of the trial that it goes on from; None for none.
-        """
+        """Make the folder of a trial's checkpoints anew, with those of its parent if it has one, and return it."""
         folder = self._parent / "checkpoints" / str(number)
         shutil.rmtree(folder, ignore_errors=True)
         if parent is not None:

@@ -1,6 +1,6 @@
 """Processes of trials whose runner was killed: found by the mark in their environment, and ended.
 
-Linux alone shows other processes' environments. Elsewhere they are left to themselves, and it is said.
+Only Linux shows other processes' environments. Elsewhere they are left running, and it is said.
 """
 
 import logging
@@ -21,14 +21,7 @@ _logger = logging.getLogger(__name__)
 
 
 def end_orphans(attempts: Collection[str]) -> int:
-    """Kill every process that belongs to one of these attempts, and wait until none is left.
-
-    Args:
-        attempts: Values of the mark.
-
-    Returns:
-        How many were found.
-    """
+    """Kill every process that has the mark of one of these attempts, wait for their end, and return how many."""
     if not attempts:
         return 0
     if not (_PROC / "self" / "environ").exists():
@@ -51,12 +44,7 @@ def end_orphans(attempts: Collection[str]) -> int:
 
 
 def end_strays(attempt: str, first_pid: int) -> None:
-    """Kill what an attempt whose processes have ended left running in sessions of its own.
-
-    Args:
-        attempt: Value of the mark.
-        first_pid: Its first process: whatever it has started has a greater number, unless the numbers began anew.
-    """
+    """Kill what an ended attempt left running in sessions of its own, with pids above its first unless they wrapped."""
     for _ in range(_ROUNDS):
         try:
             latest = int((_PROC / "loadavg").read_bytes().split()[-1])

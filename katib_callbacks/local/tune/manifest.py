@@ -36,21 +36,7 @@ def tuned(
 ) -> dict[str, Any]:
     """Return the experiment that upstream's ``tune`` makes of its arguments, as a mapping.
 
-    Args:
-        name: The experiment's.
-        namespace: The experiment's.
-        script: What a trial's shell runs.
-        parameters: The search space's parameter specs, named.
-        objective: ``spec.objective``.
-        algorithm: ``spec.algorithm``.
-        budget: ``maxTrialCount`` and so on.
-        collector: ``Push`` or ``StdOut``.
-        environ: The container's ``env``.
-        workers: Workers and processes of each, for a PyTorchJob; None for a Job.
-        image: The container's.
-        resources: The container's, or None.
-        deadline_s: After how many seconds a trial is ended.
-        retain: Whether a trial's folder is kept.
+    ``workers`` are a PyTorchJob's workers and the processes of each; None makes a Job.
     """
     container = {
         "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
@@ -131,11 +117,7 @@ def algorithm(name: str, settings: Any) -> dict[str, Any]:
 
 
 def environment(given: Any) -> list[dict[str, Any]]:
-    """Return the container's ``env`` of ``tune``'s ``env_per_trial``.
-
-    Raises:
-        ConfigurationError: An entry is no variable: those that come from a cluster's objects are not here.
-    """
+    """Return the container's ``env`` of ``tune``'s ``env_per_trial``; variables from cluster objects are refused."""
     if isinstance(given, Mapping):
         return [{"name": str(name), "value": str(value)} for name, value in given.items()]
     entries = [plain(entry) for entry in given or ()]

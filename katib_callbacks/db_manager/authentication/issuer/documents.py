@@ -17,7 +17,7 @@ MAX_DOCUMENT_BYTES = 256 * 1024
 """Kubernetes publishes a key in about 450 bytes, and seldom more than three."""
 
 ACCEPT = "application/jwk-set+json, application/json"
-"""Kubernetes serves its keys as the former only, its discovery document as the latter only, and answers 406 to any
+"""Kubernetes serves its keys only as the former, its discovery document only as the latter, and answers 406 to any
 other ``Accept`` (pkg/routes/openidmetadata.go)."""
 
 _CA_FILE, _TOKEN_FILE = "the CA file", "the token file"
@@ -29,15 +29,10 @@ class FetchError(Exception):
 
 
 class IssuerDocuments:
-    """Where an issuer's keys come from.
+    """The address of an issuer's keys. CA and token files are read again at each fetch.
 
-    Args:
-        issuer: The issuer's URL. The discovery document below it must name the same, to the letter.
-        ca: A CA file that verifies the issuer; None for the system's authorities. Read again at each fetch.
-        token_path: A file whose token the issuer asks for; None if it answers anybody. Read again at each fetch.
-
-    Raises:
-        ConfigurationError: The issuer is no ``https://`` URL, or a file cannot be used.
+    The discovery document must name the same issuer, to the letter. ``ca`` is None for the system's authorities,
+    ``token_path`` if the issuer answers anybody.
     """
 
     def __init__(self, issuer: str, ca: str | PathLike[str] | None, token_path: str | PathLike[str] | None) -> None:
@@ -57,14 +52,9 @@ class IssuerDocuments:
             raise ConfigurationError(f"issuer {issuer}: {error}") from error
 
     def fetch_keys(self, deadline_s: float, opened: Callable[[HTTPRequest], None]) -> dict[str, IssuerKey]:
-        """Return the keys that the issuer publishes now, by their ids; at least one.
+        """Return the keys that the issuer publishes now, by their ids; at least one, else FetchError.
 
-        Args:
-            deadline_s: When to give up, on the monotonic clock.
-            opened: Told of each request, so that it can be aborted.
-
-        Raises:
-            FetchError: They cannot be had, or none is of use.
+        ``deadline_s`` is on the monotonic clock. ``opened`` is told of each request, so that it can be aborted.
         """
         try:
             token = self._token()

@@ -1,7 +1,7 @@
-"""The public keys of a token issuer: from a JSON Web Key Set (RFC 7517) to keys that can verify, and no others.
+"""The usable public keys of a token issuer's JSON Web Key Set (RFC 7517).
 
-An issuer may publish what is of no use here, and one that is attacked may publish what is a trap. Left out are secrets
-(``oct``), keys for encryption, keys without an id, RSA below 2,048 bits, other curves, and whatever cannot be read.
+An issuer that is attacked may publish a trap. Left out are secrets (``oct``), keys for encryption, keys without an id,
+RSA below 2,048 bits, other curves, and whatever cannot be read.
 """
 
 from collections.abc import Mapping
@@ -41,11 +41,7 @@ class IssuerKey:
 
 
 def read_key_set(document: Mapping[str, Any]) -> dict[str, IssuerKey]:
-    """Return the usable keys of a key set by their ids. Of two with one id the first counts.
-
-    Raises:
-        ValueError: It is no key set, or has more keys than anybody needs.
-    """
+    """Return a key set's usable keys by id, the first of two with one id; ValueError if it is none, or too large."""
     entries = document.get("keys")
     if not isinstance(entries, list):
         raise ValueError("the key set has no list of keys")  # noqa: TRY004  what was read is wrong, not what was passed

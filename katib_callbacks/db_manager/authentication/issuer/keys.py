@@ -1,7 +1,7 @@
 """The keys of one token issuer, always at hand: fetched in the background, kept while the issuer is away.
 
-A call needs a key that is there already, so it never waits for the issuer, but for one case: a token names a key that
-nobody has seen. It may be a new one, so the caller waits a moment for a fetch that begins after its own arrival.
+A call waits for the issuer in one case: its token names a key that nobody has seen. That may be a new one, so the
+caller waits a moment for a fetch that begins after its own arrival.
 """
 
 import logging
@@ -40,17 +40,7 @@ _logger = logging.getLogger(__name__)
 
 
 class IssuerKeys:
-    """Fetches and holds an issuer's keys. Thread-safe; has one thread, from the start until ``close``.
-
-    Args:
-        issuer: The issuer's URL. The discovery document below it must name the same, to the letter.
-        ca: A CA file that verifies the issuer; None for the system's authorities. Read again at each fetch.
-        token_path: A file whose token the issuer asks for; None if it answers anybody. Read again at each fetch.
-        refresh_interval_s: How often the keys are fetched anew.
-
-    Raises:
-        ConfigurationError: The issuer is no ``https://`` URL, or a file cannot be used.
-    """
+    """Fetches and holds an issuer's keys, see ``IssuerDocuments``. Thread-safe; has one thread until ``close``."""
 
     def __init__(
         self,
@@ -79,10 +69,8 @@ class IssuerKeys:
     def find(self, key_id: str) -> IssuerKey | None:
         """Return a key; None if the issuer, asked after this call began, has none of this id.
 
-        Blocks for up to ``UNKNOWN_KEY_WAIT_S``, and only if the key is not known yet.
-
-        Raises:
-            IssuerUnavailableError: It is not known, and the issuer could not be asked.
+        Blocks for up to ``UNKNOWN_KEY_WAIT_S``, and only if the key is not known; then IssuerUnavailableError if nobody
+        could be asked.
         """
         key = self._keys.get(key_id)  # no lock: the mapping is replaced, never changed
         return key if key is not None else self._find_new(key_id)

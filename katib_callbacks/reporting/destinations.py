@@ -14,7 +14,7 @@ from katib_callbacks.net.masking import label_of
 from katib_callbacks.process_state import locked
 from katib_callbacks.sinks import MetricSink, SinkOutcome, close_quietly
 from katib_callbacks.sinks.auto import KATIB
-from katib_callbacks.sinks.registry import SinkFactory
+from katib_callbacks.sinks.registry import SinkFactory, is_built_in
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender
@@ -43,6 +43,7 @@ class Destinations:
         self._pid = os.getpid()
         self._made = {name: factory.make(name) for name in sinks if isinstance(name, str) and name != KATIB}
         self._senders: dict[str, BackgroundSender] = {}
+        self._shown: set[str] = set()  # labels of those that may have progress under way
         self._idle = tuple(map(self._why_idle, sinks))
         made = (self._made.get(sink) if isinstance(sink, str) else sink for sink in sinks)
         listening = [why is None and _has_progress(sink) for sink, why in zip(made, self._idle, strict=True)]
@@ -102,7 +103,9 @@ class Destinations:
             for label, sink in named:
                 with contextlib.suppress(KatibCallbacksError):  # who delivers says why it cannot be made any more
                     found.append((label, self._sink(sink)))
-            return [(label, sink) for label, sink in found if _has_progress(sink)]
+            shown = [(label, sink) for label, sink in found if _has_progress(sink)]
+            self._shown.update(label for label, _ in shown)
+            return shown
 
     def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
         """Yield each sink: its name in receipts, the sink, why it has nothing to do."""
@@ -121,8 +124,9 @@ class Destinations:
             for label, sink, _ in self if is_ours else ():
                 if not isinstance(sink, str) or sink not in self._made or label in self._senders:
                     continue
-                if label in active[1:] or (active and label not in active):
-                    self._sender(label, sink)  # which need not return from close()
+                is_first = not active or label == active[0]
+                if not is_first and (label in self._shown or not is_built_in(sink)):
+                    self._sender(label, sink)  # its close() may wait, or not return
                 else:
                     at_once.append((label, self._made[sink]))
             senders = list(self._senders.values()) if is_ours else []

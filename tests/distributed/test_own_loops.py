@@ -48,7 +48,7 @@ def test_children_of_spawn_without_a_process_group(trial, free_port, by):
         ("KATIB_CALLBACKS_RANK", {"SLURM_PROCID": "0"}),
         (
             "JOB_COMPLETION_INDEX",
-            {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost:1/status", "KATIB_CALLBACKS_SINKS": "katib"},
+            {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost:1/status"},
         ),
     ],
 )

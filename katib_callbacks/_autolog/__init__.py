@@ -1,16 +1,8 @@
 """autolog: the callbacks of all three frameworks, turned on without touching the training code.
 
-Where it hooks in, and what it leaves as it was when it is turned off:
-
-- Lightning asks two groups of entry points for callbacks whenever a Trainer is made; ``pyproject.toml`` names
-  :func:`lightning_callbacks` in both. Nothing is patched.
-- transformers: a class of ours in ``transformers.trainer.DEFAULT_CALLBACKS`` and under ``"katib"`` in
-  ``transformers.integrations.INTEGRATION_TO_CALLBACK``, and a wrapper around ``CallbackHandler.add_callback``, where
-  the other callbacks can be seen.
-- Keras: a wrapper around ``keras.Model.fit``, which all backends share.
-
-A framework that is not imported yet is patched when it is. Every callback is the adapter's own
-``KatibReportCallback``, made when a Trainer is made or a Keras model is fitted.
+Lightning asks two groups of entry points for callbacks, so nothing is patched there. transformers gets a class of ours
+among its defaults and integrations and a wrapper around ``CallbackHandler.add_callback``, Keras one around
+``keras.Model.fit``. A framework that is not imported yet is patched when it is. Turning it off undoes all.
 """
 
 from typing import TYPE_CHECKING, TypedDict

@@ -14,11 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def lightning_callbacks() -> list[Any]:
-    """Answer Lightning, which asks whenever a Trainer is made, in every process that has this package installed.
+    """Answer Lightning, which asks whenever a Trainer is made, in every process that has this package.
 
-    Returns:
-        The callback, if this process asked for it and is part of a trial, and if the Trainer has none yet.
-        Otherwise nothing; never raises, because that would break the Trainer.
+    Returns the callback if this process asked for it, is part of a trial and the Trainer has none yet. Never raises,
+    because that would break the Trainer.
     """
     try:
         if process_rank(DEFAULT_RUNTIME.environ()).is_global_zero:
@@ -48,8 +47,8 @@ def _is_launched() -> bool:
 def _callbacks_of_trainer() -> list[object]:
     """Return the callbacks of the Trainer that is being made; Lightning does not hand them to us.
 
-    Its ``_CallbackConnector.on_trainer_init(self, ...)`` has put the user's own into ``self.trainer.callbacks`` before
-    it asks. Callbacks that are added later, or cannot be seen, show when training starts: ours then stands aside.
+    ``_CallbackConnector.on_trainer_init`` has put the user's own into ``self.trainer.callbacks`` before it asks. One
+    that is added later shows when training starts: ours then stands aside.
     """
     for frame in callers():
         if frame.f_code.co_name == "on_trainer_init":

@@ -29,18 +29,11 @@ class MakeCallback(Protocol):
 
 
 Patch = Callable[[ModuleType, MakeCallback], Callable[[], None]]
-"""Changes a framework's module, which has just been imported, and returns a function that undoes the change.
-
-Raises AttributeError before anything is changed if the module is not as expected.
-"""
+"""Changes a module just imported, and returns a function that undoes it. An AttributeError comes before any change."""
 
 
 class Ownership:
-    """The mark of the callbacks that autolog makes while it is on. A copy in another process stays as it was.
-
-    Args:
-        is_on: Whether they may report.
-    """
+    """The mark of the callbacks that autolog makes while it is on. A copy in another process stays as it was."""
 
     def __init__(self, is_on: bool = True) -> None:
         self.is_on = is_on
@@ -60,11 +53,7 @@ class Ownership:
             callback._recorder.abandon()  # noqa: SLF001  as above
 
     def wants(self, callbacks: Iterable[object]) -> bool:
-        """Return whether a callback of autolog's is to record the run that begins with this call.
-
-        Args:
-            callbacks: Those of the run, as far as the framework shows them.
-        """
+        """Return whether a callback of autolog's is to record a run that begins now with these callbacks."""
         return self.is_on and trainings_in_progress() <= 1 and not any(map(is_explicit, callbacks))
 
     def __reduce__(self) -> tuple[type["Ownership"], tuple[bool]]:

@@ -24,11 +24,7 @@ PATCHES: Mapping[str, Patch] = {**transformers.PATCHES, **keras.PATCHES}
 
 
 class State:
-    """Autolog in this process.
-
-    Attributes:
-        is_on: None until the code turns it on or off; until then the environment decides, for Lightning.
-    """
+    """Autolog in this process; ``is_on`` is None while the environment decides, for Lightning."""
 
     def __init__(self) -> None:
         self.is_on: bool | None = None
@@ -73,23 +69,13 @@ class State:
                 logger.warning("autolog does not know this release of %s: %s", module.__name__.partition(".")[0], error)
 
     def is_asked(self) -> bool:
-        """Return whether autolog is on in this process.
-
-        Raises:
-            ConfigurationError: ``KATIB_CALLBACKS_AUTOLOG`` is neither yes nor no.
-        """
+        """Return whether autolog is on in this process."""
         return settings.is_autolog_on(DEFAULT_RUNTIME) if self.is_on is None else self.is_on
 
     def callback(self, adapter: str, present: Iterable[object], *, is_inert_welcome: bool = False) -> Any:
-        """Make a callback of autolog's. Never raises: a framework calls this.
+        """Make a callback of autolog's, or None: off, outside a trial, one is present. Never raises.
 
-        Args:
-            adapter: The framework's module in this package.
-            present: The callbacks that are there already.
-            is_inert_welcome: Whether to make one that will report nothing, too.
-
-        Returns:
-            None if autolog is off, if there is a callback of ours already, and outside a trial.
+        ``adapter`` is the framework's module here. With ``is_inert_welcome`` one that will report nothing is made, too.
         """
         try:
             if not self.is_asked() or any(map(is_ours, present)):

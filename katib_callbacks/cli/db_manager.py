@@ -175,14 +175,7 @@ def _serve(arguments: argparse.Namespace, tell: Callable[[str], None]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command ``katib-db-manager``: with the flags, variables and defaults of Katib's own.
-
-    Args:
-        argv: The arguments without the program's name; None for those of this process.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command ``katib-db-manager``, with the flags, variables and defaults of Katib's own."""
     from katib_callbacks.cli import run_command  # noqa: PLC0415  it imports this module
 
     parser = argparse.ArgumentParser(

@@ -1,8 +1,7 @@
-"""Replies with rows, written as they are read: from the database's columns to the bytes of a message, in one pass.
+"""Replies with rows, written as they are read: from the database's columns to a message's bytes, in one pass.
 
-The bytes are those of ``GetObservationLogReply`` (``wire.messages``): a row is a ``MetricLog``, field 1 of an
-``ObservationLog``, which is field 1 of the reply. An object of protobuf's for each row would take twenty times as much
-memory as its bytes, and most of the time.
+They are those of ``GetObservationLogReply`` (``wire.messages``). A protobuf object for each row would take twenty times
+as much memory as its bytes, and most of the time.
 """
 
 import io
@@ -56,11 +55,7 @@ class LargePlace:
         self._is_taken = False
 
     def take(self, *, timeout_s: float = 0.0) -> None:
-        """Take it, unless it is taken.
-
-        Raises:
-            LargeReplyError: None is free, and none has become so.
-        """
+        """Take the place, unless it is taken; LargeReplyError if none becomes free in time."""
         if self._is_taken:
             return
         with ExitStack() as place:
@@ -80,11 +75,7 @@ class LargePlace:
 
 
 class ReplyWriter:
-    """A reply under way.
-
-    Args:
-        become_large: Called before it takes much memory; may raise, so that it does not.
-    """
+    """A reply under way; ``become_large`` is called before it takes much memory, and may raise."""
 
     def __init__(self, become_large: Callable[[], None]) -> None:
         self._become_large = become_large
@@ -94,12 +85,7 @@ class ReplyWriter:
         self.rows = 0
 
     def add(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        """Append rows: metric name, value, and time as the database has it.
-
-        Raises:
-            ValueError: A time is none.
-            TooLargeError: No client can get so many.
-        """
+        """Append rows: metric name, value, and the database's time; TooLargeError if no client can get so many."""
         names = self._names
         pieces = []
         for name, value, time in rows:
@@ -125,14 +111,7 @@ class ReplyWriter:
 
 
 def format_as_go(time: str) -> bytes:
-    """Return RFC 3339 in UTC as Go's ``time.RFC3339Nano`` prints it: the fraction without trailing zeros.
-
-    Args:
-        time: Naive UTC, such as ``2026-01-31 12:00:00.123456``.
-
-    Raises:
-        ValueError: It is no time.
-    """
+    """Return RFC 3339 in UTC as Go's ``time.RFC3339Nano`` prints it, of naive UTC ``2026-01-31 12:00:00.123456``."""
     datetime.fromisoformat(time)
     text = f"{time[:10]}T{time[11:]}"
     return ((text.rstrip("0").rstrip(".") if "." in text else text) + "Z").encode()

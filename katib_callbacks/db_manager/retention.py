@@ -16,12 +16,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Retention:
-    """Deletes all rows of each trial whose newest row is older than some days. Has one thread, until it is closed.
-
-    Args:
-        store: Where the rows lie.
-        days: How old.
-    """
+    """Deletes all rows of each trial whose newest row is older than some days. Has one thread, until it is closed."""
 
     def __init__(self, store: ObservationLogStore, days: float) -> None:
         self._store = store
@@ -55,10 +50,6 @@ class Retention:
 
 
 def check_days(days: float | None) -> None:
-    """Find out whether rows may be kept for so long.
-
-    Raises:
-        ConfigurationError: They may not.
-    """
+    """Find out whether rows may be kept for so long."""
     if days is not None and not 0 < days <= timedelta.max.days / 1_000:
         raise ConfigurationError(f"retention_days must be a positive number of days, not {days!r}")

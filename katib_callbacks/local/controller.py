@@ -1,7 +1,7 @@
 """The loop that runs one experiment: asks the algorithm, starts trials, waits for their ends, decides when it is over.
 
-One thread. It sleeps until a process ends, a deadline passes, somebody wakes it, or a second is over, in which it looks
-whether another process has changed the budget. Each decision is committed before it is acted upon (see ``store``).
+One thread. It sleeps until a process ends, a deadline passes or it is woken, and looks each second whether another
+process changed the budget. Each decision is committed before it is acted upon (see ``store``).
 """
 
 import logging
@@ -38,13 +38,7 @@ _SUFFIX_CHARACTERS = 8  # as Katib's
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a person who looks on wants to know.
-
-    Args:
-        trial: The trial as it is now; None for a change of the experiment.
-        state: The experiment's state.
-        message: What happened, as a sentence.
-    """
+    """A change that an onlooker wants to know; ``trial`` is None for one of the experiment."""
 
     trial: TrialRow | None
     state: str
@@ -52,18 +46,7 @@ class Event:
 
 
 class Controller:
-    """Runs one experiment that is stored, from wherever it stands. Whoever makes it holds the experiment's lock.
-
-    Args:
-        store: The state; for this object alone as long as it runs.
-        home: The folder of the state and of the trials.
-        name: Which experiment.
-        lock: The descriptor of the lock, see :class:`DBManagerProcess`.
-        on_event: Called for each change.
-
-    Raises:
-        ExperimentError: There is no such experiment.
-    """
+    """Runs one stored experiment from wherever it stands, with the store to itself and its caller's lock held."""
 
     def __init__(
         self,
@@ -102,8 +85,7 @@ class Controller:
         """Run until the experiment is over or :meth:`stop`, and return its state.
 
         Raises:
-            KatibCallbacksError: The store can no longer be read or written. Running trials are ended; a later run goes
-                on.
+            KatibCallbacksError: The store can no longer be read or written. Trials are ended; a later run goes on.
         """
         try:
             self._recover()

@@ -18,13 +18,7 @@ COLLECTORS = ("Push", "StdOut", "File", "TensorFlowEvent")
 
 @dataclass(frozen=True)
 class Budget:
-    """How many trials an experiment may have; None for any number.
-
-    Args:
-        max_trials: In all.
-        parallel: At a time.
-        max_failed: With so many failed ones the experiment has failed.
-    """
+    """How many trials an experiment may have, at a time and failed; None for any number."""
 
     max_trials: int | None
     parallel: int
@@ -42,20 +36,15 @@ class ResolvedExperiment:
     """An experiment as the controller needs it.
 
     Args:
-        template: What each trial runs.
-        parameters: The search space.
-        algorithm: How it is searched.
-        objective: The objective's name.
         metrics: All declared names, the objective's first.
         strategy: Which of the objective's values counts: ``min``, ``max`` or ``latest``.
-        is_maximized: Whether greater objectives are better.
         goal: The objective at which the experiment is over.
         collector: One of ``COLLECTORS``.
         filters: Regular expressions for lines of text; empty for Katib's.
         notes: What the experiment asks for and does not get here.
         metrics_path: In the container: the file, or the folder of event files, that is collected; None for none.
         metrics_format: Of the file, ``TEXT`` or ``JSON``.
-        warnings: What is otherwise on a cluster than here, as sentences.
+        warnings: Sentences about what is otherwise on a cluster.
     """
 
     template: TrialTemplate
@@ -80,11 +69,7 @@ class ResolvedExperiment:
 
 
 def resolve(manifest: Manifest) -> ResolvedExperiment:
-    """Find out what a legal experiment comes to on one machine.
-
-    Raises:
-        ConfigurationError: It cannot be run here; the message begins with the path and lists what is known.
-    """
+    """Find out what a legal experiment comes to on one machine; an error begins with the path."""
     spec = manifest["spec"]
     if spec.get("nasConfig") is not None:
         raise ConfigurationError("spec.nasConfig: neural architecture search is not done here; write spec.parameters")

@@ -30,11 +30,7 @@ _FOLLOW_INTERVAL_S = 0.2
 
 
 class Queries:
-    """The methods of ``kubeflow.katib.KatibClient`` that only read.
-
-    Args:
-        home: The folder of state and trials, absolute.
-    """
+    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute."""
 
     def __init__(self, home: Path) -> None:
         self._home = home

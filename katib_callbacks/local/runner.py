@@ -54,11 +54,7 @@ def database(home: Path) -> Path:
 
 @contextmanager
 def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
-    """Hold the lock of an experiment; yields its descriptor. It is free as soon as all who hold it have ended.
-
-    Raises:
-        ExperimentError: Somebody else holds it.
-    """
+    """Hold an experiment's lock; yields its descriptor. Free once all holders have ended; else ExperimentError."""
     _check_name(name)
     folder = home / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,13 +84,7 @@ def is_run(home: Path, name: str) -> bool:
 
 
 class Runner:
-    """Runs one experiment that is stored.
-
-    Args:
-        home: The folder of state and trials.
-        name: Which experiment.
-        on_event: Called for each change, in the thread that runs.
-    """
+    """Runs one experiment that is stored; ``on_event`` is called in the thread that runs."""
 
     def __init__(self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None) -> None:
         self._home = home
@@ -113,7 +103,7 @@ class Runner:
 
         Raises:
             ExperimentError: No such experiment, or another process runs it.
-            KatibCallbacksError: ExperimentStore or observation log cannot be read or written.
+            KatibCallbacksError: The store or the observation log cannot be read or written.
         """
         with ExperimentStore(database(self._home)) as store:
             store.experiment(self.name)
@@ -164,22 +154,10 @@ class Runner:
 def create(
     home: Path, experiment: object, *, folder: Path, workdir: Path | None = None, gpus_per_trial: int | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Check an experiment and store it, for a runner.
+    """Check an experiment and store it; returns its name, and what it asks for that has no effect here.
 
-    Args:
-        home: The folder of state and trials.
-        experiment: A mapping, our model, or upstream's.
-        folder: Where it is started: files that the trials' commands name are found there.
-        workdir: Where all trials work; None for folders of their own.
-        gpus_per_trial: How many GPUs a trial has; None for what its template says.
-
-    Returns:
-        The experiment's name, and what it asks for that has no effect here.
-
-    Raises:
-        ConfigurationError: It is not legal, or cannot be run here.
-        ExperimentError: There is one of its name.
-        MissingDependencyError: The algorithm's package is not installed.
+    ``folder`` has the files that the trials' commands name; without ``workdir`` each trial works in a folder of its
+    own.
     """
     manifest = read(experiment).serialize()
     metadata = manifest["metadata"]
@@ -227,11 +205,7 @@ def _ending_timeout_s(store: ExperimentStore, name: str) -> float:
 
 
 def delete(home: Path, name: str) -> None:
-    """Delete an experiment: its trials, their rows in the observation log, its folder. One that runs is ended first.
-
-    Raises:
-        ExperimentError: There is no such experiment, or its runner does not end.
-    """
+    """Delete an experiment with its trials, rows and folder; one that runs is ended first, or ExperimentError."""
     with ExperimentStore(database(home)) as store:
         timeout_s = _ending_timeout_s(store, name)
         store.update_experiment(name, delete_by_s=time.time() + timeout_s)

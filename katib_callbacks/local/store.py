@@ -1,8 +1,7 @@
 """All experiments and trials, in the SQLite file that also holds the observation log.
 
-Each change is one transaction, committed before its consequences are acted upon: whoever reads after a crash finds what
-was decided, and no more. A commit outlives the process that made it; syncing the disk each time, against a power cut,
-is left to the observation log.
+Each change is committed before its consequences are acted upon: after a crash there is what was decided, and no more. A
+commit outlives its process; syncing against a power cut is left to the observation log.
 """
 
 import json
@@ -110,14 +109,7 @@ _TRIAL_JSON = ("assignments", "point", "attempts", "observation", "conditions")
 
 
 class ExperimentStore:
-    """The tables ``local_experiments`` and ``local_trials`` of one file. For one thread at a time.
-
-    Args:
-        path: The SQLite file; made if it does not exist, and so is its folder.
-
-    Raises:
-        StoreError: It cannot be opened.
-    """
+    """The tables of experiments and trials in one file, which is made with its folder. For one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -159,11 +151,7 @@ class ExperimentStore:
         workdir: Path | None = None,
         gpus_per_trial: int | None = None,
     ) -> None:
-        """Store a new experiment, Created.
-
-        Raises:
-            ExperimentError: There is one of this name.
-        """
+        """Store a new experiment, Created; ExperimentError if there is one of this name."""
         now_s = time.time()
         row = {
             "name": name,
@@ -181,11 +169,7 @@ class ExperimentStore:
             _insert(connection, "local_experiments", row)
 
     def experiment(self, name: str) -> ExperimentRow:
-        """Return one experiment.
-
-        Raises:
-            ExperimentError: There is none of this name; the message names those that there are.
-        """
+        """Return one experiment; the ExperimentError for another name lists those that there are."""
         rows = self.experiments(name)
         if not rows:
             known = ", ".join(row.name for row in self.experiments()) or "none"
@@ -207,11 +191,7 @@ class ExperimentStore:
         return [TrialRow(**_decoded(row, _TRIAL_JSON)) for row in rows]
 
     def trial(self, name: str) -> TrialRow:
-        """Return one trial.
-
-        Raises:
-            ExperimentError: There is none of this name.
-        """
+        """Return one trial, or raise ExperimentError."""
         with self._mapped_errors():
             row = self._connection.execute("SELECT * FROM local_trials WHERE name = ?", (name,)).fetchone()
         if row is None:

@@ -1,7 +1,7 @@
 """MySQL and MariaDB, through PyMySQL.
 
-Their comparison of texts ignores case, accents and blanks at the end, so what is found through the index is compared
-again byte by byte. Their locks belong to a session and outlive its transactions, and are given back by name.
+Their comparison of texts ignores case, accents and blanks at the end, so what the index finds is compared again byte by
+byte. Their locks outlive a session's transactions, and are given back by name.
 """
 
 import logging
@@ -79,12 +79,7 @@ _logger = logging.getLogger(__name__)
 
 
 class MySQLDatabase(DatabaseServer):
-    """A database of a MySQL or MariaDB server.
-
-    Args:
-        url: ``mysql://user:password@host:3306/katib``.
-        max_connections: Altogether.
-    """
+    """A database of a MySQL or MariaDB server."""
 
     driver = "mysql+pymysql"
     extra = "mysql"
@@ -199,10 +194,7 @@ class MySQLDatabase(DatabaseServer):
         yield from map(tuple, connection.exec_driver_sql(query, tuple(value for span in spans for value in span)))
 
     def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
-        """Add rows, many in a statement.
-
-        The statement is put together here: PyMySQL's own way to do so takes longer than the server to carry it out.
-        """
+        """Add rows in one statement, put together here: PyMySQL's own way takes longer than the server."""
         values: list[str] = []
         size = 0
         for trial_name, logs in additions:

@@ -1,7 +1,6 @@
 """The observation log store: Katib's table, written and read through SQLAlchemy Core, the same on every database.
 
-What databases have in common stands here; a database's own ways (locks, connections, durability, comparison of texts)
-stand in a module each, behind :class:`~katib_callbacks.db_manager.store.database.Database`.
+A database's own ways (locks, connections, durability, comparison of texts) stand in a module each.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,14 +52,12 @@ class ObservationLogStore:
     """The rows of all trials in one database. Every method may be called by several threads, and blocks.
 
     Args:
-        url: A SQLAlchemy URL such as ``sqlite:///katib.db``, ``mysql://user:password@host/katib`` or
-            ``postgresql://user:password@host/katib``; a path is an SQLite file. A file is made if it does not exist, a
-            database is not.
-        max_connections: How many connections to the database there may be.
+        url: A SQLAlchemy URL, or the path of an SQLite file. A file is made if it does not exist, a database is not.
+        max_connections: To the database.
         is_initialized: The table is there, and neither it nor the index is to be made.
         connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
-        keep_duplicates: Store a batch that comes a second time again, as Katib's own manager does.
-        keeps_namespaces: Keep the table of whose trials are, too; ``namespace`` may then be given below.
+        keep_duplicates: Store a batch that comes again a second time, as Katib's own manager does.
+        keeps_namespaces: Keep the table of trials' owners, too; ``namespace`` may then be given below.
 
     Raises:
         ConfigurationError: The URL is none, or names a database that is not known.
@@ -111,12 +108,8 @@ class ObservationLogStore:
         """Store the rows, all or none; returns when they are on disk.
 
         A batch that comes a second time, whole or in part, is stored once: of equal rows as many are added as the batch
-        has more than the table. Two managers on one database keep that up together, but for Katib's own.
-
-        Args:
-            trial_name: Which trial.
-            logs: Its rows, at least one.
-            namespace: The caller's; a trial that is nobody's becomes its own. None where any caller may write.
+        has more than the table. Two of our managers on one database keep that up together. ``namespace`` is the
+        caller's, and becomes the owner of a trial without one; None where any caller may write.
 
         Raises:
             BusyError: They were not stored; there was no room or no turn.
@@ -145,19 +138,10 @@ class ObservationLogStore:
         end: datetime | None = None,
         namespace: str | None = None,
     ) -> W:
-        """Write a trial's rows by time, those of one time in the order of their arrival.
+        """Write a trial's rows by time, then by arrival, to a writer of ``open_writer``, and return that writer.
 
-        Args:
-            trial_name: Which trial, by its exact name.
-            open_writer: Returns what takes the rows; called again where a connection dies. What a writer raises leaves
-                this method as it is.
-            metric_name: Only this metric, by its exact name; empty for all.
-            start: Only rows at or after this time.
-            end: Only rows at or before this time.
-            namespace: The caller's; None where any caller may read.
-
-        Returns:
-            The writer that has all rows.
+        A new writer is opened where a connection dies; what it raises leaves this method. An empty ``metric_name`` is
+        all; ``start`` and ``end`` are inclusive; without a ``namespace`` any caller may read.
 
         Raises:
             BusyError: Too many others are reading.
@@ -227,14 +211,7 @@ class ObservationLogStore:
             return self._try_twice(read)
 
     def delete(self, trial_name: str, *, before: datetime | None = None) -> int:
-        """Delete all rows of a trial, and forget whose it is.
-
-        Args:
-            trial_name: Which trial, by its exact name.
-            before: Only if it has no row at or after this time.
-
-        Returns:
-            How many rows were deleted.
+        """Delete all rows of a trial, and its owner; returns how many. With ``before`` only if it has none since.
 
         Raises:
             BusyError: Nothing was deleted; there was no room or no turn.
@@ -259,11 +236,7 @@ class ObservationLogStore:
             return self._try_twice(write)
 
     def check(self) -> None:
-        """Read from each table, every column of it. For one caller at a time; waits for none of the others.
-
-        Raises:
-            StoreError: The database did not answer, or its table is another.
-        """
+        """Read every column of each table, or raise StoreError. For one caller at a time; waits for no other."""
 
         def read() -> None:
             with self._database.checking() as connection:

@@ -1,8 +1,7 @@
 """Katib's table ``observation_logs``, and what a row is on its way there.
 
-Source: kubeflow/katib v0.19.0, pkg/db/v1beta1/mysql/init.go and postgres/init.go. Columns, their order and their types
-are Katib's in each database, so that either manager starts on what the other one filled. The index is ours: without it
-every read looks at every trial's rows.
+Source: kubeflow/katib v0.19.0, pkg/db/v1beta1/mysql/init.go and postgres/init.go. Columns, order and types are Katib's,
+so that either manager starts on what the other one filled. The index is ours: without it a read scans all trials.
 """
 
 from datetime import datetime, timezone

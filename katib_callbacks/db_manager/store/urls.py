@@ -9,14 +9,7 @@ from katib_callbacks.errors import ConfigurationError
 
 
 def parse_url(text: str | PathLike[str] | URL) -> URL:
-    """Return a database's URL.
-
-    Args:
-        text: A SQLAlchemy URL, or the path of an SQLite file.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
+    """Return a database's URL, from a SQLAlchemy URL or the path of an SQLite file."""
     if isinstance(text, URL):
         return text
     if isinstance(text, PathLike):  # no URL: "?" and "%" stand for themselves

@@ -1,8 +1,7 @@
 """Katib's ``hyperband``: many short trials first, and the best of each round again for longer.
 
-Source of the rounds: Li et al., Hyperband (JMLR 2018), as Katib has it (pkg/suggestion/v1beta1/hyperband/service.py).
-One thing differs: Katib makes a bracket as large as the number of trials that it is just asked for, here it has the
-size of the paper.
+Source: Li et al., Hyperband (JMLR 2018), as Katib has it (pkg/suggestion/v1beta1/hyperband/service.py), except that a
+bracket has the paper's size; Katib makes it as large as the number of trials it is just asked for.
 """
 
 import math
@@ -20,12 +19,9 @@ class Hyperband:
     """Brackets of rounds. The next round of a bracket waits for all trials of the one before.
 
     Args:
-        parameters: The search space.
         resource_name: The parameter that says how long a trial runs.
         r_l: The most that a trial gets of it.
         eta: One of so many trials gets into the next round, with so many times the resource.
-        seed: Of the first round's points.
-        maximize: Whether greater objectives are better.
     """
 
     def __init__(
@@ -113,11 +109,7 @@ def max_bracket(r_l: float, eta: int) -> int:
 def check(
     parameters: Sequence[Parameter], *, resource_name: str | None, r_l: float | None, eta: int, parallel: int
 ) -> None:
-    """Check what Katib's suggestion service checks.
-
-    Raises:
-        ConfigurationError: It would refuse the settings.
-    """
+    """Check what Katib's suggestion service checks."""
     if resource_name is None or r_l is None:
         raise ConfigurationError("algorithmSettings: hyperband needs r_l and resource_name")
     if resource_name not in {parameter.name for parameter in parameters}:

@@ -1,8 +1,7 @@
 """Katib's ``pbt``, population based training: generations of trials, each from the checkpoint of one before.
 
-As Katib has it (pkg/suggestion/v1beta1/pbt/service.py), its oddities included: a trial that was among the worst goes on
-from its own checkpoint with the parameters of one of the best, and a new generation begins when one more than the
-population has succeeded.
+As Katib has it (pkg/suggestion/v1beta1/pbt/service.py), its oddities included: one of the worst trials goes on from its
+own checkpoint with a best one's parameters, and a generation begins when one more than the population succeeded.
 """
 
 import random
@@ -33,15 +32,10 @@ class _Job:
 
 
 class PopulationBasedTraining:
-    """A queue of trials, filled with the next generation when it is empty.
+    """A queue of trials, filled with the next generation of ``n_population`` when it is empty.
 
-    Args:
-        parameters: The search space.
-        n_population: How many trials a generation has.
-        truncation_threshold: Which share of them counts as the worst, and which as the best.
-        resample_probability: How probably a parameter is drawn anew; None to perturb all of them.
-        seed: Of all that is drawn.
-        maximize: Whether greater objectives are better.
+    ``truncation_threshold`` is the share that counts as the worst, and as the best; ``resample_probability`` that of a
+    parameter to be drawn anew, None to perturb all.
     """
 
     is_waiting = False
@@ -138,11 +132,7 @@ class PopulationBasedTraining:
 
 
 def check(parameters: Sequence[Parameter], given: Sequence[str]) -> None:
-    """Check what Katib's suggestion service needs.
-
-    Raises:
-        ConfigurationError: A setting is missing, or a parameter cannot be perturbed.
-    """
+    """Check what Katib's suggestion service needs."""
     missing = [name for name in ("suggestion_trial_dir", "n_population", "truncation_threshold") if name not in given]
     if missing:
         raise ConfigurationError(f"algorithmSettings: pbt needs {', '.join(missing)}")

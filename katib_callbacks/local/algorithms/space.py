@@ -1,7 +1,7 @@
 """The search space: a parameter's values, how an algorithm samples them, and the string that a trial gets.
 
-An algorithm samples coordinates that every Optuna sampler knows: a float in a range, an index, a choice. What Katib's
-distributions and steps make of a coordinate stands here, so that all algorithms know all of them.
+Algorithms sample coordinates that every Optuna sampler knows (a float, an index, a choice). What Katib's distributions
+and steps make of them stands here, so that all algorithms know all of them.
 """
 
 import math
@@ -32,16 +32,9 @@ Point = Mapping[str, Coordinate]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the search space.
+    """One parameter of the search space: ``int``, ``double``, ``categorical`` or ``discrete``.
 
-    Args:
-        name: Its name.
-        kind: ``int``, ``double``, ``categorical`` or ``discrete``.
-        low: The least number; unused for choices, as the next three.
-        high: The greatest number.
-        step: The distance of neighbours; None for every double.
-        distribution: One of ``DISTRIBUTIONS``.
-        choices: The strings to choose from.
+    Choices use only ``choices``, numbers the others; ``step`` is the distance of neighbours, None for every double.
     """
 
     name: str
@@ -95,11 +88,7 @@ class Parameter:
         return int(((number - self.low) / self.step).to_integral_value(ROUND_HALF_EVEN))
 
     def grid(self) -> Sequence[Coordinate]:
-        """Return all coordinates.
-
-        Raises:
-            ConfigurationError: A double without a step has too many.
-        """
+        """Return all coordinates; ConfigurationError if a double without a step has too many."""
         if not self.is_number:
             return self.choices
         if self.step is None:
@@ -144,11 +133,7 @@ def _logarithm(end: Decimal, kind: str) -> float:
 
 
 def read_parameter(spec: V1beta1ParameterSpec) -> Parameter:
-    """Read one parameter of an experiment.
-
-    Raises:
-        ConfigurationError: It cannot be sampled; the message begins with the path below the parameter.
-    """
+    """Read one parameter of an experiment; an error begins with the path below the parameter."""
     space = spec.feasible_space
     if space is None:
         raise ConfigurationError("feasibleSpace: must be specified")

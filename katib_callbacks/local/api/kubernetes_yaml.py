@@ -32,12 +32,7 @@ _PLAIN = "tag:katib-callbacks,2026:plain"
 
 
 def read_documents(text: str) -> list[Any]:
-    """Return the documents of a text that are not empty, in JSON's types.
-
-    Raises:
-        ConfigurationError: It is not YAML, or holds what JSON cannot.
-        MissingDependencyError: PyYAML is not installed.
-    """
+    """Return the documents of a text that are not empty, in JSON's types."""
     try:
         import yaml  # noqa: PLC0415  the extra `local`
     except ImportError as error:
@@ -49,11 +44,7 @@ def read_documents(text: str) -> list[Any]:
 
 
 def plain_value(text: str) -> Any:
-    """Return what a scalar without quotes stands for: null, a bool, a number, or the text itself.
-
-    Raises:
-        ConfigurationError: An infinity or NaN, which JSON has not.
-    """
+    """Return what a scalar without quotes stands for: null, a bool, a finite number, or the text itself."""
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
@@ -73,11 +64,7 @@ def plain_value(text: str) -> Any:
 
 
 def key_text(key: Any) -> str:
-    """Return the name of a mapping's key; JSON has strings alone.
-
-    Raises:
-        ConfigurationError: It is null, a list or a mapping.
-    """
+    """Return the name of a mapping's key: JSON has only strings, so null, lists and mappings are refused."""
     if isinstance(key, bool):
         return "true" if key else "false"
     if isinstance(key, (str, int, float)):

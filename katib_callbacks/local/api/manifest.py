@@ -1,7 +1,6 @@
 """An Experiment as Katib's users write it: read, checked as Katib's webhook checks it, and given Katib's defaults.
 
-A manifest is the result in JSON's form, for storing and showing. What is legal is kept, acted upon here or not; what
-this machine makes of it is :mod:`katib_callbacks.local.plan`'s to find out.
+Whatever is legal is kept; what this machine makes of it is :mod:`katib_callbacks.local.plan`'s to find out.
 """
 
 import copy
@@ -37,13 +36,7 @@ Manifest: TypeAlias = Mapping[str, Any]
 def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment:
     """Read an experiment from a YAML (or JSON) file as ``kubectl`` does, lists and several documents included.
 
-    Args:
-        path: The file; ``-`` is not special.
-        name: Which experiment, where there are several.
-
-    Raises:
-        ConfigurationError: The file cannot be read, is not YAML, or holds no legal experiment; names every fault.
-        MissingDependencyError: PyYAML is not installed.
+    ``name`` picks one of several. ConfigurationError names every fault.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -85,17 +78,7 @@ def _name(experiment: Mapping[str, Any]) -> str:
 
 
 def read(experiment: object) -> V1beta1Experiment:
-    """Check an experiment and set Katib's defaults.
-
-    Args:
-        experiment: A mapping with camelCase names, our model, or upstream's.
-
-    Returns:
-        A new model; the argument is left as it is.
-
-    Raises:
-        ConfigurationError: What Katib's webhook would refuse, or a field that Katib does not know.
-    """
+    """Check an experiment (a camelCase mapping, our model or upstream's) and return a new one with Katib's defaults."""
     data = copy.deepcopy(plain(experiment))
     if not isinstance(data, dict):
         raise ConfigurationError(f"an experiment is a mapping, not {type(experiment).__name__}")

@@ -1,8 +1,4 @@
-"""Katib's objects, with the attribute names of ``kubeflow.katib.models`` (0.19.0): what the client hands out and takes.
-
-Source of the names: the OpenAPI models of kubeflow-katib 0.19.0; each class there has one here, as far as one machine
-needs it.
-"""
+"""Katib's objects, as far as one machine needs them, with the attribute names of ``kubeflow.katib.models`` 0.19.0."""
 
 # ruff: noqa: RUF009  the calls make dataclass fields, which is what the rule asks for
 

@@ -23,15 +23,9 @@ def parse_output(
 ) -> list[StoredMetricLog]:
     """Find a trial's metrics in its output, as Katib's StdOut collector does.
 
-    A line's time is the RFC 3339 timestamp that it begins with, else ``now``, a microsecond later for each row. Two
-    things differ from Katib: its time without a timestamp is the year 1, which orders nothing, and a match without a
-    number (``loss=nan``) gives a row with an empty value, which breaks its suggestion service; here it gives none.
-
-    Args:
-        lines: The output.
-        metrics: The names to look for.
-        filters: Go's regular expressions with two groups, the name and the value; Katib's if there is none.
-        now: Timezone-aware.
+    Filters are Go's, with two groups. A line's time is the RFC 3339 timestamp that it begins with, else ``now``, a
+    microsecond later for each row: Katib's would be the year 1, which orders nothing. A match without a number
+    (``loss=nan``) gives no row: Katib's empty value breaks its suggestion service.
     """
     patterns = [compile_pattern(pattern) for pattern in filters or (DEFAULT_FILTER,)]
     rows = []
@@ -60,13 +54,7 @@ def read_output(log: Path) -> Iterator[str]:
 
 
 class OutputReader:
-    """Reads a trial's output while it is written, a bounded piece at a time.
-
-    Args:
-        log: The file.
-        metrics: The names to look for.
-        filters: As for :func:`parse_output`.
-    """
+    """Reads a trial's output while it is written, a bounded piece at a time."""
 
     def __init__(self, log: Path, metrics: Sequence[str], filters: Sequence[str]) -> None:
         self._log = log
@@ -76,12 +64,7 @@ class OutputReader:
         self._time = datetime.min.replace(tzinfo=timezone.utc)
 
     def read(self, now: datetime, *, is_ended: bool) -> tuple[list[StoredMetricLog], bool]:
-        """Read what was written since, ``PIECE_BYTES`` at most; returns its rows, and whether that was all.
-
-        Args:
-            now: The time of lines that have none, timezone-aware.
-            is_ended: Whether no more is written, so that a line without an end is a whole one.
-        """
+        """Read up to ``PIECE_BYTES``; returns rows and whether that was all. At the end a cut line is a whole one."""
         try:
             file = self._log.open("rb")
         except FileNotFoundError:

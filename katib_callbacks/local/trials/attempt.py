@@ -44,12 +44,9 @@ class Verdict:
     """How a trial has ended.
 
     Args:
-        state: Its final state.
-        reason: Of the condition, as Katib's.
-        message: Of the condition.
         observation: What its rows come to; None where they do not count.
         value: The objective, as far as an algorithm can learn from it.
-        rows: What is to be added to the rows that the trial has pushed.
+        rows: Rows to add to those that the trial has pushed.
     """
 
     state: str
@@ -62,14 +59,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where the trials of an experiment work.
-
-    Args:
-        home: The folder of state and trials, absolute.
-        submit_folder: Where the experiment was started.
-        workdir: The user's folder in which all trials work; None for folders of their own.
-        db_manager_address: Where they report.
-    """
+    """The folders in which an experiment's trials work (None: of their own), and the address that they report to."""
 
     home: Path
     submit_folder: Path
@@ -78,16 +68,9 @@ class Workplace:
 
 
 class Attempt:
-    """The processes of a trial that was launched, and what becomes of them.
+    """The processes of a trial's last attempt, and what becomes of them; ``gpus`` are those of each node.
 
-    Args:
-        plan: The experiment's.
-        trial: Which trial; the last of its attempts is this one.
-        workplace: The experiment's.
-        gpus: The GPUs of each of its nodes; empty if they are not shared out.
-
-    Raises:
-        OSError: A process could not be started; none of them runs then.
+    An OSError means that a process could not be started, and that none of them runs.
     """
 
     def __init__(
@@ -149,11 +132,7 @@ class Attempt:
         return self.processes.is_over and not self._is_collected
 
     def verdict(self, values: Iterable[tuple[str, str]]) -> Verdict:
-        """Return how the trial, whose processes have ended, has ended itself.
-
-        Args:
-            values: Names and values of all its rows, by time.
-        """
+        """Return how the trial, whose processes have ended, has ended itself; ``values`` are its rows by time."""
         plan, kind = self._plan, self.processes.kind
         failure = self.processes.failure()
         if failure is not None:

@@ -55,17 +55,9 @@ def place(
 ) -> TrialPlan:
     """Return what runs in place of a plan that was made for pods.
 
-    A trial's processes work in its folder, in that of the container's ``workingDir`` below it, or in ``workdir``. An
-    ``emptyDir`` is a folder of the trial's, a ``hostPath`` the user's: where its mount path begins a path in the
-    command, its arguments or variables, the folder takes its place. Words of the command that name a file in the folder
-    where the experiment was started get its whole path.
-
-    Args:
-        plan: What to run.
-        folder: The trial's own.
-        submit_folder: Where the experiment was started.
-        workdir: The user's folder, in which all trials are to work; None for folders of their own.
-        gpus: The GPUs of each node; empty if they are not shared out.
+    Processes work in the trial's folder, in that of the container's ``workingDir`` below it, or in ``workdir``. An
+    ``emptyDir`` is a folder of the trial's, a ``hostPath`` the user's: it takes the place of its mount path where
+    command, arguments or variables begin with it. Words that name a file in ``submit_folder`` get its whole path.
     """
     return replace(
         plan,
@@ -133,11 +125,7 @@ def _mounted(text: str, mounts: Mapping[str, Path]) -> str:
 
 
 def _located(command: Sequence[str], searched: Sequence[Path]) -> Iterator[str]:
-    """Yield the words of a command, with the whole path where one names a file that is to be read.
-
-    A file of the user's is not to be written: the value of an option for output stays as it is, and so do the files
-    that a shell's script makes itself.
-    """
+    """Yield a command's words, files to be read with their whole path; those to be written stay as they are."""
     before = ""
     for number, word in enumerate(command):
         option = _OPTION_VALUE.fullmatch(word)
@@ -173,11 +161,7 @@ def _found(word: str, option: str, searched: Sequence[Path]) -> str:
 
 
 class GPUs:
-    """The machine's GPUs, shared out among the trials that run at a time.
-
-    Args:
-        devices: Their names, as ``CUDA_VISIBLE_DEVICES`` has them.
-    """
+    """The machine's GPUs, as ``CUDA_VISIBLE_DEVICES`` names them, shared out among the trials that run at a time."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self.count = len(devices)

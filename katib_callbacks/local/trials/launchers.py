@@ -42,12 +42,7 @@ def rank_variables(node: int, local: int, nodes: int, per_node: int, port: int) 
 
 
 def tf_configs(roles: Sequence[str], ports: Sequence[int]) -> list[dict[str, str]]:
-    """Return ``TF_CONFIG`` of each of a TFJob's tasks; nothing for a single one, as the operator does.
-
-    Args:
-        roles: The tasks' replica types: ``chief``, ``master``, ``worker``, ``ps``, ``evaluator``.
-        ports: The tasks', in the same order.
-    """
+    """Return ``TF_CONFIG`` of each of a TFJob's tasks; nothing for a single one, as the operator does."""
     if len(roles) == 1:
         return [{}]
     cluster: dict[str, list[str]] = {}

@@ -59,10 +59,7 @@ class _Process:
             os.killpg(self.pid, number)
 
     def reap(self) -> None:
-        """Take the exit status of a process that has ended, and end what it left running.
-
-        In this order: until it is waited for, its number cannot be given to a stranger.
-        """
+        """Kill what an ended process left running, then take its exit status: until then its number is its own."""
         self.signal(signal.SIGKILL)
         self.status = self._popen.wait()
         os.close(self.descriptor)
@@ -83,16 +80,9 @@ def _exit_descriptor(popen: "subprocess.Popen[bytes]") -> int:
 
 
 class RunningTrial:
-    """The processes of a trial that was started.
+    """The processes of a trial that was started; the log has the primary one's output, files beside it the others'.
 
-    Args:
-        plan: What to run.
-        own: Variables that the runner sets in all of its processes.
-        folder: Where they work, unless the container says otherwise.
-        log: Where the primary process's output goes; the others' goes to files beside it.
-
-    Raises:
-        OSError: A process could not be started; none of them runs then.
+    An OSError means that a process could not be started, and that none of them runs.
     """
 
     def __init__(self, plan: TrialPlan, *, own: Mapping[str, str], folder: Path, log: Path) -> None:
@@ -225,10 +215,7 @@ def last_line(log: Path) -> str:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """Return the last lines of a log that are not blank, as far as they are among its last 4 KiB.
-
-    Where there are none, those of the shell's own log.
-    """
+    """Return the last lines that are not blank of a log's last 4 KiB, else of the shell's own log."""
     for path in (log, shell_log(log)):
         with suppress(OSError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))

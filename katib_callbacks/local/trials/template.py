@@ -1,7 +1,7 @@
 """From a trial template to the processes of one trial: parameters put in, the primary container found, ranks given.
 
-A container's command runs as a process of this machine, in this Python's environment; images, volumes, init containers,
-sidecars and resource limits do not exist here, and the template's notes list those that an experiment asks for.
+A container's command runs as a local process in this Python's environment. Images, volumes, init containers, sidecars
+and limits do not exist here; the notes list those that are asked for.
 """
 
 import math
@@ -46,9 +46,7 @@ class ProcessPlan:
     """One process of a trial.
 
     Args:
-        command: The program and its arguments.
-        environ: What it has in its environment beside this process's own.
-        working_dir: The container's ``workingDir``, if it has one.
+        environ: Variables beside this process's own.
         node: Which of the trial's pods it would be in.
         cpus: How many processors it asks for, at least one; None if it does not.
         mounts: The container's volumes by mount path: the path of a ``hostPath``, else the volume's name.
@@ -73,7 +71,6 @@ class TrialPlan:
         deadline_s: Seconds after which the trial is ended and counts as failed.
         gpus: How many each of its nodes asks for.
         grace_s: Seconds between SIGTERM and SIGKILL; None for the default.
-        kind: The job's.
     """
 
     processes: tuple[ProcessPlan, ...]
@@ -85,15 +82,7 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class TrialTemplate:
-    """An experiment's ``trialTemplate``.
-
-    Args:
-        trial_spec: The object with its references.
-        references: What each of the template's names stands for.
-        primary_container: Which container counts.
-        namespace: The experiment's; nothing but a word here.
-        retain: Whether a succeeded trial's working folder is kept; None where nothing is said, and it is kept.
-    """
+    """An experiment's ``trialTemplate``; ``references`` are what its names stand for, ``retain`` may be unsaid."""
 
     trial_spec: Mapping[str, Any]
     references: Mapping[str, str]
@@ -139,17 +128,10 @@ class TrialTemplate:
         free_port: Callable[[], int],
         mounts: Mapping[str, str] = MappingProxyType({}),
     ) -> TrialPlan:
-        """Find out what to run for a trial.
+        """Find out what to run for a trial; an error begins with the path.
 
-        Args:
-            trial: Its name.
-            assignments: Its parameters.
-            free_port: Called where its processes are to meet at a port.
-            mounts: The volumes that Katib adds to the primary pod, as those of a process; other pods get ones of
-                their own.
-
-        Raises:
-            ConfigurationError: A kind that cannot run here, or no command; the message begins with the path.
+        ``free_port`` is called where processes are to meet at a port, ``mounts`` are the volumes that Katib adds to the
+        primary pod; other pods get ones of their own.
         """
         plan = _plan(self.render(trial, assignments), self.primary_container, free_port)
         return replace(plan, processes=tuple(_with_mounts(process, mounts) for process in plan.processes))

@@ -1,8 +1,7 @@
 """The command of a container whose metrics are collected, as Katib's pod webhook rewrites it.
 
-Command and arguments are joined with blanks, unquoted, into one string for a shell; of a string with several commands
-only the last one's output is collected. What breaks on a cluster for it breaks here, too.
-Source: wrapWorkerContainer in pkg/webhook/v1beta1/pod/utils.go.
+Command and arguments become one unquoted string for a shell, and only its last command's output is collected: what
+breaks on a cluster breaks here. Source: wrapWorkerContainer in pkg/webhook/v1beta1/pod/utils.go.
 """
 
 import shlex
@@ -25,11 +24,8 @@ _ENDS_WITH_A_LINE_END = (
 def wrapped(planned: ProcessPlan, placed: ProcessPlan, collector: str, log: Path) -> ProcessPlan:
     """Return the process of that string; a collector that needs no file leaves the process as it is.
 
-    Args:
-        planned: As the template has it.
-        placed: As it is to run in the trial's folder: a path that was put in is quoted, since a cluster has another.
-        collector: The experiment's.
-        log: Where what is collected of ``StdOut`` goes. Other commands' output goes to :func:`shell_log`.
+    A path that ``placed`` has in place of ``planned`` is quoted, since a cluster has another. The last command's output
+    goes to ``log`` for ``StdOut``, the others' to :func:`shell_log`.
     """
     if collector not in WRAPPED_COLLECTORS:
         return placed

@@ -1,8 +1,8 @@
-"""An objective function on its way into a trial, as Katib's ``tune`` sends it: its source alone.
+"""An objective function on its way into a trial, as Katib's ``tune`` sends it: only its source.
 
-What works here works there: the source is cut out of its file and dedented, followed by one call with a dict, and
-written to a file by a shell in the trial. So the same names are missing, tuned values are strings, and the shell's
-here-document expands the same dollar signs. What would fail only in the trial is found before, where that is possible.
+It is cut out of its file, dedented, followed by one call with a dict, and written to a file by a shell in the trial. So
+the same names are missing and the here-document expands the same dollar signs as on a cluster. What would fail only in
+the trial is found before, where that is possible.
 """
 
 import builtins
@@ -33,15 +33,9 @@ _logger = logging.getLogger(__name__)
 
 
 def script(objective: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-    """Return the shell script that runs an objective in a trial.
+    """Return the shell script that runs an objective, made by ``def`` with one argument, in a trial.
 
-    Args:
-        objective: A function made by ``def``, with one argument, the dict.
-        arguments: The dict: ``${trialParameters.name}`` for what is tuned, anything with a ``repr`` that reads back
-            for the rest.
-
-    Raises:
-        ConfigurationError: No such function, its source cannot be found, or it uses a name from outside.
+    ``arguments`` has ``${trialParameters.name}`` for what is tuned, else values whose ``repr`` reads back.
     """
     source = _source(objective)
     code = f"{source}\n{objective.__name__}({dict(arguments)!r})"
@@ -109,11 +103,7 @@ def _known() -> set[str]:
 
 
 def check_packages(packages: Sequence[str]) -> None:
-    """Check that what a trial would install is installed here; versions are not compared.
-
-    Raises:
-        ConfigurationError: A package is not; the message names it.
-    """
+    """Check that what a trial would install is installed here; versions are not compared."""
     for package in packages:
         match = _REQUIREMENT.match(str(package).strip())
         if match is None or "://" in str(package):

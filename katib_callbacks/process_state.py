@@ -80,8 +80,8 @@ def in_report(what_follows: Callable[[], str]) -> Iterator[None]:
             "this report interrupts another one of the same thread, as in a signal handler, and would wait for it for "
             f"ever; report in another thread, or when the other report has returned. {what_follows()}"
         )
-    _reporting.add(thread)
     try:
+        _reporting.add(thread)
         yield
     finally:
         _reporting.discard(thread)

@@ -86,7 +86,7 @@ class BackgroundSender:
         self.name = name
         self.sink = sink
         self._is_own = is_own
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close what its thread is sending to
         self._waiting: deque[_Job] = deque()
         self._is_running = False
         self._is_closed = False
@@ -124,11 +124,12 @@ class BackgroundSender:
         watcher = threading.Thread(
             target=self._watch, args=(sender,), name=f"katib-callbacks-{self.name}-watcher", daemon=False
         )
+        self._is_running = True
         try:
             sender.start()
         except RuntimeError as error:  # the interpreter is ending, or there are too many threads
+            self._is_running = False
             return f"no thread can be started: {error}"
-        self._is_running = True
         try:
             watcher.start()
         except RuntimeError as error:

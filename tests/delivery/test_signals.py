@@ -56,3 +56,37 @@ def test_a_report_that_interrupts_a_report_of_its_thread_returns_or_raises(tmp_p
         assert len(server.rows) == delivered
         assert len({row[3] for row in server.rows}) == delivered
     assert list(tmp_path.iterdir()) == []
+
+
+CLOSING_PROGRAM = """
+import faulthandler, random, signal
+from katib_callbacks import KatibReporter, ReporterClosedError, SinkOutcome
+faulthandler.dump_traceback_later(60, exit=True)
+
+class Keep:
+    def send(self, trial_name, logs, *, deadline_s):
+        return SinkOutcome(len(logs), 1)
+    def close(self):
+        pass
+
+class Other(Keep):
+    pass
+
+lot, closed = random.Random(1), 0
+signal.signal(signal.SIGALRM, lambda *_: reporter.close())
+while closed < 1000:
+    reporter = KatibReporter(trial_name="trial", sinks=[Keep(), Other()])
+    signal.setitimer(signal.ITIMER_REAL, lot.uniform(0.00005, 0.001))
+    try:
+        while True:
+            reporter.report({"loss": 1})
+    except ReporterClosedError:
+        closed += 1
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such timers here")
+def test_a_signal_handler_may_close_the_reporter_that_its_thread_reports_by():
+    done = subprocess.run([sys.executable, "-c", CLOSING_PROGRAM], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr

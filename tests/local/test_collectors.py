@@ -1,6 +1,8 @@
 """The collectors for files: JSON lines, and event files as TensorFlow and torch write them."""
 
 import base64
+import os
+import struct
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -76,6 +78,26 @@ def test_a_damaged_file_is_named(events, caplog):
     events(b"\xff" * 60, "accuracy")
 
     assert f"{NAME} is damaged, and read no further: a record of 18446744073709551615 bytes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b"\x28\x07", b"\x08\x07", b"\x2a\x04\x0a\x02\x08\x03"],
+    ids=["a number for a summary", "a number for a time", "a number for a tag"],
+)
+def test_an_event_of_other_fields_is_damage_too(events, event, caplog):
+    events(struct.pack("<Q4x", len(event)) + event + b"\0" * 4, "a")
+
+    assert "is damaged, and read no further" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / NAME)
+
+    assert collect_events(tmp_path, ["a"]) == []
+    assert collect_file(tmp_path / NAME, TEXT, ["a"], [], NOW) == []
+    assert collect_file(tmp_path, JSON, ["a"], [], NOW) == []
 
 
 @pytest.mark.parametrize("at", range(72, len(TENSORS), 7))

@@ -44,11 +44,9 @@ def parse_output(
 
 def read_output(log: Path) -> Iterator[str]:
     """Yield the lines of a trial's output, one at a time; what is no UTF-8 is replaced."""
-    try:
-        file = log.open("rb")
-    except FileNotFoundError:
+    if not log.is_file():  # a folder, or a FIFO, which would be waited for
         return
-    with file:
+    with log.open("rb") as file:
         while piece := file.readline(MAX_LINE_BYTES):
             yield from piece.decode("utf-8", errors="replace").replace("\0", "").splitlines()
 

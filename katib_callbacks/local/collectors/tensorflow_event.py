@@ -41,15 +41,14 @@ def collect_events(folder: Path, metrics: Sequence[str]) -> list[StoredMetricLog
     """
     rows: list[StoredMetricLog] = []
     plain: set[str] = set()
-    for path in sorted(folder.rglob("*tfevents*")):
+    for path in sorted(path for path in folder.rglob("*tfevents*") if path.is_file()):  # a FIFO would be waited for
         wanted = {name: name.rpartition("/") for name in metrics}
         named = [(name, last) for name, (parent, _, last) in wanted.items() if str(path.parent).endswith(parent)]
-        for tag, time_s, value in _scalars(path):
+        for tag, timestamp, value in _scalars(path):
             for name, last in named:
                 if tag.startswith(last) and value is None:
                     plain.add(name)
                 elif tag.startswith(last) and value is not None:
-                    timestamp = datetime.fromtimestamp(time_s, timezone.utc)
                     rows.append(StoredMetricLog(name, format_value(value), timestamp))
     for name in sorted(plain - {row.name for row in rows}):
         _logger.warning(
@@ -60,7 +59,7 @@ def collect_events(folder: Path, metrics: Sequence[str]) -> list[StoredMetricLog
     return sorted(rows, key=lambda row: row.timestamp)
 
 
-def _scalars(path: Path) -> Iterator[tuple[str, float, float | None]]:
+def _scalars(path: Path) -> Iterator[tuple[str, datetime, float | None]]:
     """Yield tag, time and number of each scalar; no number for one that is no tensor."""
     try:
         with path.open("rb") as file:
@@ -74,8 +73,8 @@ def _scalars(path: Path) -> Iterator[tuple[str, float, float | None]]:
                 for summary in summaries:
                     for number, value in _fields(summary):
                         if number == _VALUE and (scalar := _scalar(value)) is not None:
-                            yield scalar[0], time_s, scalar[1]
-    except (OSError, ValueError, struct.error, OverflowError) as error:
+                            yield scalar[0], datetime.fromtimestamp(time_s, timezone.utc), scalar[1]
+    except Exception as error:  # noqa: BLE001  a file may hold anything, and must not end the other trials with its own
         _logger.warning("%s is damaged, and read no further: %s", path, error)
 
 

@@ -136,6 +136,11 @@ class MetricRecorder:
         return self._options.monitor
 
     @property
+    def mode(self) -> settings.Mode | None:
+        """The direction in which ``monitor`` is better in the current run."""
+        return self._mode
+
+    @property
     def trial_name(self) -> str | None:
         """The trial that is reported for; None outside one."""
         return self._reporter.trial_name

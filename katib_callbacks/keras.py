@@ -7,6 +7,7 @@
     model.fit(..., callbacks=[KatibReportCallback("val_acc")])
 """
 
+import logging
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,6 +20,8 @@ from katib_callbacks.recording.shares import share_of_epochs
 from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
 __all__ = ["KatibReportCallback"]
+
+logger = logging.getLogger(__name__)
 
 
 try:
@@ -145,15 +148,24 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
 
     def _find_kept(self) -> None:
-        """Find what puts an earlier model back, and else what keeps the best one; the last that acts if several do."""
+        """Find what puts an earlier model back, the last of several; and else what keeps the best one, the first."""
         self._restoring = self._checkpoint = self._kept = None
         if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
+        keeping = []
         for one in callbacks_beside(self):
             if is_kind(one, "EarlyStopping", "early_stopping", _TF_KERAS) and one.restore_best_weights:
                 self._restoring = one
             elif is_kind(one, "ModelCheckpoint", "model_checkpoint", _TF_KERAS) and one.save_best_only:
-                self._checkpoint, self._kept = one, one.best
+                keeping.append(one)
+        if keeping:
+            self._checkpoint, self._kept = keeping[0], keeping[0].best
+        if len(keeping) > 1 and self._restoring is None and self._recorder.report == "kept":
+            logger.warning(
+                "report='kept': %d checkpoints save the best model only; the first one counts, with %r.",
+                len(keeping),
+                keeping[0].monitor,
+            )
 
     def _notice_kept(self) -> None:
         """Note that the model of the last epoch is kept, if it is."""

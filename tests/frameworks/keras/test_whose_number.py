@@ -110,6 +110,15 @@ def test_the_row_of_the_best_checkpoint_is_kept(rows, warned, fit, shows, keepin
     assert warned() == []
 
 
+def test_the_first_of_several_checkpoints_decides_and_that_is_said(rows, warned, fit, shows, keeping, tmp_path):
+    other = ModelCheckpoint(tmp_path / "other.keras", monitor="other", mode="min", save_best_only=True)
+    callback = KatibReportCallback("val_accuracy", report="kept")
+    fit(shows(val_accuracy=SCORES, other=[1, 2, 3, 4]), callback, keeping(), other, epochs=4)
+    assert rows() == [("val_accuracy", 0.9)]
+    [message] = warned()
+    assert "the first one counts, with 'val_accuracy'" in message
+
+
 def test_a_checkpoint_on_disk_does_not_change_what_is_final(rows, fit, shows, keeping):
     fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy"), keeping(), epochs=4)
     assert rows() == [("val_accuracy", 0.4)]

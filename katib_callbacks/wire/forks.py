@@ -7,7 +7,8 @@ hangs for ever in the parent itself if the core is just shutting down (https://g
 https://github.com/grpc/grpc/issues/31885 have more). Hence three rules, each kept by one function:
 
 - :func:`keep_core_up`: the core is never shut down;
-- :func:`calling`: a fork waits while a thread is in gRPC, ends calls that take long, and finds no channel open;
+- :func:`calling`: a fork waits while a thread is in gRPC, lets no other begin, ends calls that take long, and finds no
+  channel open: a child that inherits one that is connecting may send the parent's call once more by itself;
 - :func:`is_core_inherited`: a child that was forked after gRPC was loaded does not use it.
 """
 
@@ -43,7 +44,10 @@ _dormant_channel: "grpc.Channel | None" = None
 _is_core_inherited = False
 _turn = threading.Condition()
 """Held while a process forks, and to begin or end a call."""
-_calls = 0
+_calls: dict[int, int] = {}
+"""How many blocks of :func:`calling` each thread is in."""
+_forking: list[int] = []
+"""The thread that waits to fork, once for each of its forks: a signal handler may fork within one."""
 _callers: "weakref.WeakSet[Droppable]" = weakref.WeakSet()
 
 
@@ -67,22 +71,34 @@ def calling(caller: Droppable) -> Iterator[None]:
 
     The opening of channels, calls and the closing of channels belong in such blocks; they may be nested.
     """
-    global _calls  # noqa: PLW0603  one for the process
+    thread = threading.get_ident()
     with _turn:
+        # A fork that waits for calls lets go of the turn: were others to begin, it might wait for ever, or meet one.
+        _turn.wait_for(lambda: thread in _calls or _may_fork(thread))
         _callers.add(caller)
-        _calls += 1
+        _calls[thread] = _calls.get(thread, 0) + 1
     pid = os.getpid()
     try:
         yield
     finally:
         with _turn:
             if pid == os.getpid():  # a signal handler may fork within a call; in its child none is in flight
-                _calls -= 1
+                _calls[thread] -= 1
+                if not _calls[thread]:
+                    del _calls[thread]
                 _turn.notify_all()
 
 
+def _may_fork(thread: int) -> bool:
+    """Return whether no other thread waits to fork."""
+    return not _forking or _forking[-1] == thread
+
+
 def _before_fork() -> None:
+    thread = threading.get_ident()
     _turn.acquire()
+    _turn.wait_for(lambda: _may_fork(thread))
+    _forking.append(thread)
     _wait_for_calls(PATIENCE_S)
     for caller in list(_callers):
         caller.drop()
@@ -94,12 +110,16 @@ def _wait_for_calls(timeout_s: float) -> None:
 
 
 def _after_fork_in_parent() -> None:
+    _turn.notify_all()
+    _forking.pop()
     _turn.release()
 
 
 def _after_fork_in_child() -> None:
-    global _turn, _calls, _is_core_inherited  # noqa: PLW0603  what the parent's threads held is held for ever
-    _turn, _calls = threading.Condition(), 0
+    global _turn, _is_core_inherited  # noqa: PLW0603  what the parent's threads held is held for ever
+    _turn = threading.Condition()
+    _calls.clear()
+    _forking.clear()
     _callers.clear()
     _is_core_inherited = _is_core_inherited or _CORE in sys.modules
 

@@ -131,6 +131,44 @@ def test_forking_beside_a_thread_that_reports_harms_neither(server):
     assert sorted(int(value) for _, value in server.values()) == reported == list(range(len(reported)))
 
 
+def test_calls_that_never_pause_are_neither_cut_short_by_a_fork_nor_made_by_its_child_as_well(server):
+    """A child lives on here: one that is forked while a channel connects may send the parent's call itself."""
+    out = run(
+        server,
+        """
+        from katib_callbacks.wire import forks
+        forks.PATIENCE_S = 10
+        numbers = itertools.count()
+        reported = []
+        is_over = False
+
+        def keep_reporting():
+            while not is_over:
+                reporter().report({"loss": next(numbers)})
+                reported.append(0)
+
+        threads = [threading.Thread(target=keep_reporting) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        pids = []
+        while len(pids) < 10:
+            enough = len(reported) + 30
+            while len(reported) < enough:
+                time.sleep(0.001)
+            pids.append(fork(lambda: time.sleep(0.2)))
+        is_over = True
+        for thread in threads:
+            thread.join()
+        print(ends_well(*pids), len(reported))
+        """,
+    )
+
+    is_well, count = out.splitlines()[-1].split()
+    assert is_well == "True"
+    assert sorted(int(value) for _, value in server.values()) == list(range(int(count)))
+    assert set(server.calls) == {"report"}  # none was unclear
+
+
 def test_a_fork_ends_a_call_that_takes_long_and_its_rows_are_settled(server):
     server.report_faults = [Fault(is_stored=True, hang_s=5)]
     with start(

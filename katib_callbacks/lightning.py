@@ -247,7 +247,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         if restored is not None and path:
             is_other = path != restored[0] or not (score is None or restored[1] is None or restored[1] == float(score))
             if is_other:  # it was kept when the checkpoint was written that this run goes on from
-                self._recorder.keep()
+                self._keep()
 
     def _notice_kept(self) -> None:
         """Note that the model of the last row is kept, if it is."""
@@ -256,7 +256,12 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         path, score = self._kept
         if path != self._checkpoint.best_model_path or score is not self._checkpoint.best_model_score:
             self._kept = self._checkpoint.best_model_path, self._checkpoint.best_model_score
-            self._recorder.keep()
+            self._keep()
+
+    def _keep(self) -> None:
+        """Note the kept model, with its own score: it may have been saved after the last row, at a training step."""
+        score = self._checkpoint.best_model_score
+        self._recorder.keep(scores={} if score is None else {self._checkpoint.monitor: score})
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside
-from katib_callbacks.recording.rows import Position
+from katib_callbacks.recording.rows import ModelRow, Position
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
@@ -195,19 +195,19 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         if step is None:
             return
         own = state.log_history[self._first_row :]
-        values: dict[str, Any] = {}
-        at, steps = 0, set()
+        best, at = Position(step=int(step[1])), 0
+        model = ModelRow({}, {}, best)
         for row in own:
             at = row.get("step", at)  # a Trainer's own ``log`` may leave it out
             if at <= int(step[1]):
-                values.update(row)
-                steps.add(at)
-        if int(step[1]) not in steps:
+                model.values.update(row)
+                model.since.update(dict.fromkeys(row, Position(step=at)))
+        if best not in model.since.values():
             return
         summary = own[-1]
         if "total_flos" in summary and not self._has_evaluated_training:
-            values.setdefault("train_loss", summary["train_loss"])
-        self._recorder.keep(values)
+            model.values.setdefault("train_loss", summary["train_loss"])
+        self._recorder.keep(model)
 
     def _is_awaited(self, name: str) -> bool:
         """Return whether a name may be yet to come: ``train_loss`` does when training is over."""

@@ -152,6 +152,16 @@ def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, wa
     assert "is from epoch 2 of 3" in message
 
 
+@pytest.mark.parametrize("options", [{}, {"report": "best", "monitor": "score", "mode": "min"}], ids=str)
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(rows, warned, fit, shows, options):
+    shown = shows(score=[3, 2, 1, 5], accuracy=[None, 0.3, None, 0.7])
+    early = stopping(monitor="score", mode="min", patience=9)
+    fit(shown, KatibReportCallback(["score", "accuracy"], **options), early, epochs=4)
+    assert rows() == [("score", 1.0), ("accuracy", 0.3)]
+    [message] = warned()
+    assert "accuracy=0.3 is from epoch 2, the model from 3" in message
+
+
 def test_a_metric_of_a_validation_that_has_not_run_is_not_missed(rows, warned, fit):
     class Adds(keras.callbacks.Callback):
         def on_test_end(self, logs=None):

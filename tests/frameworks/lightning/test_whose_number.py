@@ -158,6 +158,21 @@ def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, wa
     assert where in message
 
 
+@pytest.mark.parametrize("options", [BEST | {"monitor": "train_loss", "mode": "min"}, {"report": "kept"}], ids=str)
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(rows, warned, train, keeping, options):
+    train(
+        KatibReportCallback(["val_acc", "train_loss"], **options),
+        keeping(monitor="train_loss", mode="min", save_on_train_epoch_end=True),
+        scores=[0.5],
+        max_epochs=3,
+        check_val_every_n_epoch=2,
+        enable_checkpointing=True,
+    )
+    assert rows() == [("val_acc", 0.5), ("train_loss", 0.333333)]
+    [message] = warned()
+    assert "val_acc=0.5 is from epoch 2, the model from 3" in message
+
+
 # -- a metric that is yet to come ----------------------------------------------------------------------------------
 
 
@@ -285,6 +300,22 @@ if "enable_version_counter" in signature(ModelCheckpoint).parameters:
         callback = KatibReportCallback("val_acc", report="kept")
         train(callback, checkpoint, scores=[0.3, 0.1, 0.5, 0.4], max_epochs=4, enable_checkpointing=True)
         assert rows() == [("val_acc", 0.5)]
+
+
+@pytest.mark.parametrize(("losses", "best"), [([5.0, 1.0, 4.0, 3.0], 1.0), ([5.0, 4.0, 1.0, 3.0], 1.0)])
+def test_a_model_that_is_saved_in_mid_epoch_has_the_score_that_it_was_saved_for(
+    rows, warned, make_trainer, module, loader, keeping, losses, best
+):
+    def training_step(batch, batch_idx):
+        module.log("loss", losses[module.global_step])
+        return module.layer(batch[0]).sum()
+
+    module.training_step = training_step
+    checkpoint = keeping(monitor="loss", mode="min", every_n_train_steps=1)
+    callback = KatibReportCallback("loss", report="kept")
+    make_trainer(callback, checkpoint, max_epochs=2, limit_val_batches=0, enable_checkpointing=True).fit(module, loader)
+    assert rows() == [("loss", best)]
+    assert warned() == []
 
 
 def test_the_first_of_several_checkpoints_with_a_monitor_decides_and_that_is_said(

@@ -77,6 +77,16 @@ def test_history_is_what_it_was(make_trainer, rows):
     assert rows() == [("eval_accuracy", value) for value in SCORES]
 
 
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(make_trainer, tiny_model, rows, warnings_of):
+    callback = KatibReportCallback(METRICS, report="best", monitor="loss", mode="min")
+    model = tiny_model(losses=[0.5, 0.375, 0.125, 0.25])
+    options = {"num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 2}
+    make_trainer(callback, model=model, scores=[0.5, 0.75], **options).train()
+    assert rows() == [("eval_accuracy", 0.5), ("loss", 0.125)]
+    [message] = warnings_of()
+    assert "eval_accuracy=0.5 is from step 2, the model from 3" in message
+
+
 # -- the model before its first step -------------------------------------------------------------------------------
 
 

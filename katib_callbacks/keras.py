@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 try:
-    from keras import backend
+    from keras import __version__, backend
     from keras.callbacks import Callback
 except ImportError as error:
     raise MissingDependencyError(
@@ -38,6 +38,9 @@ _PATIENCE_EPOCHS = 3
 
 _TF_KERAS = "callbacks"
 """The module that has all of tf_keras' callbacks."""
+
+_RESTORES_ONLY_WHERE_IT_STOPPED = __version__.startswith("2.")
+"""Whether EarlyStopping leaves the last weights to a training that ran to its planned end, as it does in Keras 2."""
 
 _BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
 
@@ -130,7 +133,10 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._take_additions()
         self._notice_kept()
         self._forget()
-        self._recorder.finish(is_restored=self._restoring is not None and self._restoring.best_weights is not None)
+        is_restored = self._is_restored()
+        if self._restoring is not None and not is_restored:
+            self._recorder.keep_none()
+        self._recorder.finish(is_restored=is_restored)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
@@ -175,6 +181,12 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         elif self._checkpoint is not None and self._checkpoint.best is not self._kept:
             self._kept = self._checkpoint.best
             self._recorder.keep()
+
+    def _is_restored(self) -> bool:
+        """Return whether an earlier model is put back, now or by a callback that comes later."""
+        if self._restoring is None or self._restoring.best_weights is None:
+            return False
+        return self._restoring.stopped_epoch > 0 or not _RESTORES_ONLY_WHERE_IT_STOPPED
 
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 

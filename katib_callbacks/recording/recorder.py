@@ -271,6 +271,10 @@ class MetricRecorder:
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
 
+    def keep_none(self) -> None:
+        """Note that no model is kept after all."""
+        self._rows.keep_none()
+
     def finish(self, *, is_restored: bool = False) -> None:
         """Note that training ended normally, and whether the framework has put the kept model back."""
         if not self._is_recording:

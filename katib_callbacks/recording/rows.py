@@ -123,6 +123,10 @@ class RowBuffer:
         self._kept.values.update(scores)
         self._kept.since.update(dict.fromkeys(scores, self._kept.key))
 
+    def keep_none(self) -> None:
+        """Note that no model is kept after all."""
+        self._kept = None
+
     def _latest_row(self) -> ModelRow:
         return ModelRow(dict(self.latest), dict(self.since), self.last)
 

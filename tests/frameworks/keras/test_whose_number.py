@@ -68,6 +68,29 @@ def test_the_restored_weights_row_is_reported(
     assert warned() == []
 
 
+class StopsAsInKeras2(EarlyStopping):
+    """Restores weights only where it stopped the training."""
+
+    def on_train_end(self, logs=None):
+        if self.stopped_epoch > 0:
+            super().on_train_end(logs)
+
+
+@pytest.mark.parametrize(("patience", "epoch"), [(1, 1), (9, 3)])
+@pytest.mark.parametrize("report", ["final", "kept"])
+def test_in_keras_2_a_training_that_was_not_stopped_has_its_last_weights(
+    rows, warned, fit, shows, make_model, monkeypatch, patience, epoch, report
+):
+    monkeypatch.setattr("katib_callbacks.keras._RESTORES_ONLY_WHERE_IT_STOPPED", True)
+    early = StopsAsInKeras2("val_accuracy", mode="max", patience=patience, restore_best_weights=True)
+    weights, model = Weights(), make_model()
+    callback = KatibReportCallback("val_accuracy", report=report)
+    fit(shows(val_accuracy=SCORES), weights, callback, early, model=model, epochs=4)
+    assert weights.epoch_of(model) == epoch
+    assert rows() == [("val_accuracy", SCORES[epoch])]
+    assert bool(warned()) == (report == "kept" and epoch == 3)
+
+
 def test_what_a_later_callback_adds_to_the_restored_epoch_is_reported_with_it(rows, fit, shows):
     added = shows(late=[1, 2, 3, 4])
     callback = KatibReportCallback(["val_accuracy", "late"])

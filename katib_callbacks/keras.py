@@ -7,6 +7,7 @@
     model.fit(..., callbacks=[KatibReportCallback("val_acc")])
 """
 
+import logging
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,9 +21,11 @@ from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
 __all__ = ["KatibReportCallback"]
 
+logger = logging.getLogger(__name__)
+
 
 try:
-    from keras import backend
+    from keras import __version__, backend
     from keras.callbacks import Callback
 except ImportError as error:
     raise MissingDependencyError(
@@ -35,6 +38,9 @@ _PATIENCE_EPOCHS = 3
 
 _TF_KERAS = "callbacks"
 """The module that has all of tf_keras' callbacks."""
+
+_RESTORES_ONLY_WHERE_IT_STOPPED = __version__.startswith("2.")
+"""Whether EarlyStopping leaves the last weights to a training that ran to its planned end, as it does in Keras 2."""
 
 _BATCH_HOOKS = ("on_train_batch_end", "on_batch_end")
 
@@ -127,7 +133,10 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._take_additions()
         self._notice_kept()
         self._forget()
-        self._recorder.finish(is_restored=self._restoring is not None and self._restoring.best_weights is not None)
+        is_restored = self._is_restored()
+        if self._restoring is not None and not is_restored:
+            self._recorder.keep_none()
+        self._recorder.finish(is_restored=is_restored)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
@@ -145,15 +154,24 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
 
     def _find_kept(self) -> None:
-        """Find what puts an earlier model back, and else what keeps the best one; the last that acts if several do."""
+        """Find what puts an earlier model back, the last of several; and else what keeps the best one, the first."""
         self._restoring = self._checkpoint = self._kept = None
         if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
+        keeping = []
         for one in callbacks_beside(self):
             if is_kind(one, "EarlyStopping", "early_stopping", _TF_KERAS) and one.restore_best_weights:
                 self._restoring = one
             elif is_kind(one, "ModelCheckpoint", "model_checkpoint", _TF_KERAS) and one.save_best_only:
-                self._checkpoint, self._kept = one, one.best
+                keeping.append(one)
+        if keeping:
+            self._checkpoint, self._kept = keeping[0], keeping[0].best
+        if len(keeping) > 1 and self._restoring is None and self._recorder.report == "kept":
+            logger.warning(
+                "report='kept': %d checkpoints save the best model only; the first one counts, with %r.",
+                len(keeping),
+                keeping[0].monitor,
+            )
 
     def _notice_kept(self) -> None:
         """Note that the model of the last epoch is kept, if it is."""
@@ -163,6 +181,12 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         elif self._checkpoint is not None and self._checkpoint.best is not self._kept:
             self._kept = self._checkpoint.best
             self._recorder.keep()
+
+    def _is_restored(self) -> bool:
+        """Return whether an earlier model is put back, now or by a callback that comes later."""
+        if self._restoring is None or self._restoring.best_weights is None:
+            return False
+        return self._restoring.stopped_epoch > 0 or not _RESTORES_ONLY_WHERE_IT_STOPPED
 
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 

@@ -66,7 +66,8 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     _shown: Mapping[str, Any] = MappingProxyType({})  # what callback_metrics showed last
     _unread: Any = None  # the trainer, between the validation of an epoch's last batch and the end of the epoch
     _has_trained = True  # since the last row began
-    _has_validated = _can_validate = False
+    _has_validated = _has_ended_epoch = _can_validate = False
+    _first_epoch = 0
     _checkpoint: Any = None  # the ModelCheckpoint that says which model is kept
     _kept: tuple[str, Any] = ("", None)  # the path and the score of that model, as they were last seen
     _restored_kept: list[Any] | None = None
@@ -97,6 +98,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin a run. Lightning has cleared the sanity check's metrics."""
         self._shown, self._unread, self._has_trained, self._has_validated = {}, None, True, False
+        self._first_epoch, self._has_ended_epoch = trainer.current_epoch, False
         self._can_validate = "validation_step" in _own_methods(pl_module)
         if trainer.fast_dev_run or self._is_superfluous(trainer.callbacks):
             self._recorder.abandon()
@@ -126,8 +128,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         if trainer.state.fn == "validate":
             self._recorder.evaluated(trainer.callback_metrics, is_validation=True)
         elif trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._has_validated, self._has_trained = True, False
-            self._unread = trainer
+            self._has_validated, self._unread = True, trainer
             if not trainer.is_last_batch:
                 self._read_validation()
 
@@ -136,14 +137,16 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         del pl_module
         self._take(trainer, is_new=False)
         self._notice_kept()
+        self._has_ended_epoch = trainer.current_epoch > self._first_epoch
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the epoch's row: training and validation metrics are both there."""
         del pl_module
-        if self._unread is None:
+        is_new = self._has_trained or self._unread is not None
+        if is_new and self._unread is None:
             self._notice_kept()
-        self._take(trainer, is_new=self._has_trained or self._unread is not None)
-        self._unread, self._has_trained = None, False
+        self._take(trainer, is_new=is_new)  # else a kept model of this row is noticed when the row is complete
+        self._unread = None
         if self._recorder.progress is not None:
             self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
 
@@ -191,9 +194,9 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         """
         trainer, self._unread = self._unread, None
         if trainer is not None:
-            self._take(trainer, is_new=True)
+            self._take(trainer, is_new=True, is_within_epoch=True)
 
-    def _take(self, trainer: Any, *, is_new: bool) -> None:
+    def _take(self, trainer: Any, *, is_new: bool, is_within_epoch: bool = False) -> None:
         """Record what is fresh. A stale value is the same tensor as before; a number was set by hand and counts anew.
 
         ``callback_metrics`` computes, across ranks where a metric asks for it, so every rank of a distributed run
@@ -208,8 +211,13 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
             if before.get(name) is not value or (is_new and not hasattr(value, "detach"))
         }
         self._shown = shown
+        if is_within_epoch:
+            for name in [name for name in fresh if f"{name}_step" in fresh and f"{name}_epoch" not in fresh]:
+                del fresh[name], shown[name]  # a step's value; the epoch's mean is yet to come
+        if is_new and fresh:
+            self._has_trained = False
         row = Position(trainer.current_epoch + 1, trainer.global_step, self._recorder.row_count) if is_new else None
-        awaits = not self._has_validated and trainer.enable_validation
+        awaits = not self._has_ended_epoch or (not self._has_validated and trainer.enable_validation)
         self._recorder.record(fresh, row=row, is_awaited=always if awaits else never)
 
     def _may_follow(self, name: str) -> bool:
@@ -239,7 +247,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         if restored is not None and path:
             is_other = path != restored[0] or not (score is None or restored[1] is None or restored[1] == float(score))
             if is_other:  # it was kept when the checkpoint was written that this run goes on from
-                self._recorder.keep()
+                self._keep()
 
     def _notice_kept(self) -> None:
         """Note that the model of the last row is kept, if it is."""
@@ -248,7 +256,12 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         path, score = self._kept
         if path != self._checkpoint.best_model_path or score is not self._checkpoint.best_model_score:
             self._kept = self._checkpoint.best_model_path, self._checkpoint.best_model_score
-            self._recorder.keep()
+            self._keep()
+
+    def _keep(self) -> None:
+        """Note the kept model, with its own score: it may have been saved after the last row, at a training step."""
+        score = self._checkpoint.best_model_score
+        self._recorder.keep(scores={} if score is None else {self._checkpoint.monitor: score})
 
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside
-from katib_callbacks.recording.rows import Position
+from katib_callbacks.recording.rows import ModelRow, Position
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
@@ -90,16 +90,20 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         is_own = trial_name is None or state.is_hyper_param_search or state.trial_name == trial_name
         if state.trial_name is None and not is_own:
             is_own = os.path.isdir(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))  # noqa: PTH112, PTH118
-        if trial_name is not None and not state.is_hyper_param_search:
-            if state.log_history and not is_own:
-                logger.info(
-                    "The checkpoint has %d rows of trial %r, which are left behind.",
-                    len(state.log_history),
-                    state.trial_name,
-                )
-            state.trial_name = trial_name
+        if state.log_history and not is_own:
+            logger.info(
+                "The checkpoint has %d rows of trial %r, which are left behind.",
+                len(state.log_history),
+                state.trial_name,
+            )
         self._is_continued = is_own and state.global_step > 0
         return 0 if is_own else len(state.log_history)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Name the trial in the Trainer's state, now that every callback has seen whose rows a checkpoint had."""
+        del args, control
+        if self._read is not None and self._recorder.trial_name is not None and not state.is_hyper_param_search:
+            state.trial_name = self._recorder.trial_name
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
@@ -128,7 +132,10 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
             self._recorder.abandon()  # the Trainer calls this hook before it raises TrialPruned
         self._keep(state)
         is_loaded = bool(args.load_best_model_at_end and state.best_model_checkpoint)
-        decides = self._recorder.report != "best" or self._monitors_the_best(args)
+        # A mode that contradicts greater_is_better asks for another row than that of the loaded model.
+        decides = self._recorder.report != "best" or (
+            self._monitors_the_best(args) and self._recorder.mode == self._mode_of(args)
+        )
         self._recorder.finish(is_restored=is_loaded and decides)
         self._recorder.deliver()
 
@@ -188,14 +195,19 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         if step is None:
             return
         own = state.log_history[self._first_row :]
-        rows = [row for row in own if row["step"] <= int(step[1])]
-        if not any(row["step"] == int(step[1]) for row in rows):
+        best, at = Position(step=int(step[1])), 0
+        model = ModelRow({}, {}, best)
+        for row in own:
+            at = row.get("step", at)  # a Trainer's own ``log`` may leave it out
+            if at <= int(step[1]):
+                model.values.update(row)
+                model.since.update(dict.fromkeys(row, Position(step=at)))
+        if best not in model.since.values():
             return
-        values = {name: value for row in rows for name, value in row.items()}
         summary = own[-1]
         if "total_flos" in summary and not self._has_evaluated_training:
-            values.setdefault("train_loss", summary["train_loss"])
-        self._recorder.keep(values)
+            model.values.setdefault("train_loss", summary["train_loss"])
+        self._recorder.keep(model)
 
     def _is_awaited(self, name: str) -> bool:
         """Return whether a name may be yet to come: ``train_loss`` does when training is over."""

@@ -8,16 +8,17 @@ for an accelerator in the middle of an epoch, and each value is converted once a
 import functools
 import logging
 from collections.abc import Callable, Collection, Hashable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.recording import unsaid
-from katib_callbacks.recording.doubts import warn_of_another_model, warn_of_lacking_values, warn_of_old_values
+from katib_callbacks.recording.doubts import OldValues, warn_of_another_model, warn_of_lacking_values
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
-from katib_callbacks.recording.rows import RowBuffer
+from katib_callbacks.recording.rows import ModelRow, RowBuffer
 from katib_callbacks.recording.selection import Selection
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
@@ -136,6 +137,11 @@ class MetricRecorder:
         return self._options.monitor
 
     @property
+    def mode(self) -> settings.Mode | None:
+        """The direction in which ``monitor`` is better in the current run."""
+        return self._mode
+
+    @property
     def trial_name(self) -> str | None:
         """The trial that is reported for; None outside one."""
         return self._reporter.trial_name
@@ -251,14 +257,23 @@ class MetricRecorder:
         except Exception:  # a mistake of ours stays away from the training that called
             logger.exception(_INTERNAL_ERROR)
 
-    def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
+    def keep(self, row: ModelRow | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
+
+        ``scores`` are what it was kept for, where that may be younger than the latest values.
+        """
         if not self._is_recording:
             return
         try:
-            self._rows.keep(None if values is None else self._selection.choose(values))
+            if row is not None:
+                row.values = self._selection.choose(row.values)
+            self._rows.keep(row, self._selection.choose(scores))
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
+
+    def keep_none(self) -> None:
+        """Note that no model is kept after all."""
+        self._rows.keep_none()
 
     def finish(self, *, is_restored: bool = False) -> None:
         """Note that training ended normally, and whether the framework has put the kept model back."""
@@ -274,8 +289,13 @@ class MetricRecorder:
             )
             if self.report != "history":
                 warn_of_lacking_values(rows[0].values if rows else (), self._rows, self._selection, self._voice)
-            if is_latest:
-                warn_of_old_values(self._rows, self._selection, self._numbers, self._voice, self._may_be_old)
+            if self.report != "history":
+                model = self._rows.of_model(is_kept_wanted=is_kept_wanted)
+                old = OldValues(self._selection, self._numbers, self._voice, self._may_be_old)
+                if model is not None:
+                    old.warn_of_model(model)
+                elif is_latest:
+                    old.warn_of_latest(self._rows)
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
 

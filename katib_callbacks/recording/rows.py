@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
@@ -23,11 +24,11 @@ class Position(NamedTuple):
     number: int = 0
 
 
-def older(position: Position, last: Position) -> str:
-    """Return where a value is from and where the training ended, such as ``epoch 8 of 10``."""
-    if position.epoch is not None and position.epoch != last.epoch:
-        return f"epoch {position.epoch} of {last.epoch}"
-    return f"step {position.step} of {last.step}"
+def older(position: Position, model: Position) -> tuple[str, int | None]:
+    """Return where a value is from, such as ``epoch 8``, and in the same unit where its model is from."""
+    if position.epoch is not None and position.epoch != model.epoch:
+        return f"epoch {position.epoch}", model.epoch
+    return f"step {position.step}", model.step
 
 
 @dataclass
@@ -37,6 +38,15 @@ class Row:
     key: Hashable
     timestamp: datetime
     values: dict[str, Any]
+
+
+@dataclass
+class ModelRow:
+    """The values of one model: ``since`` has for each name the key of the row that its value is from."""
+
+    values: dict[str, Any]
+    since: dict[str, Hashable]
+    key: Hashable
 
 
 class RowBuffer:
@@ -66,9 +76,9 @@ class RowBuffer:
         self.last: Hashable = None
         self.since: dict[str, Hashable] = {}
         self._open: Row | None = None
-        self._best: dict[str, Any] | None = None
+        self._best: ModelRow | None = None
         self._best_value: float | None = None
-        self._kept: dict[str, Any] | None = None
+        self._kept: ModelRow | None = None
         self._history: list[Row] = []
 
     def add(self, values: Mapping[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
@@ -102,11 +112,23 @@ class RowBuffer:
                 row.values[self._monitor] = self.latest[self._monitor] = number
                 if self._best_value is None or self._is_better(number, self._best_value):
                     self._best_value = number
-                    self._best = dict(self.latest)
+                    self._best = self._latest_row()
 
-    def keep(self, values: Mapping[str, Any] | None = None) -> None:
-        """Note that the model is kept as it is now, in the place of the one before; values default to the latest."""
-        self._kept = dict(self.latest if values is None else values)
+    def keep(self, row: ModelRow | None = None, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
+
+        ``scores`` are what it was kept for, where that may be younger than the latest values.
+        """
+        self._kept = self._latest_row() if row is None else row
+        self._kept.values.update(scores)
+        self._kept.since.update(dict.fromkeys(scores, self._kept.key))
+
+    def keep_none(self) -> None:
+        """Note that no model is kept after all."""
+        self._kept = None
+
+    def _latest_row(self) -> ModelRow:
+        return ModelRow(dict(self.latest), dict(self.since), self.last)
 
     def _is_better(self, number: float, than: float) -> bool:
         return number < than if self._mode == "min" else number > than
@@ -128,17 +150,27 @@ class RowBuffer:
 
     @property
     def has_kept(self) -> bool:
-        """Whether a model was kept."""
-        return bool(self._kept)
+        """Whether a model was kept whose values are known."""
+        return self._kept is not None and bool(self._kept.values)
+
+    @property
+    def is_kept_unknown(self) -> bool:
+        """Whether a model was kept before there was a value."""
+        return self._kept is not None and not self._kept.values
+
+    def of_model(self, *, is_kept_wanted: bool) -> ModelRow | None:
+        """Return the row of the kept or the best model; None where the latest values or all rows are reported."""
+        if is_kept_wanted and self.has_kept:
+            return self._kept
+        return self._best
 
     def reduced(self, now: datetime, *, is_kept_wanted: bool = False) -> list[Row]:
         """Return the rows to report in order of time; ``best`` without a best row is the latest values, at ``now``."""
         self.close()
         if self._report == "history":
             return list(self._history)
-        values = self.latest if self._best is None else self._best
-        if is_kept_wanted and self._kept:
-            values = self._kept
+        model = self.of_model(is_kept_wanted=is_kept_wanted)
+        values = self.latest if model is None else model.values
         return [Row(None, now, dict(values))] if values else []
 
     def state(self) -> dict[str, Any]:
@@ -146,7 +178,7 @@ class RowBuffer:
         held = [self.latest]
         if self._open is not None:
             held.append(self._open.values)
-        held += [values for values in (self._best, self._kept) if values is not None]
+        held += [model.values for model in (self._best, self._kept) if model is not None]
         numbers: dict[int, float | None] = {}  # one value often stands in several of these
         for values in held:
             for name, value in values.items():
@@ -160,11 +192,11 @@ class RowBuffer:
             "latest": dict(self.latest),
             "row_count": self.row_count,
             "last": _listed(self.last),
-            "since": {name: _listed(key) for name, key in self.since.items()},
+            "since": _listed_all(self.since),
             "open": None if self._open is None else _plain(self._open),
-            "best": None if self._best is None else dict(self._best),
+            "best": _plain_model(self._best),
             "best_value": self._best_value,
-            "kept": None if self._kept is None else dict(self._kept),
+            "kept": _plain_model(self._kept),
             "history": [_plain(row) for row in self._history],
         }
 
@@ -173,11 +205,11 @@ class RowBuffer:
         self.latest = dict(state["latest"])
         self.row_count = state["row_count"]
         self.last = _position(state["last"])
-        self.since = {name: _position(key) for name, key in state["since"].items()}
+        self.since = _positions(state["since"])
         self._open = None if state["open"] is None else _row(state["open"])
-        self._best = None if state["best"] is None else dict(state["best"])
+        self._best = _model(state["best"])
         self._best_value = state["best_value"]
-        self._kept = None if state["kept"] is None else dict(state["kept"])
+        self._kept = _model(state["kept"])
         self._history = [_row(plain) for plain in state["history"]]
 
 
@@ -188,6 +220,22 @@ def _plain(row: Row) -> list[Any]:
 def _row(plain: list[Any]) -> Row:
     timestamp, values = plain
     return Row(_RESUMED, parse_timestamp(timestamp), dict(values))
+
+
+def _plain_model(model: ModelRow | None) -> list[Any] | None:
+    return None if model is None else [dict(model.values), _listed_all(model.since), _listed(model.key)]
+
+
+def _model(plain: list[Any] | None) -> ModelRow | None:
+    return None if plain is None else ModelRow(dict(plain[0]), _positions(plain[1]), _position(plain[2]))
+
+
+def _listed_all(since: Mapping[str, Hashable]) -> dict[str, Any]:
+    return {name: _listed(key) for name, key in since.items()}
+
+
+def _positions(plain: Mapping[str, Any]) -> dict[str, Hashable]:
+    return {name: _position(key) for name, key in plain.items()}
 
 
 def _listed(key: Hashable) -> Any:

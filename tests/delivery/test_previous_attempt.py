@@ -190,6 +190,7 @@ with KatibReporter(previous_attempt="clear") as reporter:
     assert os.waitpid(pid, 0)[1] == 0
 """
     KatibReporter().report({"before": 1})
+    time.sleep(0.1)  # no container is started again sooner; Linux tells a process's start to 10 ms
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
     assert [log.name for log in katib_db_manager.metrics()] == ["parent", "child"]

@@ -68,6 +68,29 @@ def test_the_restored_weights_row_is_reported(
     assert warned() == []
 
 
+class StopsAsInKeras2(EarlyStopping):
+    """Restores weights only where it stopped the training."""
+
+    def on_train_end(self, logs=None):
+        if self.stopped_epoch > 0:
+            super().on_train_end(logs)
+
+
+@pytest.mark.parametrize(("patience", "epoch"), [(1, 1), (9, 3)])
+@pytest.mark.parametrize("report", ["final", "kept"])
+def test_in_keras_2_a_training_that_was_not_stopped_has_its_last_weights(
+    rows, warned, fit, shows, make_model, monkeypatch, patience, epoch, report
+):
+    monkeypatch.setattr("katib_callbacks.keras._RESTORES_ONLY_WHERE_IT_STOPPED", True)
+    early = StopsAsInKeras2("val_accuracy", mode="max", patience=patience, restore_best_weights=True)
+    weights, model = Weights(), make_model()
+    callback = KatibReportCallback("val_accuracy", report=report)
+    fit(shows(val_accuracy=SCORES), weights, callback, early, model=model, epochs=4)
+    assert weights.epoch_of(model) == epoch
+    assert rows() == [("val_accuracy", SCORES[epoch])]
+    assert bool(warned()) == (report == "kept" and epoch == 3)
+
+
 def test_what_a_later_callback_adds_to_the_restored_epoch_is_reported_with_it(rows, fit, shows):
     added = shows(late=[1, 2, 3, 4])
     callback = KatibReportCallback(["val_accuracy", "late"])
@@ -110,6 +133,15 @@ def test_the_row_of_the_best_checkpoint_is_kept(rows, warned, fit, shows, keepin
     assert warned() == []
 
 
+def test_the_first_of_several_checkpoints_decides_and_that_is_said(rows, warned, fit, shows, keeping, tmp_path):
+    other = ModelCheckpoint(tmp_path / "other.keras", monitor="other", mode="min", save_best_only=True)
+    callback = KatibReportCallback("val_accuracy", report="kept")
+    fit(shows(val_accuracy=SCORES, other=[1, 2, 3, 4]), callback, keeping(), other, epochs=4)
+    assert rows() == [("val_accuracy", 0.9)]
+    [message] = warned()
+    assert "the first one counts, with 'val_accuracy'" in message
+
+
 def test_a_checkpoint_on_disk_does_not_change_what_is_final(rows, fit, shows, keeping):
     fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy"), keeping(), epochs=4)
     assert rows() == [("val_accuracy", 0.4)]
@@ -141,6 +173,16 @@ def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, wa
     [message] = warned()
     assert f"accuracy={value:.7g}"[:12] in message
     assert "is from epoch 2 of 3" in message
+
+
+@pytest.mark.parametrize("options", [{}, {"report": "best", "monitor": "score", "mode": "min"}], ids=str)
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(rows, warned, fit, shows, options):
+    shown = shows(score=[3, 2, 1, 5], accuracy=[None, 0.3, None, 0.7])
+    early = stopping(monitor="score", mode="min", patience=9)
+    fit(shown, KatibReportCallback(["score", "accuracy"], **options), early, epochs=4)
+    assert rows() == [("score", 1.0), ("accuracy", 0.3)]
+    [message] = warned()
+    assert "accuracy=0.3 is from epoch 2, the model from 3" in message
 
 
 def test_a_metric_of_a_validation_that_has_not_run_is_not_missed(rows, warned, fit):

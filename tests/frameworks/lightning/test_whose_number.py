@@ -106,6 +106,28 @@ def test_a_validation_before_an_epochs_end_and_the_epochs_end_are_two_rows(rows,
     assert rows() == [("val_acc", 0.1), ("train_loss", 1.0)]
 
 
+def test_a_metric_of_steps_and_epochs_is_the_epochs_mean_also_where_validations_come_between(rows, train, module):
+    def training_step(batch, batch_idx):
+        module.log("loss", float(batch_idx), on_step=True, on_epoch=True)
+        return module.layer(batch[0]).sum()
+
+    module.training_step = training_step
+    train(KatibReportCallback(["val_acc", "loss"], report="history"), max_epochs=1, val_check_interval=0.25)
+    assert rows() == [*(("val_acc", value) for value in SCORES), ("loss", 1.5)]
+
+
+def test_epochs_whose_validation_shows_nothing_make_rows_also_where_it_writes_a_checkpoint(
+    rows, make_trainer, module, loader, keeping
+):
+    module.validation_step = lambda batch, batch_idx: None
+    callbacks = (
+        KatibReportCallback("train_loss", report="history"),
+        keeping(monitor=None, save_on_train_epoch_end=False),
+    )
+    make_trainer(*callbacks, max_epochs=2, enable_checkpointing=True).fit(module, loader, loader)
+    assert rows() == [("train_loss", 1.0), ("train_loss", 0.5)]
+
+
 def test_a_number_that_is_set_by_hand_counts_each_time(rows, train):
     class Sets(Callback):
         def on_train_epoch_end(self, trainer, _):
@@ -136,6 +158,21 @@ def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, wa
     assert where in message
 
 
+@pytest.mark.parametrize("options", [BEST | {"monitor": "train_loss", "mode": "min"}, {"report": "kept"}], ids=str)
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(rows, warned, train, keeping, options):
+    train(
+        KatibReportCallback(["val_acc", "train_loss"], **options),
+        keeping(monitor="train_loss", mode="min", save_on_train_epoch_end=True),
+        scores=[0.5],
+        max_epochs=3,
+        check_val_every_n_epoch=2,
+        enable_checkpointing=True,
+    )
+    assert rows() == [("val_acc", 0.5), ("train_loss", 0.333333)]
+    [message] = warned()
+    assert "val_acc=0.5 is from epoch 2, the model from 3" in message
+
+
 # -- a metric that is yet to come ----------------------------------------------------------------------------------
 
 
@@ -144,6 +181,12 @@ def test_a_metric_of_a_validation_that_has_not_run_is_not_missed(rows, warned, m
     module.validation_step = lambda batch, batch_idx: module.log(name, 0.5)
     make_trainer(KatibReportCallback(name), max_epochs=5, check_val_every_n_epoch=5).fit(module, loader, loader)
     assert rows() == [(name, 0.5)]
+    assert warned() == []
+
+
+def test_a_metric_of_the_whole_epoch_is_not_missed_at_the_validations_before_its_end(rows, warned, train):
+    train(KatibReportCallback(["val_acc", "train_loss"]), max_epochs=1, val_check_interval=0.25)
+    assert rows() == [("val_acc", 0.3), ("train_loss", 1.0)]
     assert warned() == []
 
 
@@ -206,6 +249,35 @@ def test_the_row_of_the_best_checkpoint_is_reported(rows, warned, train, keeping
     assert warned() == []
 
 
+@pytest.mark.parametrize("is_weights_only", [False, True])
+@pytest.mark.parametrize(
+    ("scores", "options", "loss"),
+    [
+        (SCORES, {"save_on_train_epoch_end": False}, 0.5),
+        ([0.9, 0.1, 0.2, 0.3], {"save_on_train_epoch_end": False}, 1.0),
+        ([0.9, 0.1], {}, 0.5),  # every second epoch, whose validation saves
+    ],
+)
+def test_a_model_that_a_validation_saves_at_an_epochs_end_has_that_epochs_training_metrics(
+    rows, warned, train, keeping, scores, options, loss, is_weights_only
+):
+    class LogsLater(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            pl_module.log("late", float(trainer.current_epoch))
+
+    train(
+        KatibReportCallback(["val_acc", "train_loss", "late"], report="kept"),
+        LogsLater(),
+        keeping(save_weights_only=is_weights_only, **options),
+        scores=scores,
+        max_epochs=4,
+        check_val_every_n_epoch=4 // len(scores),
+        enable_checkpointing=True,
+    )
+    assert rows() == [("val_acc", 0.9), ("train_loss", loss), ("late", 1 / loss - 1)]
+    assert warned() == []
+
+
 def test_the_row_of_the_best_checkpoint_among_several_validations_is_reported(rows, train, keeping, way):
     checkpoint = keeping(save_top_k=2)
     train(
@@ -228,6 +300,22 @@ if "enable_version_counter" in signature(ModelCheckpoint).parameters:
         callback = KatibReportCallback("val_acc", report="kept")
         train(callback, checkpoint, scores=[0.3, 0.1, 0.5, 0.4], max_epochs=4, enable_checkpointing=True)
         assert rows() == [("val_acc", 0.5)]
+
+
+@pytest.mark.parametrize(("losses", "best"), [([5.0, 1.0, 4.0, 3.0], 1.0), ([5.0, 4.0, 1.0, 3.0], 1.0)])
+def test_a_model_that_is_saved_in_mid_epoch_has_the_score_that_it_was_saved_for(
+    rows, warned, make_trainer, module, loader, keeping, losses, best
+):
+    def training_step(batch, batch_idx):
+        module.log("loss", losses[module.global_step])
+        return module.layer(batch[0]).sum()
+
+    module.training_step = training_step
+    checkpoint = keeping(monitor="loss", mode="min", every_n_train_steps=1)
+    callback = KatibReportCallback("loss", report="kept")
+    make_trainer(callback, checkpoint, max_epochs=2, limit_val_batches=0, enable_checkpointing=True).fit(module, loader)
+    assert rows() == [("loss", best)]
+    assert warned() == []
 
 
 def test_the_first_of_several_checkpoints_with_a_monitor_decides_and_that_is_said(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from katib_callbacks.transformers import KatibReportCallback
 
@@ -54,10 +54,37 @@ def test_the_mean_of_the_whole_training_stands_beside_the_loaded_models_row(make
     assert rows() == [("train_loss", round((0.5 + 0.25 + 0.125) / 3, 6)), ("eval_accuracy", 0.875), ("loss", 0.25)]
 
 
+def test_rows_that_a_trainers_own_log_adds_without_a_step_belong_to_the_step_before(make_trainer, rows):
+    class Logs(Trainer):
+        def log(self, logs, *arguments, **options):
+            super().log(logs, *arguments, **options)
+            self.state.log_history.append({"mine": self.state.global_step})
+
+    callback = KatibReportCallback(["eval_accuracy", "mine"])
+    make_trainer(callback, scores=SCORES, num_train_epochs=3, trainer_class=Logs, **LOADS).train()
+    assert rows() == [("eval_accuracy", 0.875), ("mine", 2)]
+
+
+def test_a_mode_that_contradicts_the_trainers_own_decides_over_what_it_loads(make_trainer, rows):
+    callback = KatibReportCallback("eval_accuracy", **BEST | {"mode": "min"})
+    make_trainer(callback, scores=[0.75, 0.875, 0.5, 0.625], num_train_epochs=4, **LOADS).train()
+    assert rows() == [("eval_accuracy", 0.5)]
+
+
 def test_history_is_what_it_was(make_trainer, rows):
     callback = KatibReportCallback("eval_accuracy", report="history")
     make_trainer(callback, scores=SCORES, num_train_epochs=3, **LOADS).train()
     assert rows() == [("eval_accuracy", value) for value in SCORES]
+
+
+def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(make_trainer, tiny_model, rows, warnings_of):
+    callback = KatibReportCallback(METRICS, report="best", monitor="loss", mode="min")
+    model = tiny_model(losses=[0.5, 0.375, 0.125, 0.25])
+    options = {"num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 2}
+    make_trainer(callback, model=model, scores=[0.5, 0.75], **options).train()
+    assert rows() == [("eval_accuracy", 0.5), ("loss", 0.125)]
+    [message] = warnings_of()
+    assert "eval_accuracy=0.5 is from step 2, the model from 3" in message
 
 
 # -- the model before its first step -------------------------------------------------------------------------------
@@ -129,6 +156,18 @@ def test_a_child_trial_leaves_its_parents_rows_behind(
     callback = KatibReportCallback("eval_accuracy", **options)
     make_trainer(callback, scores=[0.3, 0.4], num_train_epochs=4).train(resume_from_checkpoint=str(checkpoint))
     assert [float(row.value) for row in katib_db_manager.metrics("child")] == expected
+
+
+def test_each_of_several_callbacks_leaves_the_parents_rows_behind(
+    katib_db_manager, make_trainer, parent, monkeypatch, can_resume
+):
+    checkpoint = parent()
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "child")
+    callbacks = KatibReportCallback({"last": "eval_accuracy"}), KatibReportCallback({"best": "eval_accuracy"}, **BEST)
+    trainer = make_trainer(*callbacks, scores=[0.4, 0.3], num_train_epochs=4)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    rows = [(row.name, float(row.value)) for row in katib_db_manager.metrics("child")]
+    assert rows == [("last", 0.3), ("best", 0.4)]
 
 
 def test_one_checkpoint_from_outside_any_trial_is_nobodys_rows(

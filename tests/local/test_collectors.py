@@ -3,13 +3,15 @@
 import base64
 import os
 import struct
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from homes import experiment
+from homes import SUBMITTED, experiment
 
 from katib_callbacks.local.collectors.file import JSON, TEXT, collect_file
 from katib_callbacks.local.collectors.tensorflow_event import collect_events
+from katib_callbacks.local.runner import Runner
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -195,3 +197,28 @@ def test_a_trial_without_a_metrics_file_is_unavailable(local):
     )
 
     assert local.run(one).status.trial_metrics_unavailable == 2
+
+
+def test_what_a_stopped_attempt_has_written_does_not_count(local):
+    code = f"""{SUBMITTED}
+metrics = pathlib.Path("/train/m.log")
+metrics.write_text((metrics.read_text() if metrics.exists() else "") + "loss=1\\n")
+while not (submitted / "go").exists(): time.sleep(0.02)
+metrics.write_text(metrics.read_text() + "loss=2\\n")
+"""
+    source = {"fileSystemPath": {"kind": "File", "path": "/train/m.log"}}
+    one = experiment(
+        code,
+        maxTrialCount=1,
+        parallelTrialCount=1,
+        metricsCollectorSpec={"collector": {"kind": "File"}, "source": source},
+    )
+    runner = Runner(local.home, local.store(one))
+    runner.start()
+    while not list(local.home.rglob("m.log")):
+        time.sleep(0.05)
+    runner.stop()
+    (local.folder / "go").touch()
+
+    assert local.resume().status.trials_succeeded == 1
+    assert local.rows(local.trials()[0].name) == [("loss", "1"), ("loss", "2")]

@@ -22,7 +22,8 @@ class TrialFiles:
         return self._parent / f"{self._trial}.log"
 
     def prepare(self) -> None:
-        """Make the folder, and remove what an earlier attempt has written beside it."""
+        """Make the folder, and remove what an earlier attempt has written beside it and on its volumes."""
+        shutil.rmtree(self.folder / "volumes", ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self._parent.glob(f"{self._trial}.*.log"):
             old.unlink()

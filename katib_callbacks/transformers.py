@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
@@ -52,12 +53,13 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     _is_mode_deferred = True
 
     _read: int | None = None  # how much of log_history was taken; None unless training
+    _trial_to_name: str | None = None  # in the Trainer's state, which has another's or none yet
     _first_row = 0  # of log_history that is of this trial
     _first_step: int | None = None  # which this process began at; None until it has
     _is_continued = False  # a training of this very trial, with its rows
     _untrained: tuple[tuple[int, Mapping[str, Any]], ...] = ()  # rows of the model as it was before the first step
     _has_validated = _has_evaluated_training = False
-    _validated: frozenset[str] = frozenset()  # the names that evaluations showed, without their prefix
+    _validated: AbstractSet[str] = frozenset()  # the names that evaluations showed
     _awaited: frozenset[str] = frozenset()  # what will be logged for the first time, as far as the arguments tell
     _has_warned_of_filter = False
 
@@ -65,18 +67,19 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
         del control
         if self._is_superfluous():
-            self._read = None
+            self._read = self._trial_to_name = None
             self._recorder.abandon()
             return
         strategies = {"loss": args.logging_strategy, "eval": args.eval_strategy}
         self._awaited = frozenset(kind for kind, strategy in strategies.items() if strategy != "no")
         self._has_warned_of_filter = self._has_validated = self._has_evaluated_training = False
-        self._first_step, self._untrained, self._validated = None, (), frozenset()
+        self._first_step, self._untrained, self._validated = None, (), set()
         rank = framework_rank(is_global_zero=state.is_world_process_zero)
         self._recorder.start(rank, mode=self._mode_of(args), excluded=self._excluded())
         self._read = self._first_row = self._find_own_rows(args, state)
         self._take(args, state)
         self._first_step = state.global_step
+        self._trial_to_name = None if state.is_hyper_param_search else self._recorder.trial_name
         self._recorder.begin_progress(_share, state)
 
     def _find_own_rows(self, args: Any, state: Any) -> int:
@@ -102,8 +105,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Name the trial in the Trainer's state, now that every callback has seen whose rows a checkpoint had."""
         del args, control
-        if self._read is not None and self._recorder.trial_name is not None and not state.is_hyper_param_search:
-            state.trial_name = self._recorder.trial_name
+        if self._trial_to_name is not None:
+            state.trial_name, self._trial_to_name = self._trial_to_name, None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
@@ -144,7 +147,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         del args, state, control
         if self._read is not None:
             self._has_validated = True
-            self._validated |= {name.partition("_")[2] for name in metrics}
+            self._validated |= metrics.keys()
         else:
             self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
 
@@ -242,7 +245,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         prefix, _, rest = name.partition("_")
         if prefix == "eval":
             return not self._has_validated
-        return "test" in prefix or (prefix != "train" and bool(rest) and rest in self._validated)
+        shown = {other.partition("_")[2] for other in self._validated}
+        return "test" in prefix or (prefix != "train" and bool(rest) and rest in shown)
 
     @staticmethod
     def _may_be_old(name: str) -> bool:

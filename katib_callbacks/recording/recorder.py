@@ -252,7 +252,7 @@ class MetricRecorder:
                 selected = self._numbers.convert(selected)
                 self.progress.update(self._numbers.shown(selected))
             is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
-            if is_new_row and self._rows.row_count > 1:  # so the first row is complete
+            if is_new_row and not self._selection.has_all and self._rows.row_count > 1:  # so the first row is complete
                 self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
         except Exception:  # a mistake of ours stays away from the training that called
             logger.exception(_INTERNAL_ERROR)

@@ -35,6 +35,11 @@ class Selection:
         return self._names is None
 
     @property
+    def has_all(self) -> bool:
+        """Whether every name that was asked for has appeared."""
+        return self._has_all
+
+    @property
     def has_seen(self) -> bool:
         """Whether the run has shown anything."""
         return bool(self._seen)

@@ -44,6 +44,8 @@ from katib_callbacks.local.api.go_regexp import PatternError, compile_pattern
         (r"(?i)\W+", "loss=0", ["="]),
         (r"(?i)[^k]", "kK\u212ax", ["x"]),
         (r"^*a$?", "a", ["a"]),
+        (r"\p{Greek}+", "aλ", ["λ"]),
+        (r"\\C", r"a\C", [r"\C"]),
     ],
 )
 def test_a_pattern_finds_what_go_finds(pattern, text, found):
@@ -51,32 +53,13 @@ def test_a_pattern_finds_what_go_finds(pattern, text, found):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"),
+    "pattern",
     [
-        (r"(?=a)", "no look-around"),
-        (r"(?<!a)b", "no look-around"),
-        (r"(?>a)", "Go has no such group"),
-        (r"(?#a)", "Go has no such group"),
-        (r"(?P=n)", "Go has no such group"),
-        (r"(?x)a", "Go has no such group"),
-        (r"(a)\1", "no references back"),
-        (r"\Z", "Go has no such escape"),
-        (r"\N{DASH}", "Go has no such escape"),
-        (r"[\b]", "Go has no such escape"),
-        ("a\\", "Go has no such escape"),
-        (r"a*+", "a repetition is repeated"),
-        (r"a{2}{3}", "a repetition is repeated"),
-        (r"a|*", "a repetition has nothing before it"),
-        (r"a{1001}", "at most 1000 times"),
-        (r"(?P<n>a)(?P<n>b)", "the name 'n' stands there twice"),
-        (r"\p{Greek}", "only general categories such as L or Nd are known here, no scripts"),
-        (r"[[:letter:]]", "there is no such class"),
-        (r"[z-a]", "a range that goes backwards"),
-        (r"(a", "a parenthesis is not closed"),
-        (r"a)", "a parenthesis is closed that is not open"),
-        (r"[a", "a character class is not closed"),
+        *(r"(?=a)", r"(?<!a)b", r"(?>a)", r"(?#a)", r"(?P=n)", r"(?x)a", r"(a)\1", r"\Z", r"\N{DASH}", r"[\b]", "a\\"),
+        *(r"a*+", r"a{2}{3}", r"a|*", r"a{1001}", r"(?P<n>a)(?P<n>b)", r"a\C", r"[[:letter:]]", r"[z-a]"),
+        *(r"(a", r"a)", r"[a", r"\p{Klingon}"),
     ],
 )
-def test_what_go_refuses_is_refused(pattern, message):
-    with pytest.raises(PatternError, match=message):
+def test_what_go_refuses_is_refused(pattern):
+    with pytest.raises(PatternError, match="Go takes no such pattern"):
         compile_pattern(pattern)

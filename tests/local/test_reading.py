@@ -217,7 +217,7 @@ ILLEGAL = [
     (
         ("spec", "metricsCollectorSpec", "source"),
         {"filter": {"metricsFormat": [r"(\w+)(?=:) (\d+)"]}},
-        r"is not a regular expression: '\(\?=:': Go has no such group",
+        r"is not a regular expression: Go takes no such pattern: invalid perl operator",
     ),
     (
         ("spec", "parameters", 0, "feasibleSpace", "list"),

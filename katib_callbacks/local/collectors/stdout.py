@@ -34,8 +34,8 @@ def parse_output(
             continue
         timestamp = _time_of(line)
         for pattern in patterns:
-            for match in pattern.finditer(line):
-                name, value = (match[1] or "").strip(), (match[2] or "").strip()
+            for match in pattern.finditer(line.encode()):
+                name, value = ((match[group] or b"").decode(errors="replace").strip() for group in (1, 2))
                 if name in metrics and number(value) is not None:
                     rows.append(StoredMetricLog(name, value, timestamp or now))
                     now = now if timestamp else now + RESOLUTION

@@ -26,6 +26,7 @@ from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
+from katib_callbacks.sinks.auto import DISABLED, NOWHERE
 from katib_callbacks.sinks.katib.asking import GO_ON, Decision
 
 if TYPE_CHECKING:
@@ -208,17 +209,12 @@ class MetricRecorder:
                 self._rows.restore(restored)
 
     def _find_out_whether_to_record(self, framework: ProcessRank | None) -> bool:
-        if self._options.is_disabled:
-            self._voice.log(logging.INFO, "%s is set: nothing will be reported.", settings.DISABLE)
-            return False
+        where = NOWHERE if self._options.is_disabled else self._reporter.whereabouts
         rank = process_rank(self._runtime.environ(), framework=framework)
-        idle_reason = self._reporter.idle_reason
-        if idle_reason is not None:
+        if where.nothing is not None:
             if rank.is_global_zero:  # one line, however many processes there are
-                level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-                where = "a Katib trial" if self._reporter.trial_name is None else "reach of a sink"
-                self._voice.log(level, "Not in %s (%s): nothing will be reported.", where, idle_reason)
-            self._is_dry_run = rank.is_global_zero
+                self._voice.log(where.level_of_nothing(self._runtime), "%s", where.why_nothing(self.trial_name))
+            self._is_dry_run = rank.is_global_zero and where.nothing != DISABLED
             return self._is_dry_run
         if not rank.is_global_zero and rank not in {framework, self._rank} and self._voice.is_new(rank):
             announce_silence(rank, is_in_trial=True)

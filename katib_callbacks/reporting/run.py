@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
-from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
+from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.auto import KATIB, NO_TRIAL
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
@@ -95,11 +95,14 @@ class ReporterRun:
         start_s = options.runtime.monotonic()
         opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
         if opened is None:
-            if NO_TRIAL in self._destinations.idle_reasons:
+            where = self._destinations.whereabouts
+            if where.nothing is not None and NO_TRIAL in where.nothing:
+                advice = f". {where.advice}" if where.advice else ""
                 raise ConfigurationError(
-                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given{advice}"
                 )
-            return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
+            reasons = "; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items())
+            return self._skipped(reasons or str(where.nothing), idle)
         first, secondary = opened
         outcome, outcomes = deliver(options, rows, first, secondary, idle)
         elapsed_s = options.runtime.monotonic() - start_s

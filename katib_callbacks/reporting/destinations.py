@@ -4,25 +4,22 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.process_state import locked
 from katib_callbacks.sinks import MetricSink, SinkOutcome, close_quietly
-from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.auto import KATIB, NO_TRIAL, Whereabouts, advice_of_nothing
 from katib_callbacks.sinks.registry import SinkFactory, is_built_in
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender
+    from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
-
-NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
-"""Why most sinks get nothing outside a trial."""
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -36,8 +33,9 @@ class Destinations:
     trial. One run may exclude others. The first one that is left is the first.
     """
 
-    def __init__(self, sinks: Sequence[MetricSink | str], factory: SinkFactory) -> None:
-        self._sinks = sinks
+    def __init__(self, where: Whereabouts, factory: SinkFactory) -> None:
+        self._where = where
+        self._sinks = sinks = where.sinks
         self._factory = factory
         self._is_closed = False
         self._pid = os.getpid()
@@ -52,9 +50,15 @@ class Destinations:
         self._give_time()
 
     @property
-    def idle_reasons(self) -> list[str]:
-        """Why nothing can be sent anywhere, each reason once; empty if it can."""
-        return [] if None in self._idle else list(dict.fromkeys(filter(None, self._idle)))
+    def whereabouts(self) -> Whereabouts:
+        """The sinks that have something to do here, and why they were chosen; or why there is none."""
+        active = [each for each, why in zip(self._where.chosen, self._idle, strict=True) if why is None]
+        if active:
+            return Whereabouts(tuple(active))
+        nothing = self._where.nothing or "; ".join(dict.fromkeys(filter(None, self._idle)))
+        return Whereabouts(
+            (), nothing, self._where.advice or advice_of_nothing(self._where.sinks, self._factory.runtime)
+        )
 
     @property
     def show_progress(self) -> bool:
@@ -106,6 +110,12 @@ class Destinations:
             shown = [(label, sink) for label, sink in found if _has_progress(sink)]
             self._shown.update(label for label, _ in shown)
             return shown
+
+    def db_manager(self, excluded: Mapping[str, str] = NOTHING) -> "Endpoint | None":
+        """Return the DB manager that gets rows; None if none does."""
+        idle = self.idle(excluded)
+        is_told = any(sink == KATIB and label not in idle for label, sink, _ in self)
+        return self._factory.endpoint if is_told else None
 
     def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
         """Yield each sink: its name in receipts, the sink, why it has nothing to do."""

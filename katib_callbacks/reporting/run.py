@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
-from katib_callbacks.reporting.destinations import NO_TRIAL, Destinations
+from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
-from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.auto import KATIB, NO_TRIAL
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.reporting.ranks import ProcessRank
+    from katib_callbacks.settings.early_stopping import Policy
+    from katib_callbacks.sinks.katib.asking import Asker
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,15 @@ class ReporterRun:
             self.progress = progress
         return self.progress
 
+    def asker(self, policy: "Policy") -> "Asker | None":
+        """Return what asks the run's DB manager whether to stop; None where the run has none, or does not report."""
+        endpoint = self._destinations.db_manager(self._excluded) if self.is_reporting else None
+        if endpoint is None or self._options.trial_name is None:
+            return None
+        from katib_callbacks.sinks.katib.asking import Asker  # noqa: PLC0415  only with a policy
+
+        return Asker(endpoint, self._options.trial_name, policy, self._options.runtime)
+
     def deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
         """Deliver rows, blocking up to the reporter's deadline; see ``KatibReporter.report_logs`` for the errors."""
         self._destinations.check_open()
@@ -84,11 +95,14 @@ class ReporterRun:
         start_s = options.runtime.monotonic()
         opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
         if opened is None:
-            if NO_TRIAL in self._destinations.idle_reasons:
+            where = self._destinations.whereabouts
+            if where.nothing is not None and NO_TRIAL in where.nothing:
+                advice = f". {where.advice}" if where.advice else ""
                 raise ConfigurationError(
-                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given"
+                    f"there is no trial name: {settings.TRIAL_NAME} is not set, and trial_name was not given{advice}"
                 )
-            return self._skipped("; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items()), idle)
+            reasons = "; ".join(f"{name}: {outcome.skipped}" for name, outcome in idle.items())
+            return self._skipped(reasons or str(where.nothing), idle)
         first, secondary = opened
         outcome, outcomes = deliver(options, rows, first, secondary, idle)
         elapsed_s = options.runtime.monotonic() - start_s

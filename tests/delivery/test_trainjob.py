@@ -642,7 +642,7 @@ def test_in_a_trainjob_that_is_no_trial_katib_gets_nothing(server, clock):
         (True, False, ("katib",)),
         (False, True, ("trainjob",)),
         (True, True, ("katib", "trainjob")),
-        (False, False, ("katib",)),
+        (False, False, ()),
     ],
 )
 def test_auto_takes_what_there_is(has_trial, has_job, expected):
@@ -651,7 +651,7 @@ def test_auto_takes_what_there_is(has_trial, has_job, expected):
     variables |= {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost/status"} if has_job else {}
 
     with KatibReporter(_runtime=runtime_with(**variables)) as reporter:
-        assert reporter._destinations._sinks == expected
+        assert reporter.whereabouts.sinks == expected
         assert (reporter.idle_reason is None) == (has_trial or has_job)
 
 

@@ -347,6 +347,7 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "AUTOLOG",
                 "DISABLE",
                 "LOCAL_ATTEMPT",
+                "LOCAL_COLLECTOR",
                 "SUBMIT_DIR",
             )
         ),

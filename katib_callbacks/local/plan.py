@@ -116,7 +116,8 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
         goal=objective.get("goal"),
         collector=collector,
         filters=tuple((source.get("filter") or {}).get("metricsFormat") or ()),
-        notes=tuple(template.notes()),
+        # Output that is collected tells no epochs: of such trials only those with a KatibReportCallback ask.
+        notes=(*template.notes(), *(("early stopping",) if spec.get("earlyStopping") and collector != "Push" else ())),
         metrics_path=PurePosixPath(files["path"]) if files else None,
         metrics_format=files.get("format") or "" if files else "",
         warnings=(*choice.warnings, *warnings(planned.processes[0], collector), *_stopping_warnings(spec)),
@@ -134,12 +135,10 @@ def _early_stopping(spec: Mapping[str, Any]) -> Policy | None:
 
 
 def _stopping_warnings(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where early stopping is otherwise on a cluster, and which trials it does not reach here."""
+    """Yield where early stopping is otherwise on a cluster."""
     if not spec.get("earlyStopping"):
         return
     collector, name = spec["metricsCollectorSpec"]["collector"]["kind"], spec["earlyStopping"]["algorithmName"]
-    if collector != "Push":
-        yield f"with the collector {collector} only trials that train with a KatibReportCallback are stopped early"
     if collector == "Push" or name != "medianstop":
         yield (
             f"on a cluster Katib does not apply {name} with the collector {collector}: there set "

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from katib_callbacks.db_manager.store.table import Log, Row, Span
 from katib_callbacks.errors import StoreError
@@ -24,7 +25,7 @@ many small groups would each cost a sync and many changes of threads. Whoever re
 class Batch:
     """The rows of one call, all of one trial, its caller's namespace where it has one, and what became of them."""
 
-    __slots__ = ("_pending", "error", "is_contended", "logs", "namespace", "span", "trial_name")
+    __slots__ = ("_pending", "error", "following", "is_contended", "logs", "namespace", "span", "trial_name")
 
     def __init__(self, trial_name: str, logs: Sequence[Log], namespace: str | None = None) -> None:
         self.trial_name = trial_name
@@ -36,6 +37,8 @@ class Batch:
         """Set where another manager was writing the trial: nothing was tried."""
         self._pending = threading.Lock()  # held until the end is known: half the cost of an Event, ten thousand times
         self._pending.acquire()
+        self.following: Batch | None = None
+        """What :meth:`wait` finishes next. A hundred threads that are woken at once would fight for the interpreter."""
 
     def finish(self) -> None:
         """Let :meth:`wait` return."""
@@ -43,11 +46,14 @@ class Batch:
 
     def wait(self) -> None:
         """Block until the batch is committed or contended; StoreError if it was not stored, as far as is known."""
-        with self._pending:
-            if isinstance(self.error, StoreError):
-                raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
-            if self.error is not None:
-                raise self.error
+        self._pending.acquire()
+        following, self.following = self.following, None  # lest one keep all
+        if following is not None:
+            following.finish()
+        if isinstance(self.error, StoreError):
+            raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
+        if self.error is not None:
+            raise self.error
 
 
 class GroupCommit:
@@ -128,8 +134,9 @@ class GroupCommit:
         except BaseException as error:  # noqa: BLE001  it is the callers' to raise, and this thread must live on
             for batch in group:
                 batch.error = error
-        for batch in group:
-            batch.finish()
+        for batch, following in pairwise(group):
+            batch.following = following
+        group[0].finish()
 
 
 def missing_logs(batches: Sequence[Batch], stored: Iterable[Row]) -> list[tuple[str, Sequence[Log]]]:

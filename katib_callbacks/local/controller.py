@@ -26,7 +26,8 @@ from katib_callbacks.local.suggestion import Suggestion
 from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trainer.status_server import TrainerStatusServer
 from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace
-from katib_callbacks.local.trials.isolation import GPUs, visible_gpus
+from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 from katib_callbacks.local.trials.orphans import end_orphans
 
 BUDGET_CHECK_INTERVAL_S = 1.0
@@ -74,6 +75,7 @@ class Controller:
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._has_waited_for_gpus = False
         self._is_stopping = False
         self._receiver: Receiver = (
             TrainerStatusServer(self._plan.template.namespace)
@@ -99,6 +101,7 @@ class Controller:
         finally:
             for attempt in self._running.values():
                 attempt.processes.kill()
+            self._gpus.close()
             self._receiver.stop()
             self._selector.close()
             for descriptor in (self._wake_reader, self._wake_writer):
@@ -188,6 +191,9 @@ class Controller:
                 return
             gpus = self._gpus.take(self._gpus_wanted) if self._gpus.count and sum(self._gpus_wanted) else []
             if gpus is None:
+                if not self._running and not self._has_waited_for_gpus:
+                    self._has_waited_for_gpus = True
+                    _logger.warning("experiment %s: waits for GPUs, which other experiments have", self._row.name)
                 return
             trial = self._pending.pop(0) if self._pending else self._new_trial()
             if trial is None or not self._start(trial, gpus):
@@ -296,7 +302,10 @@ class Controller:
         """Take up the trials that are stored: end what a killed runner left, clear its rows, replay the algorithm."""
         trials = self._store.trials(self._row.name)
         unfinished = [trial for trial in trials if trial.state not in states.FINAL_TRIAL_STATES]
-        end_orphans([mark for trial in unfinished for mark in trial.attempts])
+        end_orphans(
+            [mark for trial in unfinished for mark in trial.attempts],
+            [TrialFiles(self._home, trial.experiment, trial.name).logs for trial in unfinished if trial.attempts],
+        )
         for trial in unfinished:
             if trial.attempts:
                 self._store.delete_rows(trial.name)

@@ -22,6 +22,7 @@ from katib_callbacks.local.store import ExperimentStore
 from katib_callbacks.local.trainer import status_server
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
 from katib_callbacks.local.trainer.experiment import check as check_optimization_job
+from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.orphans import end_orphans
 from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
 from katib_callbacks.local.trials.template import TrialTemplate
@@ -223,7 +224,11 @@ def delete(home: Path, name: str) -> None:
         store.update_experiment(name, delete_by_s=time.time() + timeout_s)
         try:
             with locked(home, name, timeout_s=timeout_s):
-                end_orphans([mark for trial in store.unfinished_trials(name) for mark in trial.attempts])
+                unfinished = store.unfinished_trials(name)
+                end_orphans(
+                    [mark for trial in unfinished for mark in trial.attempts],
+                    [TrialFiles(home, name, trial.name).logs for trial in unfinished],
+                )
                 store.delete_experiment(name)
                 with suppress(OSError):
                     shutil.rmtree(home / name)

@@ -30,6 +30,7 @@ from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.local.trials.webhook import wrapped
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.sinks.collector import told
 
 _SUCCESSES = {
     "Job": ("CompletionsReached", "Reached expected number of succeeded pods"),
@@ -125,6 +126,9 @@ class Attempt:
         self._is_collected = plan.collector == "Push"
         self._primary = wrapped(planned.processes[0], placed.processes[0], plan.collector, self._files.log)
         placed = replace(placed, processes=(self._primary, *placed.processes[1:]))
+        if plan.collector in {"StdOut", "File"}:
+            path = self._files.log if plan.collector == "StdOut" else self._metrics_path()
+            own[settings.LOCAL_COLLECTOR] = told(plan.collector, str(path), plan.metrics_format or "TEXT", plan.filters)
         self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
 
     def collect(self) -> list[StoredMetricLog]:
@@ -139,11 +143,14 @@ class Attempt:
         self._is_collected = True
         if self._plan.collector == TRAINER_STATUS:
             return self._receiver.dismiss(self.trial.name)
-        path = local_path(str(self._plan.metrics_path), self._primary, self._files.folder)
+        path = self._metrics_path()
         if self._plan.collector == "File":
             now = datetime.now(timezone.utc)
             return collect_file(path, self._plan.metrics_format, self._plan.metrics, self._plan.filters, now)
         return collect_events(path, self._plan.metrics)
+
+    def _metrics_path(self) -> Path:
+        return local_path(str(self._plan.metrics_path), self._primary, self._files.folder)
 
     @property
     def is_over(self) -> bool:

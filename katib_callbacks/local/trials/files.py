@@ -43,6 +43,11 @@ class TrialFiles:
     def _status_path(self) -> Path:
         return self._parent / f"{self._trial}.status.json"
 
+    @property
+    def logs(self) -> str:
+        """How the paths of all of its logs begin."""
+        return f"{self._parent / self._trial}."
+
     def prepare(self) -> None:
         """Make the folder, and remove what an earlier attempt has written beside it and on its volumes."""
         shutil.rmtree(self.folder / "volumes", ignore_errors=True)

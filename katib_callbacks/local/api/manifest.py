@@ -25,7 +25,7 @@ DEFAULT_PARALLEL_TRIAL_COUNT = 3
 
 DEFAULT_RESUME_POLICY = "Never"
 
-_SUCCESS_TYPES = {"Job": "Complete", "PyTorchJob": "Succeeded", "TFJob": "Succeeded", "MPIJob": "Succeeded"}
+_SUCCESS_TYPES = {"Job": "Complete", **dict.fromkeys(("PyTorchJob", "TFJob", "XGBoostJob", "MPIJob"), "Succeeded")}
 """Of the conditions by which Katib takes a job for done where the template does not say."""
 
 _FILE_SYSTEM_PATHS = {

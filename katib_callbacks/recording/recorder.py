@@ -8,6 +8,7 @@ for an accelerator in the middle of an epoch, and each value is converted once a
 import functools
 import logging
 from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import ModelRow, RowBuffer
 from katib_callbacks.recording.selection import Selection
+from katib_callbacks.recording.stopping import Stopping
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks.auto import DISABLED, NOWHERE
+from katib_callbacks.sinks.katib.asking import GO_ON, Decision
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -92,6 +95,7 @@ class MetricRecorder:
         self._reporter = KatibReporter(_runtime=_runtime) if reporter is None else reporter
         self.receipt: ReportReceipt | None = None
         self._run: ReporterRun | None = None
+        self._stopping: Stopping | None = None
         self._rank: ProcessRank | None = None
         self._excluded: Mapping[str, str] = {}
         self._is_recording = False
@@ -101,6 +105,7 @@ class MetricRecorder:
 
     def _reset(self) -> None:
         self._end_run()
+        self._stopping = None
         self._selection.reset()
         self._rows = RowBuffer(self._options.report, self._options.monitor, self._mode, self._numbers.number)
         self._pending: list[MetricLog] | None = None
@@ -148,6 +153,11 @@ class MetricRecorder:
         return self._reporter.trial_name
 
     @property
+    def may_stop_early(self) -> bool:
+        """Whether there is a policy: on every rank, each epoch ends with what :meth:`ask` answers on rank zero."""
+        return self._options.early_stopping is not None and not self._options.is_disabled
+
+    @property
     def has_values(self) -> bool:
         """Whether the current run has a value of anything that is reported."""
         return bool(self._rows.latest)
@@ -191,6 +201,10 @@ class MetricRecorder:
         if self.is_active:
             self._excluded = excluded or {}
             self._run = self._open_run()
+            if self._options.early_stopping is not None:
+                asker = self._run.asker(self._options.early_stopping)
+                names, objective = self._options.names, str(self._options.early_stopping.objective)
+                self._stopping = None if asker is None else Stopping(asker, names[objective] if names else objective)
             if restored is not None:
                 self._rows.restore(restored)
 
@@ -252,6 +266,20 @@ class MetricRecorder:
                 self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
         except Exception:  # a mistake of ours stays away from the training that called
             logger.exception(_INTERNAL_ERROR)
+
+    def ask(self, step: int) -> Decision:
+        """Ask the DB manager at an epoch's end whether to stop; blocks for 2 s at most, and never raises.
+
+        Go on without a policy, off rank zero, outside a trial, where the last row has no objective, and where nobody
+        answers. ``step`` increases from epoch to epoch.
+        """
+        if self._stopping is None:
+            return GO_ON
+        try:
+            return self._stopping.ask(step, self._rows, self._numbers)
+        except Exception:  # as in record
+            logger.exception(_INTERNAL_ERROR)
+            return GO_ON
 
     def keep(self, row: ModelRow | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
@@ -380,6 +408,9 @@ class MetricRecorder:
             if self._run is None:  # an evaluation after training
                 self._run = self._open_run()
             self.receipt = self._run.deliver(logs)
+            if self._stopping is not None:
+                self.receipt = replace(self.receipt, stopped=self._stopping.decision.reason or None)
+                self._stopping.conclude()
         except KatibCallbacksError as error:
             if self._options.on_error == "raise":
                 raise

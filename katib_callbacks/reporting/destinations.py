@@ -17,6 +17,7 @@ from katib_callbacks.sinks.registry import SinkFactory, is_built_in
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender
+    from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,12 @@ class Destinations:
             shown = [(label, sink) for label, sink in found if _has_progress(sink)]
             self._shown.update(label for label, _ in shown)
             return shown
+
+    def db_manager(self, excluded: Mapping[str, str] = NOTHING) -> "Endpoint | None":
+        """Return the DB manager that gets rows; None if none does."""
+        idle = self.idle(excluded)
+        is_told = any(sink == KATIB and label not in idle for label, sink, _ in self)
+        return self._factory.endpoint if is_told else None
 
     def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
         """Yield each sink: its name in receipts, the sink, why it has nothing to do."""

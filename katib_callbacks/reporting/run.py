@@ -17,6 +17,8 @@ from katib_callbacks.sinks.auto import KATIB, NO_TRIAL
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
     from katib_callbacks.reporting.ranks import ProcessRank
+    from katib_callbacks.settings.early_stopping import Policy
+    from katib_callbacks.sinks.katib.asking import Asker
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,15 @@ class ReporterRun:
             progress.begin(fraction(), latest())
             self.progress = progress
         return self.progress
+
+    def asker(self, policy: "Policy") -> "Asker | None":
+        """Return what asks the run's DB manager whether to stop; None where the run has none, or does not report."""
+        endpoint = self._destinations.db_manager(self._excluded) if self.is_reporting else None
+        if endpoint is None or self._options.trial_name is None:
+            return None
+        from katib_callbacks.sinks.katib.asking import Asker  # noqa: PLC0415  only with a policy
+
+        return Asker(endpoint, self._options.trial_name, policy, self._options.runtime)
 
     def deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
         """Deliver rows, blocking up to the reporter's deadline; see ``KatibReporter.report_logs`` for the errors."""

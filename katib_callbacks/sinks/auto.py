@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.sinks.collector import collector_here
 
 if TYPE_CHECKING:
     from katib_callbacks.settings import Runtime
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 KATIB = "katib"
 TRAINJOB = "trainjob"
+STDOUT = "stdout"
+METRICS_FILE = "metrics-file"
 
 NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
 """Why most sinks get nothing outside a trial."""
@@ -87,7 +90,7 @@ def sinks_here(runtime: "Runtime", trial_name: str | None) -> Whereabouts:
     found: list[ChosenSink] = []
     advice = ""
     if trial_name is not None:
-        found.append(ChosenSink(KATIB, "this is a Katib trial", f"{settings.TRIAL_NAME}={trial_name}"))
+        found.append(_sink_of_trial(runtime, trial_name))
     url = runtime.variable(settings.TRAINER_SERVER_URL)
     if url is not None:
         problem = _problem_of_status_server(runtime)
@@ -98,6 +101,22 @@ def sinks_here(runtime: "Runtime", trial_name: str | None) -> Whereabouts:
             advice = f"The TrainJob's status will not be shown: {problem}"
             logging.getLogger(__name__).warning("%s", advice)
     return Whereabouts(tuple(found), None if found else NO_TRIAL, "" if found else advice)
+
+
+def _sink_of_trial(runtime: "Runtime", trial_name: str) -> ChosenSink:
+    """Return where Katib looks for the metrics of this trial: its collector in StdOut and File mode, else the DB."""
+    collector = collector_here(runtime, trial_name)
+    if collector is None:
+        return ChosenSink(KATIB, "this is a Katib trial in Push mode", f"{settings.TRIAL_NAME}={trial_name}")
+    if collector.kind == "File":
+        return ChosenSink(METRICS_FILE, "Katib collects this trial's metrics from a file", collector.sign)
+    if collector.kind != "StdOut":
+        reason = "Katib collects this trial's metrics from files that this package does not write"
+        return ChosenSink(KATIB, reason, collector.sign)
+    reason = "Katib collects this trial's metrics from its output"
+    if collector.lost is None:
+        return ChosenSink(STDOUT, reason, collector.sign)
+    return ChosenSink(KATIB, f"{reason}, but that of this process goes to {collector.lost}", collector.sign)
 
 
 def advice_of_nothing(sinks: Sequence["MetricSink | str"], runtime: "Runtime") -> str:

@@ -19,9 +19,11 @@ from katib_callbacks.sinks import MetricSink, SinkOptions
 from katib_callbacks.sinks.auto import (
     AUTO,
     KATIB,
+    METRICS_FILE,
     NAMED,
     NO_TRIAL,
     NOWHERE,
+    STDOUT,
     TRAINJOB,
     ChosenSink,
     Whereabouts,
@@ -31,8 +33,6 @@ from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-STDOUT = "stdout"
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
@@ -188,6 +188,8 @@ def _lazily(module: str, name: str) -> Callable[[SinkOptions], MetricSink]:
 
 _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
     STDOUT: _lazily("stdout", "StdoutSink"),
+    METRICS_FILE: _lazily("metrics_file", "MetricsFileSink"),
+    f"{METRICS_FILE}+json": _lazily("metrics_file", "MetricsFileSink"),
     TRAINJOB: _lazily("trainjob.sink", "make_trainjob"),
     "prometheus+http": _lazily("prometheus", "PushgatewaySink"),
     "prometheus+https": _lazily("prometheus", "PushgatewaySink"),

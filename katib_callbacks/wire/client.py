@@ -88,6 +88,31 @@ class DBManagerStub:
         request = messages.DeleteObservationLogRequest(trial_name=trial_name)
         self._call(methods.DELETE_OBSERVATION_LOG, request, messages.DeleteObservationLogReply, timeout_s)
 
+    def judge(
+        self,
+        trial_name: str,
+        *,
+        experiment: str,
+        policy: str,
+        run: str,
+        epochs: "Iterable[tuple[int, float]]",
+        has_ended: bool = False,
+        timeout_s: float,
+    ) -> tuple[bool, str]:
+        """Hand in epochs and their objectives; return whether the training is to stop now, and on what grounds."""
+        from katib_callbacks.wire import extension  # noqa: PLC0415  loads protobuf
+
+        request = extension.JudgeRequest(
+            trial_name=trial_name,
+            experiment=experiment,
+            policy=policy,
+            run=run,
+            epochs=[extension.Epoch(step=step, value=value) for step, value in epochs],
+            has_ended=has_ended,
+        )
+        reply = self._call(methods.JUDGE, request, extension.JudgeReply, timeout_s)
+        return reply.stop, reply.reason
+
     def is_serving(self, *, timeout_s: float) -> bool:
         """Ask for the server's overall health."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf

@@ -18,7 +18,7 @@ def test_each_sink_has_its_reason_and_its_sign():
     where = reporter_with(KATIB_TRIAL_NAME="trial", KUBEFLOW_TRAINER_SERVER_URL="https://localhost/status").whereabouts
 
     assert where.chosen == (
-        ChosenSink("katib", "this is a Katib trial", "KATIB_TRIAL_NAME=trial"),
+        ChosenSink("katib", "this is a Katib trial in Push mode", "KATIB_TRIAL_NAME=trial"),
         ChosenSink("trainjob", "this is a TrainJob that shows its status", f"{URL} is set"),
     )
     assert where.nothing is None

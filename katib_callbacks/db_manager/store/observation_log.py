@@ -9,7 +9,7 @@ from datetime import datetime
 from os import PathLike
 from typing import Protocol, TypeVar
 
-from sqlalchemy import URL, delete, func, inspect, select
+from sqlalchemy import URL, Connection, delete, func, inspect, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -89,7 +89,7 @@ class ObservationLogStore:
         """The URL with an absolute path and without password or options: for messages."""
         self._keep_duplicates = keep_duplicates
         self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
-        self._writer: GroupCommit | None = None
+        self._writer: GroupCommit[Batch] | None = None
         try:
             with self._mapped_errors("open"):
                 self._database.create(
@@ -231,6 +231,25 @@ class ObservationLogStore:
                 if self._releases_namespaces:
                     release(connection, trial_name)
                 return deleted
+
+        with self._mapped_errors("write to"):
+            return self._try_twice(write)
+
+    def transact(self, action: Callable[[Connection], T], *, lock: str | None = None) -> T:
+        """Do something in one transaction, and return when it is on disk; ``action`` may be called twice.
+
+        With ``lock``, a name, no other manager on this database does what has the same one.
+
+        Raises:
+            BusyError: Nothing was done; there was no room or no turn.
+            StoreError: The database did not say that it is done.
+        """
+
+        def write() -> T:
+            with self._database.writing(is_patient=True) as connection:
+                if lock is not None:
+                    self._database.lock(connection, [lock], is_patient=True)
+                return action(connection)
 
         with self._mapped_errors("write to"):
             return self._try_twice(write)

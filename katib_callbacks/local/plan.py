@@ -11,6 +11,7 @@ from katib_callbacks.local.algorithms.settings import AlgorithmChoice, check_spa
 from katib_callbacks.local.algorithms.space import Parameter, read_parameter
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
+from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trials.template import TrialTemplate
 from katib_callbacks.local.trials.webhook import warnings
 from katib_callbacks.settings.early_stopping import Policy, make_policy
@@ -42,7 +43,7 @@ class ResolvedExperiment:
         metrics: All declared names, the objective's first.
         strategy: Which of the objective's values counts: ``min``, ``max`` or ``latest``.
         goal: The objective at which the experiment is over.
-        collector: One of ``COLLECTORS``.
+        collector: One of ``COLLECTORS``, or ``TRAINER_STATUS`` of an OptimizationJob.
         filters: Regular expressions for lines of text; empty for Katib's.
         notes: What the experiment asks for and does not get here.
         metrics_path: In the container: the file, or the folder of event files, that is collected; None for none.
@@ -87,7 +88,7 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
     except ConfigurationError as error:
         raise ConfigurationError(f"spec.algorithm.{error}") from error
     collector = spec["metricsCollectorSpec"]["collector"]["kind"]
-    if collector not in COLLECTORS:
+    if collector not in {*COLLECTORS, TRAINER_STATUS}:
         raise ConfigurationError(
             f"spec.metricsCollectorSpec.collector.kind: {collector!r} does not collect here; known: "
             f"{', '.join(COLLECTORS)}"

@@ -50,8 +50,8 @@ PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
-AT_ONCE = max(1, min(4, os.cpu_count() or 1))
-"""How many suites run side by side: much of what they do is to wait for servers and processes."""
+AT_ONCE = min(4, (os.cpu_count() or 1) + 1)
+"""How many suites run side by side, one more than there are processors: half of what they do is to wait for servers."""
 
 CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "tests/sinks"]
 """What passes without any framework."""

@@ -72,6 +72,9 @@ TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  a path, too
 """A path."""
 
+TRAINER_OPT_PREFIX = "KUBEFLOW_TRAINER_OPT_"
+"""Of the variables in which a trial of an OptimizationJob finds its hyperparameters, each by its name in upper case."""
+
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 """Mounted by Kubernetes into every pod that has a service account token."""
 

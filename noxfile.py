@@ -12,7 +12,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -23,6 +23,7 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"  # with pip: uv does not look where pip finds a local torch
 
 IS_CI = bool(os.environ.get("CI"))
+nox.options.stop_on_first_error = IS_CI  # what failed is then at the end of the log
 
 TORCH = "torch==2.13.0"
 TEST_TOOLS = ["pytest>=9", "pytest-randomly", "pytest-timeout", "hypothesis", "cryptography", "PyJWT", "rich"]
@@ -49,8 +50,8 @@ PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 
 COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 
-AT_ONCE = max(1, min(4, os.cpu_count() or 1))
-"""How many suites run side by side: much of what they do is to wait for servers and processes."""
+AT_ONCE = min(4, (os.cpu_count() or 1) + 1)
+"""How many suites run side by side, one more than there are processors: half of what they do is to wait for servers."""
 
 CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "tests/sinks"]
 """What passes without any framework."""
@@ -193,21 +194,43 @@ def _core_suites(tests: Iterable[str]) -> Iterator[tuple[list[str], Mapping[str,
 def _run_suites(
     session: nox.Session, suites: Iterable[tuple[Sequence[str], Mapping[str, str]]], pytest: Sequence[str] = ("pytest",)
 ) -> None:
-    """Run several pytest side by side, print what each says when it ends, and fail where one has failed."""
+    """Run several pytest side by side, print what each says when it ends, and fail where one has failed.
+
+    What failed is printed after all that passed, and its summary last of all: of a long log the end is what is read.
+    """
     one_thread = {"OMP_NUM_THREADS": "1"}  # for models of two numbers, and not to be in one another's way
-    failed = []
+    folder = Path(session.create_tmp()).resolve()
+    failed: dict[str, str] = {}
+
+    def run(number: int, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        path, name = folder / f"suite-{number}.log", " ".join(arguments)
+        with path.open("w", encoding="utf-8") as output:
+            try:
+                session.run(*pytest, *arguments, env={**one_thread, **environment}, stdout=output)
+            except nox.command.CommandFailed:
+                failed[name] = path.read_text(encoding="utf-8", errors="replace")
+                session.warn(f"failed, see the end: {name}")
+                return
+        print(path.read_text(encoding="utf-8", errors="replace"), flush=True)
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = {
-            pool.submit(session.run, *pytest, *arguments, env={**one_thread, **environment}, silent=True): arguments
-            for arguments, environment in suites
-        }
-        for run in as_completed(runs):
-            if isinstance(run.exception(), nox.command.CommandFailed):  # nox has printed the output
-                failed.append(" ".join(runs[run]))
-            else:
-                print(run.result(), flush=True)
+        for done in [pool.submit(run, number, *suite) for number, suite in enumerate(suites)]:
+            done.result()
     if failed:
-        session.error(f"failed: {'; '.join(failed)}")
+        for output in failed.values():
+            print(output)
+        for name, output in failed.items():
+            print(f"failed: {name}", *_summary(output), sep="\n  ", flush=True)
+        session.error(f"{len(failed)} of the suites failed")
+
+
+def _summary(output: str) -> list[str]:
+    """Return the lines of pytest's short summary that tell of failures; the last ones where it did not come so far."""
+    lines = output.splitlines()
+    starts = [number for number, line in enumerate(lines) if "= short test summary info =" in line]
+    if not starts:
+        return lines[-30:]
+    return [line for line in lines[starts[-1] + 1 :] if not line.startswith(("SKIPPED", "XFAIL"))]
 
 
 @nox.session

@@ -54,8 +54,8 @@ def main() -> None:
     print(f"accuracy: {fmean(accuracies):.4f} +- {stdev(accuracies):.4f}")
 
     with KatibReporter() as reporter:
-        if reporter.trial_name is None:
-            print("not in a Katib trial: nothing is reported")
+        if reporter.idle_reason is not None:
+            print(f"{reporter.idle_reason}: nothing is reported")
             return
         receipt = reporter.report({"accuracy": fmean(accuracies), "accuracy_stdev": stdev(accuracies)})
         print(f"receipt: {receipt}")

@@ -31,8 +31,8 @@ def main() -> None:
         print(f"epoch {epoch}: accuracy {accuracy:.4f}")
 
     with KatibReporter() as reporter:
-        if reporter.trial_name is None:
-            print("not in a Katib trial: nothing is reported")
+        if reporter.idle_reason is not None:
+            print(f"{reporter.idle_reason}: nothing is reported")
             return
         loss = log_loss(val_y, classifier.predict_proba(val_x))
         print(f"receipt: {reporter.report({'accuracy': accuracy, 'loss': loss})}")

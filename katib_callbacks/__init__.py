@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter, report_metrics
+    from katib_callbacks.settings.hyperparameters import hyperparameters
     from katib_callbacks.sinks import MetricSink, SinkOptions, SinkOutcome
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "autolog",
+    "hyperparameters",
     "report_metrics",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "KatibReporter": "reporting.reporter",
     "report_metrics": "reporting.reporter",
     "ReportReceipt": "reporting.receipt",
+    "hyperparameters": "settings.hyperparameters",
     "SinkOptions": "sinks",
     "SinkOutcome": "sinks",
     "MetricSink": "sinks",

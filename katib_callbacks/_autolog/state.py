@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks import settings
 from katib_callbacks._autolog import keras, transformers
@@ -14,9 +14,7 @@ from katib_callbacks._autolog.import_hook import AfterImport
 from katib_callbacks._autolog.ownership import Ownership, Patch, is_ours
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.settings import DEFAULT_RUNTIME
-
-if TYPE_CHECKING:
-    from katib_callbacks.reporting.reporter import KatibReporter
+from katib_callbacks.sinks.auto import NOWHERE
 
 logger = logging.getLogger(__name__)
 
@@ -97,27 +95,15 @@ class State:
         self._switch.voice.warn("autolog adds no callback: %s", error)
 
     def _has_something_to_report(self) -> bool:
-        """Return whether this is part of a trial; if it is not, log once why nothing will be reported."""
-        if settings.is_disabled(DEFAULT_RUNTIME):
-            level, message, variable = logging.INFO, "%s is set: nothing will be reported.", settings.DISABLE
-        else:
-            reporter = self._arguments.get("reporter")
-            name = settings.trial_name(None, DEFAULT_RUNTIME) if reporter is None else reporter.trial_name
-            if name is not None or _shows_trainjob(reporter):
-                return True
-            level = logging.WARNING if settings.is_conspicuous(DEFAULT_RUNTIME) else logging.INFO
-            message, variable = "Not in a Katib trial (%s is not set): nothing will be reported.", settings.TRIAL_NAME
-        self._switch.voice.log(level, message, variable)
+        """Return whether a report has a destination here; if it has not, log once why nothing will be reported."""
+        from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  not before autolog is asked for
+
+        reporter: KatibReporter = self._arguments.get("reporter") or KatibReporter()
+        where = NOWHERE if settings.is_disabled(DEFAULT_RUNTIME) else reporter.whereabouts
+        if where.nothing is None:
+            return True
+        self._switch.voice.log(where.level_of_nothing(DEFAULT_RUNTIME), "%s", where.why_nothing(reporter.trial_name))
         return False
-
-
-def _shows_trainjob(reporter: "KatibReporter | None") -> bool:
-    """Return whether there is something to report outside a trial: the status of a TrainJob."""
-    if DEFAULT_RUNTIME.variable(settings.TRAINER_SERVER_URL) is None:
-        return False
-    from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  there alone
-
-    return (KatibReporter() if reporter is None else reporter).idle_reason is None
 
 
 STATE = State()

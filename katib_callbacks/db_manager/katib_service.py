@@ -1,4 +1,4 @@
-"""The services of the plaintext listener: Katib's methods, health, and reflection."""
+"""The services of the plaintext listener: Katib's methods, early stopping, health, and reflection."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.servicer import Servicer
 from katib_callbacks.db_manager.store.errors import BusyError
-from katib_callbacks.wire import messages, methods, reflection
+from katib_callbacks.wire import extension, messages, methods, reflection
 from katib_callbacks.wire.server import decode
 
 MAX_REFLECTIONS = 8
@@ -31,6 +31,7 @@ class KatibService(grpc.GenericRpcHandler):
             methods.REPORT_OBSERVATION_LOG: self._unary(messages.ReportObservationLogRequest, servicer.report),
             methods.GET_OBSERVATION_LOG: self._unary(messages.GetObservationLogRequest, servicer.get),
             methods.DELETE_OBSERVATION_LOG: self._unary(messages.DeleteObservationLogRequest, servicer.delete),
+            methods.JUDGE: self._unary(extension.JudgeRequest, servicer.judge),
             methods.HEALTH_CHECK: self._unary(messages.HealthCheckRequest, health.Check),
             methods.HEALTH_WATCH: _streaming(self._watch),
         }

@@ -22,6 +22,7 @@ from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.retention import Retention, check_days
 from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.trials.authenticator import Authenticator
@@ -189,6 +190,8 @@ class DBManager:
             undo.callback(monitor.close)
             metrics = open_metrics(self._metrics_address, monitor.is_serving)
             undo.callback(metrics.close)
+            judge = Judge(store)
+            undo.callback(judge.close)
             arrivals, large_replies = Arrivals(), LargeReplies()
             undo.callback(arrivals.close)
             workers = ThreadPoolExecutor(
@@ -197,12 +200,12 @@ class DBManager:
             undo.callback(workers.shutdown)
             server = make_server(workers)
             health = Health(monitor)
-            servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies)
+            servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies, judge)
             server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:
-                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics, large_replies)
+                servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics, large_replies, judge)
                 reads = max(1, (self._max_connections - RESERVED_CONNECTIONS) // 2)
                 trials = undo.enter_context(
                     TrialServer(authenticator, servicer, health, metrics, arrivals, max_reads=reads)

@@ -9,14 +9,15 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.limits import Places
+from katib_callbacks.db_manager.limits import Places, call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.replies import LARGE_REPLY_WAIT_S, LargeReplies, LargeReplyError, ReplyWriter
+from katib_callbacks.db_manager.stopping.judge import Judge, read_question
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_logs
 from katib_callbacks.errors import StoreError
-from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire import extension, messages, methods
 
 _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -26,6 +27,9 @@ _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
 """What an error becomes for the client: the first line that fits. Whatever fits none is INTERNAL."""
+
+MAX_QUESTIONS = 256
+"""Questions of early stopping worked on or waiting at once; they take no place of a report."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,12 +49,19 @@ class Servicer:
     """
 
     def __init__(
-        self, store: ObservationLogStore, places: Places, metrics: ServerMetrics, large_replies: LargeReplies
+        self,
+        store: ObservationLogStore,
+        places: Places,
+        metrics: ServerMetrics,
+        large_replies: LargeReplies,
+        judge: Judge,
     ) -> None:
         self._store = store
         self._places = places
         self._metrics = metrics
         self._large_replies = large_replies
+        self._judge = judge
+        self._judge_places = call_places(MAX_QUESTIONS)
 
     def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
         """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
@@ -59,7 +70,7 @@ class Servicer:
             del request  # its memory is worth as much as the rows'
             self._store.insert(trial_name, logs, namespace=namespace)
             work.rows = len(logs)
-            if any(key == methods.FIRST_REPORT for key, _ in context.invocation_metadata() or ()):
+            if _has_metadata(context, methods.FIRST_REPORT):
                 with suppress(StoreError):  # the rows are stored, and that is what was asked for
                     if self._store.has_rows_before(trial_name, min(logs)[0]):
                         context.set_trailing_metadata(((methods.EARLIER_ROWS, "1"),))
@@ -94,16 +105,25 @@ class Servicer:
     def delete(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Delete a trial's rows and return the reply."""
         with self._answering("DeleteObservationLog", context):
-            self._store.delete(check_trial_name(request))
+            is_attempt = _has_metadata(context, methods.CLEARS_ATTEMPT)
+            self._store.delete(check_trial_name(request), is_attempt=is_attempt)
         return messages.DeleteObservationLogReply()
 
+    def judge(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
+        """Take a trial's epochs, and return whether it is to stop; in places of its own, beside the reports'."""
+        with self._answering("Judge", context, self._judge_places) as work:
+            question = read_question(request, namespace)
+            stop, reason = self._judge.ask(question)
+            work.rows = len(question.epochs)
+        return extension.JudgeReply(stop=stop, reason=reason)
+
     @contextmanager
-    def _answering(self, method: str, context: grpc.ServicerContext) -> Iterator[_Work]:
+    def _answering(self, method: str, context: grpc.ServicerContext, places: Places | None = None) -> Iterator[_Work]:
         """Map what goes wrong in the block to a status: nothing that a request does may end the server."""
         start_s = time.monotonic()
         work = _Work()
         try:
-            with self._places.enter():
+            with (places or self._places).enter():
                 _check_client(context)
                 yield work
         except ForeignTrialError:
@@ -129,6 +149,10 @@ class Servicer:
 
 class _GoneError(Exception):
     """The client has given up, so the call is not carried out."""
+
+
+def _has_metadata(context: grpc.ServicerContext, name: str) -> bool:
+    return any(key == name for key, _ in context.invocation_metadata() or ())
 
 
 def _check_client(context: grpc.ServicerContext) -> None:

@@ -23,8 +23,11 @@ from katib_callbacks.local.plan import Budget, resolve
 from katib_callbacks.local.states import with_condition
 from katib_callbacks.local.store import ExperimentStore, TrialRow
 from katib_callbacks.local.suggestion import Suggestion
-from katib_callbacks.local.trials.attempt import Attempt, Verdict, Workplace
-from katib_callbacks.local.trials.isolation import GPUs, visible_gpus
+from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
+from katib_callbacks.local.trainer.status_server import TrainerStatusServer
+from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace
+from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 from katib_callbacks.local.trials.orphans import end_orphans
 
 BUDGET_CHECK_INTERVAL_S = 1.0
@@ -72,8 +75,13 @@ class Controller:
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._has_waited_for_gpus = False
         self._is_stopping = False
-        self._db = DBManagerProcess(f"sqlite:///{store.path.absolute()}", lock)  # it starts while Optuna is imported
+        self._receiver: Receiver = (
+            TrainerStatusServer(self._plan.template.namespace)
+            if self._plan.collector == TRAINER_STATUS
+            else DBManagerProcess(f"sqlite:///{store.path.absolute()}", lock)  # it starts while Optuna is imported
+        )
 
     def stop(self) -> None:
         """Make :meth:`run` end soon, from any thread: running trials are ended, to be started again on resume."""
@@ -93,7 +101,8 @@ class Controller:
         finally:
             for attempt in self._running.values():
                 attempt.processes.kill()
-            self._db.stop()
+            self._gpus.close()
+            self._receiver.stop()
             self._selector.close()
             for descriptor in (self._wake_reader, self._wake_writer):
                 os.close(descriptor)
@@ -111,8 +120,8 @@ class Controller:
                 return self._row.state
             for attempt in self._ended():
                 self._finish(attempt)
-            if self._db.has_ended:  # running trials wait for it
-                self._db.revive()
+            if self._receiver.has_ended:  # running trials wait for it
+                self._receiver.revive()
             if version != (version := self._store.version()):  # also after each write of the DB manager
                 row = self._store.experiment(self._row.name)
                 self._is_stopping |= row.is_deleted
@@ -182,6 +191,9 @@ class Controller:
                 return
             gpus = self._gpus.take(self._gpus_wanted) if self._gpus.count and sum(self._gpus_wanted) else []
             if gpus is None:
+                if not self._running and not self._has_waited_for_gpus:
+                    self._has_waited_for_gpus = True
+                    _logger.warning("experiment %s: waits for GPUs, which other experiments have", self._row.name)
                 return
             trial = self._pending.pop(0) if self._pending else self._new_trial()
             if trial is None or not self._start(trial, gpus):
@@ -235,7 +247,7 @@ class Controller:
             self._stored = trial.number + 1
         self._report(started, "is running")
         try:
-            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._db.address)
+            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._receiver)
             attempt = Attempt(self._plan, started, workplace, gpus)
         except (OSError, ValueError) as error:  # ValueError: of what the parameters make of the template
             message = f"Trial has failed. Job message: it could not be started: {error}"
@@ -251,9 +263,9 @@ class Controller:
     def _finish(self, attempt: Attempt) -> None:
         self._gpus.give_back(attempt.gpus)
         with self._store.values(attempt.trial.name) as values:
-            verdict = attempt.verdict(values)
+            verdict = attempt.verdict(values, self._store.stop_reason(attempt.trial.name))
         self._conclude(attempt.trial, verdict)
-        if verdict.state == states.SUCCEEDED:
+        if verdict.state in {states.SUCCEEDED, states.EARLY_STOPPED}:
             attempt.clean_up()
 
     def _conclude(self, trial: TrialRow, verdict: Verdict) -> None:
@@ -290,7 +302,10 @@ class Controller:
         """Take up the trials that are stored: end what a killed runner left, clear its rows, replay the algorithm."""
         trials = self._store.trials(self._row.name)
         unfinished = [trial for trial in trials if trial.state not in states.FINAL_TRIAL_STATES]
-        end_orphans([mark for trial in unfinished for mark in trial.attempts])
+        end_orphans(
+            [mark for trial in unfinished for mark in trial.attempts],
+            [TrialFiles(self._home, trial.experiment, trial.name).logs for trial in unfinished if trial.attempts],
+        )
         for trial in unfinished:
             if trial.attempts:
                 self._store.delete_rows(trial.name)

@@ -92,7 +92,9 @@ class HTTPRequest:
         """
         self._end_s = time.monotonic() + self._timeout_s
         try:
-            with self._connected() as plain, self._encrypted(plain, context) as used:
+            if self._url.is_tls:
+                context = context or client_context("", None)
+            with self._connected(context) as used:
                 connection = HTTPConnection(self._url.host, self._url.port)
                 connection.default_port = HTTPS_PORT if self._url.is_tls else HTTP_PORT  # which Host does not name
                 connection.sock = _TimedSocket(used, self._end_s)
@@ -126,23 +128,26 @@ class HTTPRequest:
                     # The plain socket's own: SSLSocket.shutdown would take the TLS away from the thread that uses it.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, context: ssl.SSLContext | None) -> socket.socket:
         failure: OSError = OSError("the name has no address")
         candidates = self._look_up()
         for index, (family, kind, protocol, _, address) in enumerate(candidates):
-            plain = socket.socket(family, kind, protocol)
+            used = socket.socket(family, kind, protocol)
             try:
-                self._use(plain)
-                plain.settimeout(_left(self._end_s) / (len(candidates) - index))  # a silent one leaves time for others
-                plain.connect(address)
+                if self._url.is_tls and context is not None:
+                    # Wrapped before it connects: Python 3.10 loses, open, a socket that was reset before it is wrapped.
+                    used = context.wrap_socket(used, server_hostname=self._url.host, do_handshake_on_connect=False)
+                self._use(used)
+                used.settimeout(_left(self._end_s) / (len(candidates) - index))  # a silent one leaves time for others
+                used.connect(address)
             except OSError as error:
-                plain.close()
+                used.close()
                 failure = error
             except BaseException:
-                plain.close()
+                used.close()
                 raise
             else:
-                return plain
+                return self._ready(used)
         raise failure
 
     def _look_up(self) -> list[Any]:
@@ -170,20 +175,16 @@ class HTTPRequest:
             raise failures[0]
         return list(found)
 
-    def _encrypted(self, plain: socket.socket, context: ssl.SSLContext | None) -> socket.socket:
-        if not self._url.is_tls:
-            plain.settimeout(_left(self._end_s))
-            return plain
-        context = context or client_context("", None)
-        secure = context.wrap_socket(plain, server_hostname=self._url.host, do_handshake_on_connect=False)
+    def _ready(self, used: socket.socket) -> socket.socket:
+        """Return a connected socket once its peer is known to be the right one."""
         try:
-            self._use(secure)
-            secure.settimeout(_left(self._end_s))  # for the whole handshake
-            secure.do_handshake()
+            used.settimeout(_left(self._end_s))  # for the whole handshake
+            if isinstance(used, ssl.SSLSocket):
+                used.do_handshake()
         except BaseException:
-            secure.close()
+            used.close()
             raise
-        return secure
+        return used
 
     def _use(self, used: socket.socket | None) -> None:
         """Note what :meth:`abort` ends."""

@@ -47,6 +47,9 @@ class ReportingCallback:
             ``"send"``. Katib takes a NaN that comes first for both minimum and maximum.
         on_error: If the delivery failed for good: ``"warn"`` (default) or ``"raise"``. What is made to raise does so
             after training, on rank zero alone.
+        early_stopping: A policy by which the DB manager of this package may end the training at an epoch's end, such as
+            ``"medianstop,start_step=4,objective=accuracy,type=maximize"`` or ``"asha,reduction_factor=3"``. The
+            objective is the name in Katib, and by default the only metric; the type is ``mode``'s by default.
         reporter: Used instead of one made from the environment, and left open.
 
     Attributes:
@@ -80,6 +83,7 @@ class ReportingCallback:
         on_missing: settings.OnMissing | None = None,
         on_nan: settings.OnNan | None = None,
         on_error: settings.OnError | None = None,
+        early_stopping: str | None = None,
         reporter: "KatibReporter | None" = None,
     ) -> None:
         super().__init__()
@@ -92,6 +96,7 @@ class ReportingCallback:
             on_missing=on_missing,
             on_nan=on_nan,
             on_error=on_error,
+            early_stopping=early_stopping,
             reporter=reporter,
             is_bookkeeping=self._is_bookkeeping,
             is_mode_deferred=self._is_mode_deferred,

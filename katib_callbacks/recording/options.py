@@ -1,13 +1,14 @@
 """RecordingOptions: what a callback was asked for, resolved once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import check_name
 from katib_callbacks.settings import AfterTraining, Mode, OnError, OnMissing, OnNan, Report, Runtime
+from katib_callbacks.settings.early_stopping import ObjectiveType, Policy, resolve_policy
 
 Metrics = str | Sequence[str] | Mapping[str, str] | None
 """One name, several, or ``{name in Katib: name in the framework}``; None for every scalar."""
@@ -23,6 +24,7 @@ class RecordingArguments(TypedDict, total=False):
     on_missing: OnMissing | None
     on_nan: OnNan | None
     on_error: OnError | None
+    early_stopping: str | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class RecordingOptions:
     on_missing: OnMissing
     on_nan: OnNan
     on_error: OnError
+    early_stopping: Policy | None
     is_disabled: bool
 
 
@@ -62,6 +65,13 @@ def resolve_options(
             raise ConfigurationError("report='best' needs mode: 'min' or 'max'")
     elif arguments.get("monitor") is not None or arguments.get("mode") is not None:
         raise ConfigurationError(f"monitor and mode belong to report='best', not to report={report!r}")
+    policy = resolve_policy(arguments.get("early_stopping"), runtime)
+    if policy is not None and names is not None and policy.objective not in {None, *names}:
+        if arguments.get("early_stopping") is not None:
+            raise ConfigurationError(
+                f"early_stopping: {policy.objective!r} is not among the metrics: {', '.join(names)}"
+            )
+        policy = None  # a template's variable is meant for another callback of the process
     return RecordingOptions(
         names=names,
         report=report,
@@ -71,5 +81,18 @@ def resolve_options(
         on_missing=pick(OnMissing, "on_missing", "warn"),
         on_nan=pick(OnNan, "on_nan", "skip"),
         on_error=pick(OnError, "on_error", "warn"),
+        early_stopping=None if policy is None else _completed(policy, names, mode),
         is_disabled=settings.is_disabled(runtime),
     )
+
+
+def _completed(policy: Policy, names: Mapping[str, str] | None, mode: Mode | None) -> Policy:
+    """Return a policy with its objective and type: the only metric, and ``mode``, where the text has none."""
+    objective = policy.objective or (next(iter(names)) if names and len(names) == 1 else None)
+    if objective is None:
+        raise ConfigurationError("early_stopping needs objective=NAME, the name in Katib of the metric that decides")
+    kinds: dict[str | None, ObjectiveType] = {"min": "minimize", "max": "maximize"}
+    kind = policy.objective_type or kinds.get(mode)
+    if kind is None:
+        raise ConfigurationError("early_stopping needs type=minimize or type=maximize, as the experiment's objective")
+    return replace(policy, objective=objective, objective_type=kind)

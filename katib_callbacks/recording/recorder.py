@@ -9,6 +9,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,13 @@ from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import ModelRow, RowBuffer
 from katib_callbacks.recording.selection import Selection
+from katib_callbacks.recording.stopping import Stopping
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
+from katib_callbacks.sinks.auto import DISABLED, NOWHERE
+from katib_callbacks.sinks.katib.asking import GO_ON, Decision
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -103,8 +107,9 @@ class MetricRecorder:
         self._reporter = KatibReporter(_runtime=_runtime) if reporter is None else reporter
         self.receipt: ReportReceipt | None = None
         self._run: ReporterRun | None = None
+        self._stopping: Stopping | None = None
         self._rank: ProcessRank | None = None
-        self._excluded: Mapping[str, str] = {}
+        self._late: Collection[str] = ()
         self._is_recording = False
         self._is_dry_run = False
         self._restored: dict[str, Any] | None = None
@@ -112,6 +117,7 @@ class MetricRecorder:
 
     def _reset(self) -> None:
         self._end_run()
+        self._stopping = None
         self._selection.reset()
         self._rows = RowBuffer(self._options.report, self._options.monitor, self._mode, self._numbers.number)
         self._pending: list[MetricLog] | None = None
@@ -159,6 +165,11 @@ class MetricRecorder:
         return self._reporter.trial_name
 
     @property
+    def may_stop_early(self) -> bool:
+        """Whether there is a policy: on every rank, each epoch ends with what :meth:`ask` answers on rank zero."""
+        return self._options.early_stopping is not None and not self._options.is_disabled
+
+    @property
     def has_values(self) -> bool:
         """Whether the current run has a value of anything that is reported."""
         return bool(self._rows.latest)
@@ -185,11 +196,12 @@ class MetricRecorder:
         framework: ProcessRank | None,
         *,
         mode: settings.Mode | None = None,
-        excluded: Mapping[str, str] | None = None,
+        late: Collection[str] = (),
     ) -> None:
         """Begin a run: forget the one before, and find out whether this process is to report.
 
-        ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode.
+        ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode; sinks
+        in ``late`` are shown the end only.
         """
         if self._options.report == "best" and self._options.mode is None:  # each run has a word of its own on it
             if mode is None:
@@ -200,23 +212,22 @@ class MetricRecorder:
         self._is_dry_run = False
         self._is_recording = self._find_out_whether_to_record(framework)
         if self.is_active:
-            self._excluded = excluded or {}
+            self._late = late
             self._run = self._open_run()
+            if self._options.early_stopping is not None:
+                asker = self._run.asker(self._options.early_stopping)
+                names, objective = self._options.names, str(self._options.early_stopping.objective)
+                self._stopping = None if asker is None else Stopping(asker, names[objective] if names else objective)
             if restored is not None:
                 self._rows.restore(restored)
 
     def _find_out_whether_to_record(self, framework: ProcessRank | None) -> bool:
-        if self._options.is_disabled:
-            self._voice.log(logging.INFO, "%s is set: nothing will be reported.", settings.DISABLE)
-            return False
+        where = NOWHERE if self._options.is_disabled else self._reporter.whereabouts
         rank = process_rank(self._runtime.environ(), framework=framework)
-        idle_reason = self._reporter.idle_reason
-        if idle_reason is not None:
+        if where.nothing is not None:
             if rank.is_global_zero:  # one line, however many processes there are
-                level = logging.WARNING if settings.is_conspicuous(self._runtime) else logging.INFO
-                where = "a Katib trial" if self._reporter.trial_name is None else "reach of a sink"
-                self._voice.log(level, "Not in %s (%s): nothing will be reported.", where, idle_reason)
-            self._is_dry_run = rank.is_global_zero
+                self._voice.log(where.level_of_nothing(self._runtime), "%s", where.why_nothing(self.trial_name))
+            self._is_dry_run = rank.is_global_zero and where.nothing != DISABLED
             return self._is_dry_run
         if not rank.is_global_zero and rank not in {framework, self._rank} and self._voice.is_new(rank):
             announce_silence(rank, is_in_trial=True, runtime=self._runtime)
@@ -226,7 +237,7 @@ class MetricRecorder:
     def _open_run(self) -> "ReporterRun":
         # A run's own sinks have the options as they were resolved; a second look at the environment, and at the files
         # that it names, could fail, and then there were no reporter to try again or to write the spool.
-        return self._reporter.open_run(rank=self._rank, excluded=self._excluded, is_own=not self._is_reporter_lent)
+        return self._reporter.open_run(rank=self._rank, late=self._late, is_own=not self._is_reporter_lent)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None
@@ -268,6 +279,20 @@ class MetricRecorder:
                 self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
         except Exception:  # a mistake of ours stays away from the training that called
             logger.exception(_INTERNAL_ERROR)
+
+    def ask(self, step: int) -> Decision:
+        """Ask the DB manager at an epoch's end whether to stop; blocks for 2 s at most, and never raises.
+
+        Go on without a policy, off rank zero, outside a trial, where the last row has no objective, and where nobody
+        answers. ``step`` increases from epoch to epoch.
+        """
+        if self._stopping is None:
+            return GO_ON
+        try:
+            return self._stopping.ask(step, self._rows, self._numbers)
+        except Exception:  # as in record
+            logger.exception(_INTERNAL_ERROR)
+            return GO_ON
 
     def keep(self, row: ModelRow | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
@@ -418,6 +443,9 @@ class MetricRecorder:
             if self._run is None:  # an evaluation after training
                 self._run = self._open_run()
             self.receipt = self._run.deliver(logs)
+            if self._stopping is not None:
+                self.receipt = replace(self.receipt, stopped=self._stopping.decision.reason or None)
+                self._stopping.conclude()
         except KatibCallbacksError as error:
             if self._options.on_error == "raise":
                 raise

@@ -4,27 +4,21 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
-from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.process_state import locked
 from katib_callbacks.sinks import MetricSink, SinkOutcome, close_quietly
-from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.auto import KATIB, NO_TRIAL, Whereabouts, advice_of_nothing
 from katib_callbacks.sinks.registry import SinkFactory, is_built_in
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender
+    from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
-
-NO_TRIAL = f"{settings.TRIAL_NAME} is not set"
-"""Why most sinks get nothing outside a trial."""
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Destinations:
@@ -36,8 +30,9 @@ class Destinations:
     trial. One run may exclude others. The first one that is left is the first.
     """
 
-    def __init__(self, sinks: Sequence[MetricSink | str], factory: SinkFactory) -> None:
-        self._sinks = sinks
+    def __init__(self, where: Whereabouts, factory: SinkFactory) -> None:
+        self._where = where
+        self._sinks = sinks = where.sinks
         self._factory = factory
         self._is_closed = False
         self._pid = os.getpid()
@@ -52,9 +47,15 @@ class Destinations:
         self._give_time()
 
     @property
-    def idle_reasons(self) -> list[str]:
-        """Why nothing can be sent anywhere, each reason once; empty if it can."""
-        return [] if None in self._idle else list(dict.fromkeys(filter(None, self._idle)))
+    def whereabouts(self) -> Whereabouts:
+        """The sinks that have something to do here, and why they were chosen; or why there is none."""
+        active = [each for each, why in zip(self._where.chosen, self._idle, strict=True) if why is None]
+        if active:
+            return Whereabouts(tuple(active))
+        nothing = self._where.nothing or "; ".join(dict.fromkeys(filter(None, self._idle)))
+        return Whereabouts(
+            (), nothing, self._where.advice or advice_of_nothing(self._where.sinks, self._factory.runtime)
+        )
 
     @property
     def show_progress(self) -> bool:
@@ -66,26 +67,23 @@ class Destinations:
         """Whether :meth:`close` was called."""
         return self._is_closed
 
-    def idle(self, excluded: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    def idle(self) -> dict[str, str]:
         """Return the sinks that get nothing, by the names that a receipt calls them, and why."""
-        reasons = ((label, why or (excluded.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
-        return {label: why for label, why in reasons if why is not None}
+        return {label: why for label, _, why in self if why is not None}
 
-    def idle_outcomes(self, excluded: Mapping[str, str]) -> dict[str, SinkOutcome]:
+    def idle_outcomes(self) -> dict[str, SinkOutcome]:
         """Return the receipt's outcomes of the sinks that get nothing, and log it once."""
-        idle = self.idle(excluded)
+        idle = self.idle()
         for name in idle.keys() - self._said_idle:
             self._said_idle.add(name)
             logger.info("The sink %r gets nothing: %s.", name, idle[name])
         return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
 
-    def open(
-        self, excluded: Mapping[str, str] = NOTHING
-    ) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
+    def open(self) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
         """Return the first sink, with its name in a receipt, and senders to the others; None if no sink has work."""
         with locked():
             self._check()
-            idle = self.idle(excluded)
+            idle = self.idle()
             active = [(label, sink) for label, sink, _ in self if label not in idle]
             if not active:
                 return None
@@ -93,11 +91,11 @@ class Destinations:
             secondary = [self._sender(*other) for other in others]
             return (label, self._sink(first)), secondary
 
-    def listeners(self, excluded: Mapping[str, str] = NOTHING) -> list[tuple[str, Any]]:
+    def listeners(self) -> list[tuple[str, Any]]:
         """Return the sinks that show how far a training is, with their names."""
         with locked():
             self._check()
-            idle = self.idle(excluded)
+            idle = self.idle()
             named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
             found: list[tuple[str, Any]] = []
             for label, sink in named:
@@ -106,6 +104,12 @@ class Destinations:
             shown = [(label, sink) for label, sink in found if _has_progress(sink)]
             self._shown.update(label for label, _ in shown)
             return shown
+
+    def db_manager(self) -> "Endpoint | None":
+        """Return the DB manager that gets rows; None if none does."""
+        idle = self.idle()
+        is_told = any(sink == KATIB and label not in idle for label, sink, _ in self)
+        return self._factory.endpoint if is_told else None
 
     def __iter__(self) -> Iterator[tuple[str, MetricSink | str, str | None]]:
         """Yield each sink: its name in receipts, the sink, why it has nothing to do."""

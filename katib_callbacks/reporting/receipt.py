@@ -23,6 +23,8 @@ class ReportReceipt:
         sinks: Each sink's outcome by its name, in which user, password and query of a URL are masked; a custom sink's
             name is its class. To read the outcome of a sink after the first waits until it is known, or until two
             seconds have passed since the report.
+        stopped: Why the DB manager ended the training early, and when, such as ``0.61 at epoch 4, median of 7 trials is
+            0.82 (medianstop)``; None if it did not.
     """
 
     trial_name: str | None
@@ -34,3 +36,4 @@ class ReportReceipt:
     elapsed_s: float
     skipped: str | None
     sinks: Mapping[str, SinkOutcome]
+    stopped: str | None = None

@@ -5,7 +5,7 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, SupportsFloat
@@ -15,14 +15,14 @@ from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.process_state import trial_state
 from katib_callbacks.reporting.delivery import DeliveryOptions
-from katib_callbacks.reporting.destinations import NOTHING, Destinations
+from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink
-from katib_callbacks.sinks.auto import KATIB, TRAINJOB
+from katib_callbacks.sinks.auto import KATIB, NAMED, Whereabouts
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
 from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
 
@@ -80,15 +80,15 @@ class KatibReporter:
         sinks: Sequence[MetricSink | str] | None = None,
         _runtime: Runtime = DEFAULT_RUNTIME,
     ) -> None:
-        self._runtime = _runtime
+        self._runtime = _runtime = settings.heeded(_runtime)
         self._trial_name = settings.trial_name(trial_name, _runtime)
         settings.check_rank(_runtime)
         timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-        chosen = resolve_sinks(sinks, _runtime, has_trial=self._trial_name is not None)
+        where = resolve_sinks(sinks, _runtime, trial_name=self._trial_name)
         spool = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
-        if chosen[0] != KATIB:
-            # A cluster-wide variable need not fit every script; and "auto" in a TrainJob that is no trial has no rows.
-            if spool_dir is not None and not (self._trial_name is None and chosen[0] == TRAINJOB):
+        if where.sinks[:1] != (KATIB,):
+            # A cluster-wide variable need not fit every script, nor a script every place that "auto" finds.
+            if spool_dir is not None and where.chosen and where.chosen[0].reason == NAMED:
                 raise ConfigurationError(
                     f"spool_dir is for the sink {KATIB!r}, because rows can be replayed only there; it has to be the "
                     f"first of sinks ({settings.SINKS})"
@@ -118,7 +118,7 @@ class KatibReporter:
             trial_name=self._trial_name,
             runtime=_runtime,
         )
-        self._destinations = Destinations(chosen, factory)
+        self._destinations = Destinations(where, factory)
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
         self._loop: tuple[int, Progress] | None = None  # of this process, or of the one that it was forked from
@@ -139,7 +139,12 @@ class KatibReporter:
     @property
     def idle_reason(self) -> str | None:
         """Why there is nothing that could be reported to, such as that this is no trial; None if there is."""
-        return "; ".join(self._destinations.idle_reasons) or None
+        return self.whereabouts.nothing
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """The sinks that get what is reported here, and why each was chosen; or why nothing is reported."""
+        return self._destinations.whereabouts
 
     @property
     def shows_progress(self) -> bool:
@@ -235,13 +240,13 @@ class KatibReporter:
         return run.deliver(rows)
 
     def open_run(
-        self, *, rank: ProcessRank | None = None, excluded: Mapping[str, str] = NOTHING, is_own: bool = False
+        self, *, rank: ProcessRank | None = None, late: Collection[str] = (), is_own: bool = False
     ) -> ReporterRun:
         """Open a run, for one training's progress and rows; opens no connection, and never raises.
 
         Args:
             rank: What the caller knows of this process; None to find it out.
-            excluded: Names of sinks that get nothing of this run, and why.
+            late: Names of sinks that are shown the end of this run only.
             is_own: Whether the run has sinks of its own, made as this reporter's were, which closing it closes.
                 Otherwise it uses this reporter's, and leaves them open.
         """
@@ -249,7 +254,7 @@ class KatibReporter:
             copy.copy(self._destinations) if is_own else self._destinations,
             self._options,
             rank=process_rank(self._runtime.environ()) if rank is None else rank,
-            excluded=excluded,
+            late=late,
             is_own=is_own,
         )
 

@@ -50,6 +50,7 @@ SINKS = PREFIX + "SINKS"
 RANK = PREFIX + "RANK"
 NAMESPACE = PREFIX + "NAMESPACE"
 EXPERIMENT = PREFIX + "EXPERIMENT"
+EARLY_STOPPING = PREFIX + "EARLY_STOPPING"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
@@ -63,6 +64,9 @@ TERMINATION_LOG = "/dev/termination-log"
 LOCAL_ATTEMPT = PREFIX + "LOCAL_ATTEMPT"
 """Set by the runner of local trials in every process of a trial, and read by the runner alone."""
 
+LOCAL_COLLECTOR = PREFIX + "LOCAL_COLLECTOR"
+"""Set by the runner of local trials where metrics are collected: what reads them, as a JSON object."""
+
 SUBMIT_DIR = PREFIX + "SUBMIT_DIR"
 """Set by the runner of local trials: the folder in which the experiment was started, for the trial's own program."""
 
@@ -74,6 +78,9 @@ TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 
 TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105  a path, too
 """A path."""
+
+TRAINER_OPT_PREFIX = "KUBEFLOW_TRAINER_OPT_"
+"""Of the variables in which a trial of an OptimizationJob finds its hyperparameters, each by its name in upper case."""
 
 NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 """Mounted by Kubernetes into every pod that has a service account token."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from katib_callbacks.errors import ConfigurationError, DeliveryError, UnavailableError
 from katib_callbacks.files import sync_folder
 from katib_callbacks.metrics import MetricLog, format_timestamp
+from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
 
 try:
@@ -43,33 +44,49 @@ class JsonLinesSink:
     """
 
     def __init__(self, options: SinkOptions) -> None:
-        self._path = _path_of(options)
-        self._runtime = options.runtime
-        self._closing = threading.Event()
+        self._file = SharedFile(path_of(options.name.removeprefix("file:"), options), options.runtime, _START)
 
     def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
         """Append all rows or none; see :class:`katib_callbacks.MetricSink`. A disk that hangs is waited for."""
-        end_s = self._runtime.monotonic() + deadline_s
-        content = "".join(_line(trial_name, log) for log in logs).encode()
-        try:
-            with self._opened() as descriptor:
-                is_locked = self._lock(descriptor, end_s)
-                try:
-                    _append(descriptor, content, self._path, is_alone=is_locked)
-                finally:
-                    # By name: a process that was forked meanwhile has the descriptor, and would hold the lock.
-                    _unlock(descriptor)
-        except DeliveryError as error:
-            error.attempts, error.pending = 1, len(logs)
-            raise
-        except OSError as error:
-            raise DeliveryError(
-                f"{self._path} cannot be written: {error.strerror or error}", attempts=1, pending=len(logs)
-            ) from error
+        self._file.append([_line(trial_name, log) for log in logs], deadline_s)
         return SinkOutcome(delivered=len(logs), attempts=1)
 
     def close(self) -> None:
         """End a ``send`` that waits for the lock."""
+        self._file.close()
+
+
+class SharedFile:
+    """A file to which several processes append lines; ``own_start`` is what a line begins with that may be removed."""
+
+    def __init__(self, path: str, runtime: Runtime, own_start: bytes | None = None) -> None:
+        self._path = path
+        self._runtime = runtime
+        self._own_start = own_start
+        self._closing = threading.Event()
+
+    def append(self, lines: Sequence[str], deadline_s: float) -> None:
+        """Append all lines or none, and bring them to the disk; a DeliveryError says why they are not there."""
+        end_s = self._runtime.monotonic() + deadline_s
+        try:
+            with self._opened() as descriptor:
+                is_locked = self._lock(descriptor, end_s)
+                try:
+                    own_start = self._own_start if is_locked else None
+                    _append(descriptor, "".join(lines).encode(), self._path, own_start, is_alone=is_locked)
+                finally:
+                    # By name: a process that was forked meanwhile has the descriptor, and would hold the lock.
+                    _unlock(descriptor)
+        except DeliveryError as error:
+            error.attempts, error.pending = 1, len(lines)
+            raise
+        except OSError as error:
+            raise DeliveryError(
+                f"{self._path} cannot be written: {error.strerror or error}", attempts=1, pending=len(lines)
+            ) from error
+
+    def close(self) -> None:
+        """End an ``append`` that waits for the lock."""
         self._closing.set()
 
     @contextlib.contextmanager
@@ -127,10 +144,10 @@ def _line(trial_name: str, log: MetricLog) -> str:
     return json.dumps(row, allow_nan=False) + "\n"  # in ASCII: no character of a name can end a line
 
 
-def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> None:
+def _append(descriptor: int, content: bytes, path: str, own_start: bytes | None, *, is_alone: bool) -> None:
     """Write all or nothing, and bring it to the disk; cut nothing off where others may write as well."""
     size = os.fstat(descriptor).st_size
-    start = _after_cut_row(descriptor, size, path) if is_alone else size
+    start = size if own_start is None else _after_cut_row(descriptor, size, path, own_start)
     if start != size:
         os.ftruncate(descriptor, start)
     elif size and _read(descriptor, size - 1, 1) != b"\n":
@@ -147,11 +164,11 @@ def _append(descriptor: int, content: bytes, path: str, *, is_alone: bool) -> No
         raise
 
 
-def _after_cut_row(descriptor: int, size: int, path: str) -> int:
+def _after_cut_row(descriptor: int, size: int, path: str, own_start: bytes) -> int:
     """Return where a row begins whose writer was killed or had no room, and never counted it; else the file's size."""
     tail = _read(descriptor, max(0, size - _MAX_ROW_BYTES), _MAX_ROW_BYTES)
     last = tail[tail.rfind(b"\n") + 1 :]
-    if not last or not (last.startswith(_START) or _START.startswith(last)):
+    if not last or not (last.startswith(own_start) or own_start.startswith(last)):
         return size
     try:
         json.loads(last)
@@ -166,11 +183,10 @@ def _read(descriptor: int, start: int, size: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _path_of(options: SinkOptions) -> str:
-    """Return the path of a URL as RFC 8089 writes it; what is not ASCII may stand for itself."""
+def path_of(after: str, options: SinkOptions) -> str:
+    """Return the path in a URL, of what follows the scheme, as RFC 8089 writes it; what is not ASCII may stand."""
     from urllib.parse import unquote_to_bytes  # noqa: PLC0415  for this alone
 
-    after = options.name.removeprefix("file:")
     if after.startswith("//"):
         host, slash, path = after[2:].partition("/")
         after = slash + path if host in {"", "localhost"} else ""

@@ -16,13 +16,23 @@ from katib_callbacks.net.masking import describe, label_of, scheme_of
 from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
-from katib_callbacks.sinks.auto import AUTO, KATIB, TRAINJOB, sinks_here
+from katib_callbacks.sinks.auto import (
+    AUTO,
+    KATIB,
+    METRICS_FILE,
+    NAMED,
+    NO_TRIAL,
+    NOWHERE,
+    STDOUT,
+    TRAINJOB,
+    ChosenSink,
+    Whereabouts,
+    sinks_here,
+)
 from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-STDOUT = "stdout"
 
 GROUP = "katib_callbacks.sinks"
 """The entry-point group of plug-ins. A value is a callable that takes :class:`katib_callbacks.SinkOptions`."""
@@ -74,10 +84,14 @@ class SinkFactory:
         )
 
 
-def resolve_sinks(
-    sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, has_trial: bool
-) -> tuple[MetricSink | str, ...]:
-    """Resolve which sinks rows go to, by name or as objects: the argument, the variable, then ``auto``."""
+def resolve_sinks(sinks: Sequence[MetricSink | str] | None, runtime: Runtime, *, trial_name: str | None) -> Whereabouts:
+    """Resolve where rows go, and why: the argument, the variable, then ``auto``; nowhere where all is turned off.
+
+    Raises:
+        ConfigurationError: A sink that cannot be, or is named twice.
+    """
+    if settings.is_disabled(runtime):
+        return NOWHERE
     source: str = "sinks"
     given: Sequence[MetricSink | str] | None = sinks
     if given is None:
@@ -87,24 +101,20 @@ def resolve_sinks(
         raise ConfigurationError(f"sinks must be several sinks or their names, such as [{KATIB!r}], not {shown!r}")
     if not given:
         raise ConfigurationError(f"{source} names no sink")
-    chosen: list[MetricSink | str] = []
-    for sink in _without_auto(given, runtime, has_trial=has_trial):
-        _check_sink(source, sink)
-        if any(sink is other or (isinstance(sink, str) and sink == other) for other in chosen):
-            raise ConfigurationError(f"{source} has {label_of(sink) if isinstance(sink, str) else sink!r} twice")
-        chosen.append(sink)
-    return tuple(chosen)
-
-
-def _without_auto(given: Sequence[MetricSink | str], runtime: Runtime, *, has_trial: bool) -> list[MetricSink | str]:
-    """Put what ``auto`` stands for in its place, except what is named anyhow."""
-    sinks: list[MetricSink | str] = []
+    chosen: list[ChosenSink] = []
+    advice = ""
     for sink in given:
-        if not (isinstance(sink, str) and sink == AUTO):
-            sinks.append(sink)
+        if isinstance(sink, str) and sink == AUTO:
+            here = sinks_here(runtime, trial_name)
+            advice = here.advice
+            chosen += [each for each in here.chosen if each.sink not in [*given, *(other.sink for other in chosen)]]
             continue
-        sinks += [name for name in sinks_here(runtime, has_trial=has_trial) if name not in [*given, *sinks]]
-    return sinks
+        _check_sink(source, sink)
+        label = label_of(sink) if isinstance(sink, str) else type(sink).__name__
+        if any(sink is other.sink or (isinstance(sink, str) and sink == other.sink) for other in chosen):
+            raise ConfigurationError(f"{source} has {label if isinstance(sink, str) else sink!r} twice")
+        chosen.append(ChosenSink(sink, NAMED, f"{source} has {label}"))
+    return Whereabouts(tuple(chosen), None if chosen else NO_TRIAL, "" if chosen else advice)
 
 
 def _check_sink(source: str, sink: object) -> None:
@@ -178,6 +188,8 @@ def _lazily(module: str, name: str) -> Callable[[SinkOptions], MetricSink]:
 
 _MAKERS: dict[str, Callable[[SinkOptions], MetricSink]] = {
     STDOUT: _lazily("stdout", "StdoutSink"),
+    METRICS_FILE: _lazily("metrics_file", "MetricsFileSink"),
+    f"{METRICS_FILE}+json": _lazily("metrics_file", "MetricsFileSink"),
     TRAINJOB: _lazily("trainjob.sink", "make_trainjob"),
     "prometheus+http": _lazily("prometheus", "PushgatewaySink"),
     "prometheus+https": _lazily("prometheus", "PushgatewaySink"),

@@ -1,7 +1,6 @@
 """StdoutSink: the destination ``stdout``, where Katib's StdOut collector reads."""
 
 import contextlib
-import math
 import os
 import select
 import sys
@@ -9,13 +8,10 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-from katib_callbacks.errors import DeliveryError, RejectedError, UnavailableError
-from katib_callbacks.metrics import MetricLog, format_timestamp, format_value
-from katib_callbacks.sinks import SinkOptions, SinkOutcome
-from katib_callbacks.sinks.safe_names import SafeNames
-
-UNSAFE = r"[^A-Za-z0-9_|-]"
-r"""Katib's filter takes names of ``[\w|-]`` (pkg/metricscollector/v1beta1/common/const.go); Go's ``\w`` is ASCII."""
+from katib_callbacks.errors import DeliveryError, UnavailableError
+from katib_callbacks.sinks import SinkOptions
+from katib_callbacks.sinks.collector import Collector
+from katib_callbacks.sinks.lines import LineSink
 
 CHUNK_BYTES = getattr(select, "PIPE_BUF", 512)
 """A pipe takes this much without blocking if it says that it is writable, and in one piece."""
@@ -23,49 +19,26 @@ CHUNK_BYTES = getattr(select, "PIPE_BUF", 512)
 _WAIT_S = 0.1
 
 
-class StdoutSink:
-    """Prints one line for each row: ``2026-01-31T12:00:00.123456Z loss=0.5``.
-
-    Katib's collector takes a row's time from the RFC 3339 timestamp that its line begins with; without one all rows of
-    a trial have the same time, and no latest one. An empty line ends what a progress bar may have left unfinished.
-    """
+class StdoutSink(LineSink):
+    """Prints one line for each row; an empty line first ends what a progress bar may have left unfinished."""
 
     def __init__(self, options: SinkOptions) -> None:
-        self._runtime = options.runtime
-        self._names = SafeNames(UNSAFE, "stdout, where Katib's collector reads letters, digits and _|- alone,")
+        super().__init__(options, "stdout")
         self._is_closed = threading.Event()
-
-    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:  # noqa: ARG002
-        """Print the rows and flush them; see :class:`katib_callbacks.MetricSink`.
-
-        A value that is not finite is rejected, the others are printed: the collector would take it for no value, which
-        breaks the experiment.
-        """
-        finite = [log for log in logs if math.isfinite(log.value)]
-        names = self._names.of(log.name for log in logs)
-        lines = [
-            f"{format_timestamp(log.timestamp)} {names[log.name]}={format_value(log.value)}\n".encode()
-            for log in finite
-        ]
-        try:
-            written = self._write(lines, self._runtime.monotonic() + deadline_s)
-        except _UnwrittenError as error:
-            kind = UnavailableError if error.may_pass else DeliveryError
-            raise kind(str(error), attempts=1, pending=len(logs) - error.written) from error.__cause__
-        if len(finite) < len(logs):
-            others = ", ".join(sorted({repr(log.name) for log in logs if not math.isfinite(log.value)}))
-            raise RejectedError(
-                f"stdout: values of {others} are not finite, and Katib's collector cannot read them",
-                attempts=1,
-                pending=len(logs) - written,
-            )
-        return SinkOutcome(delivered=written, attempts=1)
 
     def close(self) -> None:
         """End a ``send`` that waits."""
         self._is_closed.set()
 
-    def _write(self, lines: Sequence[bytes], end_s: float) -> int:
+    def _write(self, lines: Sequence[str], collector: Collector | None, end_s: float, *, row_count: int) -> None:
+        del collector
+        try:
+            self._print([line.encode() for line in lines], end_s)
+        except _UnwrittenError as error:
+            kind = UnavailableError if error.may_pass else DeliveryError
+            raise kind(str(error), attempts=1, pending=row_count - error.written) from error.__cause__
+
+    def _print(self, lines: Sequence[bytes], end_s: float) -> None:
         stream = _stream()
         if stream is None:
             raise _UnwrittenError("stdout is closed", 0)
@@ -75,7 +48,7 @@ class StdoutSink:
             if descriptor is None:
                 stream.write("\n" + b"".join(lines).decode())
                 stream.flush()
-                return len(lines)
+                return
             self._wait(descriptor, end_s)  # a flush would wait for ever, and keep the stream's lock at the exit
             stream.flush()
             while written < len(lines):
@@ -88,7 +61,6 @@ class StdoutSink:
             raise _UnwrittenError("stdout: nobody reads what is printed", written, may_pass=True) from error
         except (OSError, ValueError) as error:
             raise _UnwrittenError(f"stdout: {error}", written) from error
-        return written
 
     def _write_chunk(self, descriptor: int, chunk: bytes, end_s: float) -> None:
         """Write to the descriptor: what a stream holds back because of a broken pipe would fail the process's exit."""

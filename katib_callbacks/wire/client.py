@@ -82,11 +82,37 @@ class DBManagerStub:
         ]
 
     def delete(self, trial_name: str, *, timeout_s: float) -> None:
-        """Delete all rows of a trial."""
+        """Delete all rows of a trial, as those of an earlier attempt at it."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         request = messages.DeleteObservationLogRequest(trial_name=trial_name)
-        self._call(methods.DELETE_OBSERVATION_LOG, request, messages.DeleteObservationLogReply, timeout_s)
+        call: Any = self._channel.unary_unary(methods.DELETE_OBSERVATION_LOG)
+        call(request.SerializeToString(), timeout=timeout_s, metadata=((methods.CLEARS_ATTEMPT, "1"),))
+
+    def judge(
+        self,
+        trial_name: str,
+        *,
+        experiment: str,
+        policy: str,
+        run: str,
+        epochs: "Iterable[tuple[int, float]]",
+        has_ended: bool = False,
+        timeout_s: float,
+    ) -> tuple[bool, str]:
+        """Hand in epochs and their objectives; return whether the training is to stop now, and on what grounds."""
+        from katib_callbacks.wire import extension  # noqa: PLC0415  loads protobuf
+
+        request = extension.JudgeRequest(
+            trial_name=trial_name,
+            experiment=experiment,
+            policy=policy,
+            run=run,
+            epochs=[extension.Epoch(step=step, value=value) for step, value in epochs],
+            has_ended=has_ended,
+        )
+        reply = self._call(methods.JUDGE, request, extension.JudgeReply, timeout_s)
+        return reply.stop, reply.reason
 
     def is_serving(self, *, timeout_s: float) -> bool:
         """Ask for the server's overall health."""

@@ -106,12 +106,12 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
 POOL = _build_pool()
 
 
-def message_class(full_name: str) -> Any:
-    """Return the class of a message in the pool."""
-    descriptor = POOL.FindMessageTypeByName(full_name)
+def message_class(full_name: str, pool: descriptor_pool.DescriptorPool = POOL) -> Any:
+    """Return the class of a message in a pool."""
+    descriptor = pool.FindMessageTypeByName(full_name)
     if hasattr(message_factory, "GetMessageClass"):
         return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(POOL).GetPrototype(descriptor)  # type: ignore[attr-defined]  # protobuf below 4.22
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # type: ignore[attr-defined]  # protobuf below 4.22
 
 
 Metric = message_class(f"{_KATIB_PACKAGE}.Metric")

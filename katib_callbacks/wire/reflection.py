@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
-from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire import extension, messages, methods
 from katib_callbacks.wire.server import decode
 
 VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
@@ -86,10 +86,14 @@ Response = messages.message_class(f"{VERSIONS[0]}.ServerReflectionResponse")
 SERVICES = (
     methods.DB_MANAGER_SERVICE,
     methods.HEALTH_SERVICE,
+    methods.EARLY_STOPPING_SERVICE,
     *(f"{package}.ServerReflection" for package in VERSIONS),
 )
 
-_FILES: tuple[FileDescriptor, ...] = tuple(messages.POOL.FindServiceByName(name).file for name in SERVICES)
+_FILES: tuple[FileDescriptor, ...] = tuple(
+    (extension.POOL if name == methods.EARLY_STOPPING_SERVICE else messages.POOL).FindServiceByName(name).file
+    for name in SERVICES
+)
 
 
 def generic_handler(version: str) -> grpc.GenericRpcHandler:

@@ -200,10 +200,11 @@ def issuer() -> Iterator[Any]:
 
 @pytest.fixture
 def fetches_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a fetch for an unknown key follow the last one at once: to wait for it would be most of these tests' time."""
+    """Let a fetch for an unknown key follow the last one at once, and be waited for however busy the machine is."""
     from katib_callbacks.db_manager.authentication.issuer import keys  # noqa: PLC0415  needs what a test may lack
 
     monkeypatch.setattr(keys, "MIN_REFRESH_INTERVAL_S", 0.02)
+    monkeypatch.setattr(keys, "UNKNOWN_KEY_WAIT_S", 60.0)
 
 
 @pytest.fixture

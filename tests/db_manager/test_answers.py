@@ -20,6 +20,7 @@ from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods, reflection
@@ -28,6 +29,7 @@ from katib_callbacks.wire.client import DBManagerStub
 SERVICES = {
     "api.v1.beta1.DBManager",
     "grpc.health.v1.Health",
+    "katib_callbacks.v1.EarlyStopping",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 }
@@ -351,7 +353,7 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     monitor = HealthMonitor(store.check)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers(
-        (KatibService(Seen(store, line, calls, LargeReplies()), Health(monitor), arrivals),)
+        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals),)
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

@@ -20,6 +20,7 @@ from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
 from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
@@ -298,7 +299,7 @@ def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_chann
     server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
-    servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies()), Health(monitor)
+    servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies(), Judge(store)), Health(monitor)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")

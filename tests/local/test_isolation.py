@@ -1,12 +1,14 @@
 """A trial is as alone as a pod: its folder, its environment, its GPUs; and the user's folder stays as it was."""
 
+import secrets
 import sys
 from importlib.util import find_spec
 
 import pytest
-from homes import REPORT, experiment, quoted
+from homes import REPORT, SUBMITTED, experiment, quoted
 
-from katib_callbacks.local.trials.isolation import GPUs
+from katib_callbacks.local.runner import Runner
+from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 
 STDOUT = {"collector": {"kind": "StdOut"}}
 
@@ -84,6 +86,63 @@ def test_a_script_that_a_shell_runs_is_found_and_one_that_it_writes_is_its_own(l
 
     assert output(local, trials[0]) == ["loss=1", "loss=2"]
     assert snapshot(local.folder) == before
+
+
+def test_what_a_trial_may_as_well_write_is_a_copy_of_its_own(local):
+    (local.folder / "model.pt").write_text("0.5")
+    (local.folder / "out").mkdir()
+    (local.folder / "out" / "a.txt").write_text("0.25")
+    (local.folder / "results.csv").write_text("mine")
+    before = snapshot(local.folder)
+    (local.folder / "train.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "model, results, folder = map(Path, (sys.argv[2], sys.argv[3], sys.argv[4].partition('=')[2]))\n"
+        "print('loss=' + model.read_text())\n"
+        "print((folder / 'a.txt').read_text())\n"
+        "for path in (model, results, folder / 'a.txt', folder / 'new.txt'):\n"
+        "    path.write_text('overwritten')\n"
+    )
+    words = ("train.py", "--model", "model.pt", "./results.csv", "--model_dir=out")
+    _, trials = run(local, sys.executable, *words)
+    assert [output(local, trial) for trial in trials] == [["loss=0.5", "0.25"]] * 2
+    local.folder.joinpath("train.py").unlink()
+    assert snapshot(local.folder) == before
+
+
+def test_what_is_too_large_to_be_copied_is_used_where_it_lies(local, monkeypatch, caplog):
+    monkeypatch.setattr("katib_callbacks.local.trials.isolation.MAX_COPY_BYTES", 10_000)
+    (local.folder / "model.pt").write_text("0.5".ljust(10_001))
+    _, trials = run(local, sys.executable, "-c", "import sys; print(sys.argv[1]); print('loss=1')", "model.pt", count=2)
+
+    assert output(local, trials[0])[0] == str(local.folder / "model.pt")
+    assert caplog.text.count("is too large to be copied for each trial") == 1
+
+
+def test_paths_with_blanks_and_letters_of_all_languages(local, tmp_path):
+    local.folder = tmp_path / "my wörk $x"
+    local.folder.mkdir()
+    (local.folder / "übung.py").write_text("import sys; print('loss=' + open(sys.argv[2]).read())")
+    (local.folder / "daten.csv").write_text("0.5")
+    _, trials = run(local, "sh", "-c", "python übung.py --data daten.csv")
+    assert output(local, trials[0]) == ["loss=0.5"]
+    done = local.run(
+        one := experiment("pass", "two", metricsCollectorSpec=STDOUT, maxTrialCount=1, parallelTrialCount=1)
+    )
+    assert done.status.trial_metrics_unavailable == 1
+    one["metadata"]["name"] = "three"
+    container_of(one)["command"] = ["python", "übung.py", "--data", "daten.csv"]
+    assert local.run(one).status.trials_succeeded == 1
+
+
+def test_a_trial_of_a_notebook_is_no_part_of_what_runs_there(local, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    code = "import os; print('loss=1'); print({'MPLBACKEND', 'WANDB_RUN_ID', 'PL_GLOBAL_SEED'} & set(os.environ))"
+    _, trials = run(local, sys.executable, "-c", code)
+
+    assert output(local, trials[0]) == ["loss=1", "set()"]
 
 
 def test_a_missing_file_that_lies_in_the_users_folder_is_explained(local):
@@ -258,6 +317,82 @@ def test_gpus_that_are_not_there_are_said(local, monkeypatch, caplog):
     assert "experiment one: a trial asks for 2 GPUs; here it has 0" in caplog.text
 
 
+NVIDIA_SMI = """#!/bin/sh
+[ "$*" = --list-gpus ] || exit 1
+cat <<'END'
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c89852c-d268-c3f3-1b07-005d5ae1dc3f)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-6c89852c-d268-c3f3-1b07-005d5ae1dc3f)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)
+  MIG 3g.20gb     Device  1: (UUID: MIG-GPU-6c89852c/1/0)
+GPU 2: NVIDIA A100-SXM4-40GB (UUID: GPU-7c89852c-d268-c3f3-1b07-005d5ae1dc3f)
+END
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        (None, ["0", "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "MIG-GPU-6c89852c/1/0", "2"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("3, 1", ["3", "1"]),
+        ("1,-1,2", ["1"]),
+        ("GPU-6c89852c,MIG-GPU-6c89852c/1/0", ["GPU-6c89852c", "MIG-GPU-6c89852c/1/0"]),
+    ],
+)
+def test_the_gpus_are_the_machines_or_those_that_the_user_has_chosen(tmp_path, monkeypatch, given, devices):
+    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("katib_callbacks.local.trials.gpus._NUMBERED", tmp_path / "none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+
+    assert visible_gpus() == devices
+
+
+def test_a_machine_without_gpus_has_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("katib_callbacks.local.trials.gpus._NUMBERED", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize("order", [None, "FASTEST_FIRST"])
+def test_numbers_that_the_user_has_chosen_keep_their_order(local, monkeypatch, order):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "10,2")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if order is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    code = f"{SHOW_GPUS}; print(os.environ.get('CUDA_DEVICE_ORDER'))"
+    _, trials = run(local, sys.executable, "-c", code, gpus_per_trial=2)
+
+    assert [output(local, trial)[::2] for trial in trials] == [["gpus 10,2", str(order)]] * 2
+
+
+def test_two_experiments_at_a_time_share_out_the_gpus(local, monkeypatch):
+    devices = {f"GPU-{secrets.token_hex(4)}" for _ in range(2)}  # no other test's
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(devices))
+    code = (
+        f"{SUBMITTED}device = submitted / os.environ['CUDA_VISIBLE_DEVICES']\n"
+        "device.mkdir()\ntime.sleep(0.2)\ndevice.rmdir()\nprint('loss=1')"
+    )
+    names = ("one", "two")
+    runners = [
+        Runner(local.home, local.store(experiment(code, name, metricsCollectorSpec=STDOUT), gpus_per_trial=1))
+        for name in names
+    ]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+
+    assert [trial.state for name in names for trial in local.trials(name)] == ["Succeeded"] * 6
+
+
 def test_gpus_come_back_and_a_trial_that_wants_more_than_there_are_gets_all():
     gpus = GPUs(["0", "1"])
 
@@ -266,6 +401,7 @@ def test_gpus_come_back_and_a_trial_that_wants_more_than_there_are_gets_all():
     assert gpus.take([1]) is None
     gpus.give_back(first)
     assert gpus.take([1, 1]) == [["0"], ["1"]]
+    gpus.close()
     assert GPUs([]).take([1]) == [[]]
 
 

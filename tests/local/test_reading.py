@@ -128,13 +128,14 @@ def test_what_only_a_cluster_can_run_is_read_and_then_refused_by_name(kind):
         resolve(model.serialize())
 
 
-@pytest.mark.parametrize("kind", ["XGBoostJob", "Workflow"])
+@pytest.mark.parametrize("kind", ["PaddleJob", "Workflow"])
 def test_other_kinds_of_jobs_are_refused_by_name(kind):
     given = experiment()
     given["spec"]["trialTemplate"]["trialSpec"]["kind"] = kind
 
     with pytest.raises(
-        ConfigurationError, match=rf"trialSpec\.kind: '{kind}' cannot run .*PyTorchJob, TrainJob, TFJob, MPIJob"
+        ConfigurationError,
+        match=rf"trialSpec\.kind: '{kind}' cannot run .*PyTorchJob, TrainJob, TFJob, XGBoostJob, MPIJob",
     ):
         resolve(read(given).serialize())
 

@@ -226,14 +226,14 @@ def test_a_workers_log_of_the_attempt_before_is_not_kept(local):
 
 # -- ends ----------------------------------------------------------------------------------------------------------
 
-# Writes down SIGTERM, and that of a child in a session of its own which ignores it.
+# Writes down SIGTERM; its child, in a session of its own and without the mark in its environment, ignores it.
 STUBBORN = (
     SUBMITTED
     + """
 import signal, subprocess, sys
 child = subprocess.Popen(
     [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"],
-    start_new_session=True,
+    start_new_session=True, env={},
 )
 def end(*_):
     time.sleep(0.3)

@@ -30,6 +30,7 @@ from katib_callbacks import (
     UnavailableError,
     WaitTimeoutError,
     autolog,
+    hyperparameters,
     report_metrics,
 )
 from katib_callbacks.lightning import KatibReportCallback
@@ -103,6 +104,7 @@ def reports(reporter: KatibReporter) -> None:
     assert_type(report_metrics({"accuracy": 0.9}), ReportReceipt)
     assert_type(report_metrics({"accuracy": 0.9}, "localhost:6789", 10), ReportReceipt)
     assert_type(report_metrics({"accuracy": 0.9}, db_manager_address="localhost:6789", timeout=1.5), ReportReceipt)
+    assert_type(hyperparameters(), Mapping[str, int | float | str])
     reporter.report({"accuracy": "0.9"})  # type: ignore[dict-item]
     reporter.report([0.9])  # type: ignore[arg-type]
     receipt.delivered = 3  # type: ignore[misc]

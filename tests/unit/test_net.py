@@ -1,13 +1,18 @@
 """Addresses, and the one HTTP request: against name servers and servers that say nothing."""
 
 import contextlib
+import gc
 import os
+import select
 import shlex
 import shutil
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 from hypothesis import given
@@ -15,6 +20,7 @@ from hypothesis import strategies as st
 
 from katib_callbacks.net.addresses import URL, split_address, split_url
 from katib_callbacks.net.http import ExchangeError, HTTPRequest
+from katib_callbacks.sinks.katib import tls_probe
 
 UNSHARE = shutil.which("unshare")
 
@@ -104,6 +110,38 @@ def test_a_request_is_ended_by_another_thread_or_before_it_begins(scheme):
         not_begun.abort()
         with pytest.raises(ExchangeError, match="was given up"):
             not_begun.send("GET", headers={})
+
+
+class _LateContext(ssl.SSLContext):
+    """Wraps a socket that is connected only after its peer has reset the connection."""
+
+    def wrap_socket(self, sock, *arguments, **options):
+        select.select([sock], [], [], 60)  # ready at once where it is not connected
+        return super().wrap_socket(sock, *arguments, **options)
+
+
+def test_a_connection_that_is_reset_before_its_handshake_leaves_no_socket_open():
+    context = _LateContext(ssl.PROTOCOL_TLS_CLIENT)
+    with silent_server() as server:
+        port = server.getsockname()[1]
+
+        def reset():
+            with server.accept()[0] as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        for send in (
+            lambda: HTTPRequest(split_url(f"https://127.0.0.1:{port}/"), 60).send("GET", headers={}, context=context),
+            lambda: tls_probe._shake_hands(context, "127.0.0.1", port),
+        ):
+            thread = threading.Thread(target=reset)
+            thread.start()
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                with pytest.raises((ExchangeError, OSError)):
+                    send()
+                thread.join()
+                gc.collect()
+            assert caught == []
 
 
 LOOK_UP = """

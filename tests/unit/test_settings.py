@@ -342,10 +342,12 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "SINKS",
                 "RANK",
                 "NAMESPACE",
+                "EARLY_STOPPING",
                 "EXPERIMENT",
                 "AUTOLOG",
                 "DISABLE",
                 "LOCAL_ATTEMPT",
+                "LOCAL_COLLECTOR",
                 "SUBMIT_DIR",
             )
         ),

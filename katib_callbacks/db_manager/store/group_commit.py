@@ -8,6 +8,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Generic, TypeVar
 
 from katib_callbacks.db_manager.store.table import Log, Row, Span
 from katib_callbacks.errors import StoreError
@@ -21,36 +23,54 @@ GATHER_S = 0.003
 many small groups would each cost a sync and many changes of threads. Whoever reports alone never waits."""
 
 
-class Batch:
-    """The rows of one call, all of one trial, its caller's namespace where it has one, and what became of them."""
+class Work:
+    """A call's part of a group, ``rows`` to be written, and what became of it."""
 
-    __slots__ = ("_pending", "error", "is_contended", "logs", "namespace", "span", "trial_name")
+    __slots__ = ("_pending", "error", "following", "rows")
 
-    def __init__(self, trial_name: str, logs: Sequence[Log], namespace: str | None = None) -> None:
-        self.trial_name = trial_name
-        self.namespace = namespace
-        self.logs = logs
-        self.span = Span(trial_name, min(logs)[0], max(logs)[0])
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self.error: BaseException | None = None
-        self.is_contended = False
-        """Set where another manager was writing the trial: nothing was tried."""
         self._pending = threading.Lock()  # held until the end is known: half the cost of an Event, ten thousand times
         self._pending.acquire()
+        self.following: Work | None = None
+        """What :meth:`wait` finishes next. A hundred threads that are woken at once would fight for the interpreter."""
 
     def finish(self) -> None:
         """Let :meth:`wait` return."""
         self._pending.release()
 
     def wait(self) -> None:
-        """Block until the batch is committed or contended; StoreError if it was not stored, as far as is known."""
-        with self._pending:
-            if isinstance(self.error, StoreError):
-                raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
-            if self.error is not None:
-                raise self.error
+        """Block until it is committed or contended; StoreError if it was not stored, as far as is known."""
+        self._pending.acquire()
+        following, self.following = self.following, None  # lest one keep all
+        if following is not None:
+            following.finish()
+        if isinstance(self.error, StoreError):
+            raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
+        if self.error is not None:
+            raise self.error
 
 
-class GroupCommit:
+class Batch(Work):
+    """The rows of one call, all of one trial, and its caller's namespace where it has one."""
+
+    __slots__ = ("is_contended", "logs", "namespace", "span", "trial_name")
+
+    def __init__(self, trial_name: str, logs: Sequence[Log], namespace: str | None = None) -> None:
+        super().__init__(len(logs))
+        self.trial_name = trial_name
+        self.namespace = namespace
+        self.logs = logs
+        self.span = Span(trial_name, min(logs)[0], max(logs)[0])
+        self.is_contended = False
+        """Set where another manager was writing the trial: nothing was tried."""
+
+
+W = TypeVar("W", bound=Work)
+
+
+class GroupCommit(Generic[W]):
     """A thread that writes batches in groups.
 
     Args:
@@ -60,18 +80,18 @@ class GroupCommit:
             does not fail the others.
     """
 
-    def __init__(self, write: Callable[[Sequence[Batch]], None], *, refusals: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, write: Callable[[Sequence[W]], None], *, refusals: tuple[type[BaseException], ...]) -> None:
         self._write = write
         self._refusals = refusals
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[W | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._is_closed = False
         self._is_crowded = False
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch; :meth:`Batch.wait` tells its end. StoreError if the store is closed."""
+    def submit(self, batch: W) -> None:
+        """Queue a batch; :meth:`Work.wait` tells its end. StoreError if the store is closed."""
         with self._lock:
             if self._is_closed:
                 raise StoreError("the store is closed")
@@ -90,7 +110,7 @@ class GroupCommit:
             self._finish(group)
             del group  # nothing of a call is kept while waiting for the next one
 
-    def _next_group(self) -> list[Batch]:
+    def _next_group(self) -> list[W]:
         """Return what is waiting, at least one batch; nothing at the end."""
         batch = self._queue.get()
         if self._is_crowded:
@@ -99,12 +119,12 @@ class GroupCommit:
         self._is_crowded = len(group) > 1
         return group
 
-    def _gather(self, batch: Batch | None) -> list[Batch]:
-        group: list[Batch] = []
+    def _gather(self, batch: W | None) -> list[W]:
+        group: list[W] = []
         rows = 0
         while batch is not None:
             group.append(batch)
-            rows += len(batch.logs)
+            rows += batch.rows
             if len(group) >= MAX_GROUP_BATCHES or rows >= MAX_GROUP_ROWS:
                 return group
             try:
@@ -115,7 +135,7 @@ class GroupCommit:
             self._queue.put(None)  # found behind them: the end comes after this group
         return group
 
-    def _finish(self, group: Sequence[Batch]) -> None:
+    def _finish(self, group: Sequence[W]) -> None:
         try:
             self._write(group)
         except self._refusals as error:
@@ -128,8 +148,9 @@ class GroupCommit:
         except BaseException as error:  # noqa: BLE001  it is the callers' to raise, and this thread must live on
             for batch in group:
                 batch.error = error
-        for batch in group:
-            batch.finish()
+        for batch, following in pairwise(group):
+            batch.following = following
+        group[0].finish()
 
 
 def missing_logs(batches: Sequence[Batch], stored: Iterable[Row]) -> list[tuple[str, Sequence[Log]]]:

@@ -33,28 +33,31 @@ MAX_NAMESPACE_CHARACTERS = 63
 _BYTES_PER_CHARACTER = 4
 
 
-class _ExactText(TypeDecorator[str]):
+class ExactText(TypeDecorator[str]):
     """A text that equals itself alone; MySQL's equals those of another case, accent or number of blanks at its end."""
 
     impl = String
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """Return the column's type: bytes, where texts do not only equal themselves."""
         if dialect.name in {"mysql", "mariadb"}:
             return dialect.type_descriptor(VARBINARY(MAX_NAME_CHARACTERS * _BYTES_PER_CHARACTER))
         return super().load_dialect_impl(dialect)
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        """Return a text as the column has it."""
         return value.encode() if value is not None and dialect.name in {"mysql", "mariadb"} else value
 
     def process_result_value(self, value: Any, _dialect: Dialect) -> str | None:
+        """Return the text."""
         return value.decode() if isinstance(value, bytes) else value
 
 
 TRIAL_NAMESPACES = Table(
     "katib_callbacks_trial_namespaces",
     MetaData(),
-    Column("trial_name", _ExactText(MAX_NAME_CHARACTERS), primary_key=True),
+    Column("trial_name", ExactText(MAX_NAME_CHARACTERS), primary_key=True),
     Column("namespace", String(MAX_NAMESPACE_CHARACTERS), nullable=False),
     mysql_engine="InnoDB",  # the server's default may be one without transactions
 )

@@ -36,18 +36,17 @@ _SELECT_SPANS = """SELECT trial_name, to_char(time, 'YYYY-MM-DD HH24:MI:SS.US'),
     FROM unnest(%s::text[], %s::timestamp[], %s::timestamp[]) AS span (trial, first, last)
     CROSS JOIN LATERAL (SELECT * FROM observation_logs AS log
         WHERE log.trial_name = span.trial AND log.time BETWEEN span.first AND span.last OFFSET 0) AS stored"""
-_INSERT = """INSERT INTO observation_logs (trial_name, time, metric_name, value)
-    SELECT trial_name, time, metric_name, value
-    FROM unnest(%s::text[], %s::timestamp[], %s::text[], %s::text[])
-        WITH ORDINALITY AS batch (trial_name, time, metric_name, value, position)
-    ORDER BY position"""
+_COPY = "COPY observation_logs (trial_name, time, metric_name, value) FROM STDIN"
+
+# What a text has in COPY's own format: https://www.postgresql.org/docs/current/sql-copy.html
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 # In the order of the array, so that two managers that wait never wait for each other.
 _LOCK = "SELECT pg_advisory_xact_lock(key) IS NOT NULL FROM unnest(%s::bigint[]) AS key"
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 
-ROWS_PER_STATEMENT = 5_000
-"""What a statement holds in memory until it is sent."""
+ROWS_PER_WRITE = 5_000
+"""What is held in memory until it is sent."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -136,10 +135,25 @@ class PostgreSQLDatabase(DatabaseServer):
         yield from map(tuple, connection.exec_driver_sql(_SELECT_SPANS, columns))
 
     def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
-        """Add rows, many in a statement."""
-        rows = ((trial_name, *log) for trial_name, logs in additions for log in logs)
-        while chunk := list(islice(rows, ROWS_PER_STATEMENT)):
-            connection.exec_driver_sql(_INSERT, tuple(list(column) for column in zip(*chunk, strict=True)))
+        """Add rows by COPY, which costs this process a tenth of what INSERT does."""
+        rows = (
+            f"{trial_name.translate(_ESCAPES)}\t{time}\t{name.translate(_ESCAPES)}\t{value.translate(_ESCAPES)}\n"
+            for trial_name, logs in additions
+            for time, name, value in logs
+        )
+        errors = connection.dialect.loaded_dbapi.Error
+        driver: Any = connection.connection.driver_connection
+        try:
+            with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+                while chunk := "".join(islice(rows, ROWS_PER_WRITE)):
+                    copy.write(chunk)
+        except errors as error:  # which SQLAlchemy does not see
+            is_lost = bool(driver.closed)
+            if is_lost:
+                connection.invalidate(error)
+            raise DBAPIError.instance(
+                _COPY, None, error, errors, connection_invalidated=is_lost, dialect=connection.dialect
+            ) from error
 
     def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
         """Compare: PostgreSQL's collations tell any two texts apart."""

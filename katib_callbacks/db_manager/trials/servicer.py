@@ -16,11 +16,12 @@ from katib_callbacks.db_manager.katib_service import serialize
 from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.stopping.judge import experiment_of
 from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError
-from katib_callbacks.db_manager.trials.audit import Audit, Refusal
+from katib_callbacks.db_manager.trials.audit import Audit, Refusal, plain
 from katib_callbacks.db_manager.trials.authenticator import Authenticator
-from katib_callbacks.wire import messages, methods
+from katib_callbacks.wire import extension, messages, methods
 from katib_callbacks.wire.server import decode
 
 MAX_HEALTH_CHECKS = 16
@@ -99,6 +100,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._methods = {
             methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, servicer.report),
             methods.GET_OBSERVATION_LOG: _Method(messages.GetObservationLogRequest, self._get),
+            methods.JUDGE: _Method(extension.JudgeRequest, self._judge),
         }
         self._health = health
         self._audit = audit
@@ -156,6 +158,14 @@ class TrialService(grpc.GenericRpcHandler):
     def _get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
         with self._reads.enter(timeout_s=POOL_TIMEOUT_S):
             return self._servicer.get(request, context, namespace=namespace)
+
+    def _judge(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
+        """Let a trial ask for itself only, as one of the experiment that its name tells: others' medians are theirs."""
+        own = experiment_of(request.trial_name)
+        if request.experiment not in {"", own}:
+            reason = f"its experiment is {own} by its name, and it asks as a trial of {plain(request.experiment)}"
+            raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "trial", _NOT_ALLOWED, reason)
+        return self._servicer.judge(request, context, namespace=namespace)
 
     def _authenticate(self, context: grpc.ServicerContext) -> Grant:
         try:

@@ -3,9 +3,12 @@
 Pods are alone by nature, processes are not: two trials that write ``output/model.pt`` would each load the other's.
 """
 
+import functools
+import logging
 import os
 import re
-import subprocess
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from katib_callbacks import settings
+from katib_callbacks.local.trials.gpus import gpu_variables
 from katib_callbacks.local.trials.template import ProcessPlan, TrialPlan
 
 # What the shell has set for this process, or a launcher around it: a trial is neither, and gets values of its own.
@@ -24,17 +28,33 @@ _FOREIGN_VARIABLES = frozenset((
 _FOREIGN_PREFIXES = (
     "KATIB_", "KUBEFLOW_TRAINER_", "PET_", "TORCHELASTIC_", "JAX_PROCESS_", "JAX_COORDINATOR_", "JAX_NUM_PROCESSES",
     "KERAS_DISTRIBUTION_", "SLURM_", "SRUN_", "SBATCH_", "OMPI_", "PMI_", "PMIX_", "PRTE_", "PALS_", "MV2_COMM_",
-    "I_MPI_", "HYDRA_", "FLUX_", "LSB_", "JSM_", "HOROVOD_", "ACCELERATE_", "DEEPSPEED_",
+    "I_MPI_", "HYDRA_", "FLUX_", "LSB_", "JSM_", "HOROVOD_", "ACCELERATE_", "DEEPSPEED_", "PADDLE_", "DMLC_", "SM_",
 )  # fmt: skip
 
+_FOREIGN_EXPERIMENTS = frozenset((
+    "WANDB_RUN_ID", "WANDB_SERVICE", "MLFLOW_RUN_ID", "COMET_EXPERIMENT_KEY", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
+))  # fmt: skip
+"""By these a training that runs here, in a notebook for instance, would take a trial for a part of itself."""
+
+_NOTEBOOK_BACKEND = "module://"
+"""So begins matplotlib's backend of a notebook, which a script need not have."""
+
 _SHELL = re.compile(r"(^|/)(ba|da|k|z|a)?sh$")
-_SCRIPT = re.compile(r"(?<=\s)([\"']?)([\w./-]+\.(?:py|sh))(?=\1(?:[\s;&|)]|$))")
+_SCRIPT = re.compile(r"""(?<![^\s;&|(])(["']?)([\w./-]+\.(?:py|sh))\1(?=[\s;&|)]|$)""")
+_OPTION_IN_SCRIPT = re.compile(
+    r"""(?<=\s)(--?[\w.-]+)([= ])(["']?)([^\s"';&|<>()$`*?-][^\s"';&|<>()$`*?]*)\3(?=[\s;&|)]|$)"""
+)
 _OUTPUT_OPTION = re.compile(r"out|dest|save|log|checkpoint|ckpt|write|result|target", re.IGNORECASE)
-_INPUT_OPTION = re.compile(r"data|dir|path|file|folder|conf|input|root|source|train|eval|test", re.IGNORECASE)
+_INPUT_OPTION = re.compile(r"data|conf|input|source|train|eval|test|valid", re.IGNORECASE)
+_PLACE_OPTION = re.compile(r"dir|path|file|folder|root|model|weight", re.IGNORECASE)
 _OPTION_VALUE = re.compile(r"(--?[\w.-]+)=(.+)", re.DOTALL)
 
-_GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
-_QUERY_TIMEOUT_S = 30.0
+MAX_COPY_BYTES = 64 << 20
+"""What a trial may read or write gets a copy of its own up to this size; what is larger is read where it lies."""
+
+_LEAST_COST_BYTES = 8192  # of a file, however small
+
+_logger = logging.getLogger(__name__)
 
 
 def inherited_environment() -> dict[str, str]:
@@ -42,8 +62,10 @@ def inherited_environment() -> dict[str, str]:
     environ = {
         name: value
         for name, value in os.environ.items()
-        if name not in _FOREIGN_VARIABLES and not name.startswith(_FOREIGN_PREFIXES)
+        if name not in _FOREIGN_VARIABLES | _FOREIGN_EXPERIMENTS and not name.startswith(_FOREIGN_PREFIXES)
     }
+    if environ.get("MPLBACKEND", "").startswith(_NOTEBOOK_BACKEND):
+        del environ["MPLBACKEND"]
     # `python` and `torchrun` in a command are this environment's, whether it is activated or not.
     environ["PATH"] = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH"))))
     environ["PYTHONUNBUFFERED"] = "1"  # what a trial prints is in its log at once, also if it is killed
@@ -85,14 +107,14 @@ def _placed(
         searched.insert(0, Path(process.working_dir))  # of this machine as well
     command = tuple(_mounted(word, mounts) for word in process.command)
     if workdir is None:
-        command = tuple(_located(command, searched))
+        command = tuple(_located(command, searched, working_dir))
     environ = {name: _mounted(value, mounts) for name, value in process.environ.items()}
     python_path = environ.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     entries = [str(submit_folder / entry) for entry in python_path.split(os.pathsep) if entry]
     own = {
         "PYTHONPATH": os.pathsep.join([*entries, *map(str, searched)]),
         settings.SUBMIT_DIR: str(submit_folder),
-        **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
+        **({} if gpus is None else gpu_variables(gpus)),
         **({} if process.cpus is None else {"OMP_NUM_THREADS": str(process.cpus)}),
     }
     given = {name: value for name, value in environ.items() if name != "PYTHONPATH"}
@@ -124,79 +146,76 @@ def _mounted(text: str, mounts: Mapping[str, Path]) -> str:
     return text
 
 
-def _located(command: Sequence[str], searched: Sequence[Path]) -> Iterator[str]:
+def _located(command: Sequence[str], searched: Sequence[Path], working_dir: Path) -> Iterator[str]:
     """Yield a command's words, files to be read with their whole path; those to be written stay as they are."""
     before = ""
     for number, word in enumerate(command):
         option = _OPTION_VALUE.fullmatch(word)
         if number and before.startswith("-") and "c" in before and _SHELL.search(command[0]):
-            yield _located_in_script(word, searched)
+            yield _located_in_script(word, searched, working_dir)
         elif option is not None:
-            yield f"{option[1]}={_found(option[2], option[1], searched)}"
+            yield f"{option[1]}={_found(option[2], option[1], searched, working_dir)}"
         else:
-            yield _found(word, before if before.startswith("-") else "", searched)
+            yield _found(word, before if before.startswith("-") else "", searched, working_dir)
         before = word
 
 
-def _located_in_script(script: str, searched: Sequence[Path]) -> str:
+def _located_in_script(script: str, searched: Sequence[Path], working_dir: Path) -> str:
+    """Return a shell's script with the whole paths of the scripts that it runs, and of options' files."""
+
+    def is_written(word: str) -> bool:
+        return re.search(rf">\s*[\"']?{re.escape(word)}(?![\w.-])", script) is not None
+
     def located(match: re.Match[str]) -> str:
-        is_written = re.search(rf">\s*[\"']?{re.escape(match[2])}\b", script)
-        return match[0] if is_written else match[1] + _found(match[2], "", searched)
+        found = match[2] if is_written(match[2]) else _found(match[2], "", searched, working_dir)
+        return match[0] if found == match[2] else shlex.quote(found)
 
-    return _SCRIPT.sub(located, script)
+    def option_located(match: re.Match[str]) -> str:
+        option, between, _, word = match.groups()
+        found = word if is_written(word) else _found(word, option, searched, working_dir)
+        return match[0] if found == word else f"{option}{between}{shlex.quote(found)}"
+
+    return _SCRIPT.sub(located, _OPTION_IN_SCRIPT.sub(option_located, script))
 
 
-def _found(word: str, option: str, searched: Sequence[Path]) -> str:
-    """Return the whole path of a relative one that there is, and anything else as it is."""
-    is_word = not {"/", "."} & set(word)  # as likely a value as a name
+def _found(word: str, option: str, searched: Sequence[Path], working_dir: Path) -> str:
+    """Return the whole path of a relative one that there is, and anything else as it is.
+
+    What the trial may as well write (``--model model.pt``) is copied into its folder, and stays as it is.
+    """
     if not word or word.startswith(("-", "/", "~")) or _OUTPUT_OPTION.search(option) or set(word) <= {"."}:
         return word
-    if is_word and not _INPUT_OPTION.search(option):
+    is_input = _INPUT_OPTION.search(option) is not None
+    if not is_input and not {"/", "."} & set(word) and not _PLACE_OPTION.search(option):  # as likely a value
         return word
     with suppress(OSError, ValueError):  # no path at all: too long, or with a NUL
         for folder in searched:
-            if (folder / word).exists():
-                return str(folder / word)
+            path = folder / word
+            if path.exists():
+                is_ambiguous = not is_input and path.suffix not in {".py", ".sh"} and not os.access(path, os.X_OK)
+                is_ambiguous |= not is_input and path.is_dir()
+                return word if is_ambiguous and _is_copied(path, working_dir / word, working_dir) else str(path)
     return word
 
 
-class GPUs:
-    """The machine's GPUs, as ``CUDA_VISIBLE_DEVICES`` names them, shared out among the trials that run at a time."""
-
-    def __init__(self, devices: Sequence[str]) -> None:
-        self.count = len(devices)
-        self._free = list(devices)
-
-    def take(self, wanted: Sequence[int]) -> list[list[str]] | None:
-        """Return GPUs for each node of a trial, fewer where there are no more; None while others have them."""
-        if min(sum(wanted), self.count) > len(self._free):
-            return None
-        taken = []
-        for count in wanted:
-            taken.append(self._free[:count])
-            del self._free[:count]
-        return taken
-
-    def give_back(self, gpus: Sequence[Sequence[str]]) -> None:
-        """Take back what a trial had."""
-        self._free = sorted([*self._free, *(device for node in gpus for device in node)])
+def _is_copied(path: Path, own: Path, working_dir: Path) -> bool:
+    """Copy a file or folder of the user's into a trial's; returns False where it stays the user's."""
+    if ".." in own.parts or own == working_dir or path.resolve() in working_dir.resolve().parents:
+        return False
+    size = 0
+    for one in path.rglob("*") if path.is_dir() else [path]:
+        size += _LEAST_COST_BYTES + (one.stat().st_size if one.is_file() else 0)
+        if size > MAX_COPY_BYTES:
+            _warn_of_size(path)
+            return False
+    own.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, own, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    else:
+        shutil.copy(path, own)
+    return True
 
 
-def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        devices = [device.strip() for device in given.split(",") if device.strip()]
-        return devices[: devices.index("-1")] if "-1" in devices else devices
-    with suppress(OSError):
-        return [str(number) for number, _ in enumerate(_GPU_FOLDER.iterdir())]
-    with suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(
-            ["nvidia-smi", "--list-gpus"],  # noqa: S607  wherever it is
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_QUERY_TIMEOUT_S,
-        )
-        return [str(number) for number, _ in enumerate(listed.stdout.splitlines())]
-    return []
+@functools.cache
+def _warn_of_size(path: Path) -> None:
+    _logger.warning("%s is too large to be copied for each trial: trials use, and may change, your own one", path)

@@ -1,6 +1,7 @@
-"""Processes of trials whose runner was killed: found by the mark in their environment, and ended.
+"""Processes of trials whose runner was killed, or that left their sessions: found, and ended.
 
-Only Linux shows other processes' environments. Elsewhere they are left running, and it is said.
+They have the attempt's mark in their environment or, where they cleared that, write to the trial's log. Only Linux
+shows either of other processes. Elsewhere they are left running, and it is said.
 """
 
 import logging
@@ -20,8 +21,8 @@ _INTERVAL_S = 0.02
 _logger = logging.getLogger(__name__)
 
 
-def end_orphans(attempts: Collection[str]) -> int:
-    """Kill every process that has the mark of one of these attempts, wait for their end, and return how many."""
+def end_orphans(attempts: Collection[str], logs: Collection[str] = ()) -> int:
+    """Kill every process of these attempts, whose logs' paths begin so, wait for their end, and return how many."""
     if not attempts:
         return 0
     if not (_PROC / "self" / "environ").exists():
@@ -29,7 +30,7 @@ def end_orphans(attempts: Collection[str]) -> int:
         return 0
     found: set[int] = set()
     for _ in range(_ROUNDS):
-        left = _processes_of(attempts)
+        left = _processes_of(attempts, logs)
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -38,19 +39,19 @@ def end_orphans(attempts: Collection[str]) -> int:
         found |= left
         # Once more even if there was none: a process that its runner was just starting has no mark yet.
         time.sleep(_INTERVAL_S)
-        if not left and not found and not _processes_of(attempts):
+        if not left and not found and not _processes_of(attempts, logs):
             break
     return len(found)
 
 
-def end_strays(attempt: str, first_pid: int) -> None:
+def end_strays(attempt: str, logs: str, first_pid: int) -> None:
     """Kill what an ended attempt left running in sessions of its own, with pids above its first unless they wrapped."""
     for _ in range(_ROUNDS):
         try:
             latest = int((_PROC / "loadavg").read_bytes().split()[-1])
         except OSError:  # no Linux
             return
-        left = _processes_of([attempt], first_pid if latest >= first_pid else 0)
+        left = _processes_of([attempt], [logs], first_pid if latest >= first_pid else 0)
         if not left:
             return
         for pid in left:
@@ -59,13 +60,23 @@ def end_strays(attempt: str, first_pid: int) -> None:
         time.sleep(_INTERVAL_S)
 
 
-def _processes_of(attempts: Collection[str], first_pid: int = 0) -> set[int]:
+def _processes_of(attempts: Collection[str], logs: Collection[str], first_pid: int = 0) -> set[int]:
     marks = {f"{LOCAL_ATTEMPT}={attempt}".encode() for attempt in attempts}
+    prefixes = tuple(map(os.path.realpath, logs))
     found = set()
     for name in os.listdir(_PROC):  # noqa: PTH208  at each trial's end, and five times as fast
         if name.isdecimal() and int(name) > first_pid and int(name) != os.getpid():
-            with suppress(OSError):  # another user's, or gone
-                environ = (_PROC / name / "environ").read_bytes()  # empty for a zombie, which holds nothing any more
-                if marks.intersection(environ.split(b"\0")):
+            with suppress(OSError):  # another user's, or gone; a zombie shows nothing, and holds nothing any more
+                environ = (_PROC / name / "environ").read_bytes()
+                if marks.intersection(environ.split(b"\0")) or _writes_to(name, prefixes):
                     found.add(int(name))
     return found
+
+
+def _writes_to(pid: str, prefixes: tuple[str, ...]) -> bool:
+    """Return whether the standard output or error of a process is one of these logs."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.readlink(f"{_PROC}/{pid}/fd/{number}").startswith(prefixes):  # noqa: PTH115  as above
+                return True
+    return False

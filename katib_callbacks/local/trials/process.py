@@ -141,7 +141,7 @@ class RunningTrial:
         process = next(one for one in self._processes if one.status is None and one.descriptor == descriptor)
         process.reap()
         if self.is_over:
-            end_strays(self._mark, self.pids[0])
+            end_strays(self._mark, f"{self.log.with_suffix('')}.", self.pids[0])
         if self._has_succeeded or self._failed is not None:
             return
         if process.status != 0:
@@ -167,7 +167,7 @@ class RunningTrial:
         for process in self._processes:
             if process.status is None:
                 process.reap()
-        end_strays(self._mark, self.pids[0])
+        end_strays(self._mark, f"{self.log.with_suffix('')}.", self.pids[0])
 
     def tick(self) -> None:
         """Do what is due: end a trial that is past its deadline, kill what did not end when asked."""

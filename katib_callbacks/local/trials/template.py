@@ -16,7 +16,7 @@ from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
 from katib_callbacks.local.trials.launchers import MPI_VARIABLES, node_variables, rank_variables, tf_configs
 
-KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "MPIJob")
+KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "XGBoostJob", "MPIJob")
 """Kinds of ``trialSpec`` that can run here."""
 
 TRAINJOB_CONTAINER = "node"
@@ -30,6 +30,7 @@ PATH = "spec.trialTemplate.trialSpec"
 
 _REPLICAS = {
     "PyTorchJob": ("pytorchReplicaSpecs", ("Master", "Worker")),
+    "XGBoostJob": ("xgbReplicaSpecs", ("Master", "Worker")),
     "TFJob": ("tfReplicaSpecs", ("Chief", "Master", "Worker", "PS", "Evaluator")),
     "MPIJob": ("mpiReplicaSpecs", ("Launcher",)),  # its workers only wait for what the launcher starts in them
 }
@@ -198,7 +199,7 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
         processes = _processes(nodes, 1, own, variables, None)
     else:
         variables = [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in nodes]
-        port = free_port() if kind in {"PyTorchJob", "TrainJob"} else None
+        port = free_port() if kind in {"PyTorchJob", "TrainJob", "XGBoostJob"} else None
         processes = _processes(nodes, processes_per_node, own, variables, port)
     limits = [float(seconds) for seconds in deadlines if seconds]
     grace = nodes[0].pod.get("terminationGracePeriodSeconds")

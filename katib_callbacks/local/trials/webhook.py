@@ -4,6 +4,7 @@ Command and arguments become one unquoted string for a shell, and only its last 
 breaks on a cluster breaks here. Source: wrapWorkerContainer in pkg/webhook/v1beta1/pod/utils.go.
 """
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.local.trials.template import ProcessPlan
 
 WRAPPED_COLLECTORS = frozenset({"StdOut", "File", "TensorFlowEvent"})
+
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # to a shell
 
 _SHELLS = frozenset({"sh", "bash"})
 
@@ -48,5 +51,5 @@ def warnings(planned: ProcessPlan, collector: str) -> list[str]:
 
 
 def _word(planned: str, placed: str) -> str:
-    is_plain = shlex.quote(planned) == planned
+    is_plain = _SPECIAL.search(planned) is None
     return shlex.quote(placed) if is_plain and placed != planned else placed

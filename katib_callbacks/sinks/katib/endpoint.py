@@ -97,5 +97,6 @@ def resolve_endpoint(
             "allow_insecure_token", allow_insecure_token, settings.ALLOW_INSECURE_TOKEN, runtime
         ),
     )
-    credentials.check()
+    if not settings.is_disabled(runtime):  # then no file is read
+        credentials.check()
     return Endpoint(check_address(source, address), credentials)

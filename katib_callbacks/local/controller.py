@@ -263,9 +263,9 @@ class Controller:
     def _finish(self, attempt: Attempt) -> None:
         self._gpus.give_back(attempt.gpus)
         with self._store.values(attempt.trial.name) as values:
-            verdict = attempt.verdict(values)
+            verdict = attempt.verdict(values, self._store.stop_reason(attempt.trial.name))
         self._conclude(attempt.trial, verdict)
-        if verdict.state == states.SUCCEEDED:
+        if verdict.state in {states.SUCCEEDED, states.EARLY_STOPPED}:
             attempt.clean_up()
 
     def _conclude(self, trial: TrialRow, verdict: Verdict) -> None:

@@ -239,6 +239,11 @@ class ExperimentStore:
         with self._mapped_errors():
             return observation_log.read_rows(self._connection, trial)
 
+    def stop_reason(self, trial: str) -> str | None:
+        """Return why the DB manager ended a trial early; None if it did not."""
+        with self._mapped_errors():
+            return observation_log.read_stop_reason(self._connection, trial)
+
     def delete_rows(self, trial: str) -> None:
         """Delete a trial's rows in the observation log."""
         with self._writing() as connection:

@@ -97,7 +97,7 @@ class MetricRecorder:
         self._run: ReporterRun | None = None
         self._stopping: Stopping | None = None
         self._rank: ProcessRank | None = None
-        self._excluded: Mapping[str, str] = {}
+        self._late: Collection[str] = ()
         self._is_recording = False
         self._is_dry_run = False
         self._restored: dict[str, Any] | None = None
@@ -184,11 +184,12 @@ class MetricRecorder:
         framework: ProcessRank | None,
         *,
         mode: settings.Mode | None = None,
-        excluded: Mapping[str, str] | None = None,
+        late: Collection[str] = (),
     ) -> None:
         """Begin a run: forget the one before, and find out whether this process is to report.
 
-        ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode.
+        ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode; sinks
+        in ``late`` are shown the end only.
         """
         if self._options.report == "best" and self._options.mode is None:  # each run has a word of its own on it
             if mode is None:
@@ -199,7 +200,7 @@ class MetricRecorder:
         self._is_dry_run = False
         self._is_recording = self._find_out_whether_to_record(framework)
         if self.is_active:
-            self._excluded = excluded or {}
+            self._late = late
             self._run = self._open_run()
             if self._options.early_stopping is not None:
                 asker = self._run.asker(self._options.early_stopping)
@@ -224,7 +225,7 @@ class MetricRecorder:
     def _open_run(self) -> "ReporterRun":
         # A run's own sinks have the options as they were resolved; a second look at the environment, and at the files
         # that it names, could fail, and then there were no reporter to try again or to write the spool.
-        return self._reporter.open_run(rank=self._rank, excluded=self._excluded, is_own=not self._is_reporter_lent)
+        return self._reporter.open_run(rank=self._rank, late=self._late, is_own=not self._is_reporter_lent)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

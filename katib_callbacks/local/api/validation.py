@@ -15,7 +15,7 @@ RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 COLLECTOR_KINDS = ("StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "Push")
 STRATEGIES = ("min", "max", "latest")
 _SOURCE_KINDS = {"File": "File", "TensorFlowEvent": "Directory"}
-EARLY_STOPPING_ALGORITHMS = ("medianstop",)
+EARLY_STOPPING_ALGORITHMS = ("medianstop", "asha")
 """Those of Katib's own configuration (katib-config.yaml)."""
 
 TRIAL_PARAMETER = re.compile(r"\$\{trialParameters\.(.+?)\}")

@@ -110,6 +110,8 @@ class Attempt:
             **workplace.receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
         }
+        if plan.early_stopping is not None:
+            own[settings.EARLY_STOPPING] = plan.early_stopping.text
         mounts = {} if plan.metrics_folder is None else {str(plan.metrics_folder): "katib-metrics"}
         if plan.algorithm.name == "pbt":
             checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
@@ -162,8 +164,11 @@ class Attempt:
         """Whether there is output of processes that have ended to be collected."""
         return self.processes.is_over and not self._is_collected
 
-    def verdict(self, values: Iterable[tuple[str, str]]) -> Verdict:
-        """Return how the trial, whose processes have ended, has ended itself; ``values`` are its rows by time."""
+    def verdict(self, values: Iterable[tuple[str, str]], stopped: str | None = None) -> Verdict:
+        """Return how the trial, whose processes have ended, has ended itself.
+
+        ``values`` are its rows by time; ``stopped`` is why the DB manager ended it early, if it did.
+        """
         plan, kind = self._plan, self.processes.kind
         failure = self.processes.failure()
         if failure is not None:
@@ -184,12 +189,16 @@ class Attempt:
                 observation if any(one["latest"] != UNAVAILABLE for one in observation) else None,
                 rows=(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME),),
             )
+        value = objective_value(objective_text(observation, plan.objective, plan.strategy))
+        if stopped is not None:  # Katib's words (pkg/earlystopping/v1beta1/medianstop/service.py), and the grounds
+            message = f"Trial is early stopped: {stopped}"
+            return Verdict(states.EARLY_STOPPED, "TrialEarlyStopped", message, observation, value)
         return Verdict(
             states.SUCCEEDED,
             f"TrialSucceeded. Job reason: {succeeded}",
             f"Trial has succeeded. Job message: {words}",
             observation,
-            objective_value(objective_text(observation, plan.objective, plan.strategy)),
+            value,
         )
 
     def _hint(self, message: str) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.trainer import optimization_job as api
+from katib_callbacks.settings import TRAINER_OPT_PREFIX
 
 TRAINER_STATUS = "TrainerStatus"
 """The kind of collector: a trial's objective stands in the status of its TrainJob when that has completed."""
-
-VARIABLE_PREFIX = "KUBEFLOW_TRAINER_OPT_"
 
 _SEEDS = 1 << 32
 """How many numpy has; a seed of Kubeflow Trainer's has 64 bits."""
@@ -67,7 +66,7 @@ def as_experiment(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def variable_name(parameter: str) -> str:
     """Return the environment variable in which a trial finds a hyperparameter (proposals/2605 of kubeflow/trainer)."""
-    return VARIABLE_PREFIX + parameter.upper()
+    return TRAINER_OPT_PREFIX + parameter.upper()
 
 
 def check(manifest: Mapping[str, Any]) -> None:

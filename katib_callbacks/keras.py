@@ -121,6 +121,8 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
             self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)
         self._steps_per_epoch = self._batches or None
+        if self._recorder.is_to_stop(epoch + 1, jax=_jax()):
+            self.model.stop_training = True
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Note that a validation has run."""
@@ -200,10 +202,15 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         return False
 
 
+def _jax() -> Any:
+    """Return JAX if it is what trains here."""
+    return sys.modules.get("jax") if backend.backend() == "jax" else None
+
+
 def _jax_rank() -> ProcessRank | None:
     """Ask JAX if it is what trains here. Other backends have no word of their own on it."""
-    jax = sys.modules.get("jax")
-    if backend.backend() != "jax" or jax is None:
+    jax = _jax()
+    if jax is None:
         return None
     index = jax.process_index()
     return framework_rank(is_global_zero=index == 0, rank=index, source="jax.process_index")

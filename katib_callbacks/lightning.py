@@ -149,6 +149,9 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         self._unread = None
         if self._recorder.progress is not None:
             self._steps_per_epoch = trainer.fit_loop.batch_idx + 1
+        if self._recorder.may_stop_early:  # on every rank, whatever it records
+            stop = self._recorder.ask(trainer.current_epoch + 1).stop
+            trainer.should_stop |= bool(trainer.strategy.reduce_boolean_decision(stop, all=False))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the values while they are complete; Lightning's own last checkpoint may still be written."""

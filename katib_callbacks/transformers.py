@@ -144,11 +144,13 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._recorder.deliver()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
-        """Report a ``trainer.evaluate`` after training; in training its rows come by ``on_log``."""
-        del args, state, control
+        """Report a ``trainer.evaluate`` after training; in training rows come by ``on_log``, and it may be the end."""
+        del args
         if self._read is not None:
             self._has_validated = True
             self._validated |= metrics.keys()
+            if self._recorder.is_to_stop(state.global_step):
+                control.should_training_stop = True
         else:
             self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
 

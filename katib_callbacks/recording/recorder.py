@@ -22,7 +22,7 @@ from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import ModelRow, RowBuffer
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.recording.stopping import Stopping
+from katib_callbacks.recording.stopping import Stopping, can_agree, is_any_told
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
@@ -293,6 +293,21 @@ class MetricRecorder:
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
             return GO_ON
+
+    def is_to_stop(self, step: int, *, jax: Any = None) -> bool:
+        """Ask as :meth:`ask` does, and return what all processes of the training agree upon: each has to call this.
+
+        Without a policy it returns at once. ``jax`` is the module, where JAX trains; elsewhere torch's group is used.
+        """
+        if not self.may_stop_early:
+            return False
+        if not can_agree(self._runtime.environ(), jax):
+            self._voice.warn_once(
+                "early stopping",
+                "The processes of this training cannot agree upon early stopping, so it goes on to its end.",
+            )
+            return False
+        return is_any_told(self.ask(step).stop, jax)
 
     def keep(self, row: ModelRow | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.

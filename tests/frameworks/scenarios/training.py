@@ -3,6 +3,12 @@
 import pytest
 
 from frameworks.scenarios.driver import raises
+from katib_callbacks.settings import DEFAULT_RUNTIME
+from katib_callbacks.settings.early_stopping import parse_policy
+from katib_callbacks.sinks.katib import asking
+from katib_callbacks.sinks.katib.endpoint import Endpoint
+
+MEDIAN = "medianstop,min_trials_required=1,start_step=2,type=maximize"
 
 
 def test_the_last_epoch_is_reported(katib_db_manager, driver, rows):
@@ -12,6 +18,27 @@ def test_the_last_epoch_is_reported(katib_db_manager, driver, rows):
     assert rows() == [("accuracy", 0.2), ("error", pytest.approx(training.losses[-1]))]
     assert callback.receipt.delivered == 2
     assert callback.receipt.trial_name == katib_db_manager.trial_name
+
+
+@pytest.mark.parametrize(("scores", "epochs"), [([0.1, 0.2, 0.3, 0.4], 2), ([0.1, 0.9, 0.3, 0.4], 4)])
+def test_the_db_manager_ends_a_bad_training_at_an_epochs_end(
+    katib_db_manager, driver, rows, monkeypatch, scores, epochs
+):
+    monkeypatch.setattr(asking, "TIMEOUT_S", 60.0)
+    monkeypatch.setenv("KATIB_CALLBACKS_EXPERIMENT", "scores")
+    policy = parse_policy("policy", MEDIAN)
+    sibling = asking.Asker(Endpoint(katib_db_manager.address), "sibling", policy, DEFAULT_RUNTIME)
+    assert not any([sibling.ask(1, 0.5).stop, sibling.ask(2, 0.5).stop])
+    sibling.tell_end()
+    callback = driver.callback(driver.score, report="history", early_stopping=MEDIAN)
+    training = driver.trainer(callback, scores=scores, epochs=4)
+
+    training.train()
+
+    assert rows() == [(driver.score, score) for score in scores[:epochs]]
+    assert training.epochs == epochs
+    stopped = callback.receipt.stopped
+    assert stopped is None if epochs == 4 else "median of 1 trials is 0.5" in stopped
 
 
 def test_history_has_each_epoch_and_a_time_of_its_own(katib_db_manager, driver, rows):

@@ -75,7 +75,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._has_warned_of_filter = self._has_validated = self._has_evaluated_training = False
         self._first_step, self._untrained, self._validated = None, (), set()
         rank = framework_rank(is_global_zero=state.is_world_process_zero)
-        self._recorder.start(rank, mode=self._mode_of(args), excluded=self._excluded())
+        self._recorder.start(rank, mode=self._mode_of(args), late=() if self._kubeflows() is None else (TRAINJOB,))
         self._read = self._first_row = self._find_own_rows(args, state)
         self._take(args, state)
         self._first_step = state.global_step
@@ -140,6 +140,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
             self._monitors_the_best(args) and self._recorder.mode == self._mode_of(args)
         )
         self._recorder.finish(is_restored=is_loaded and decides)
+        self._take_over()
         self._recorder.deliver()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
@@ -156,11 +157,21 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         del args, state, control
         self._recorder.evaluated(metrics, is_validation=False)
 
-    def _excluded(self) -> dict[str, str]:
-        """Leave the TrainJob's status to transformers' own callback where there is one: the two would overwrite it."""
-        if not any(type(other).__name__ == "KubeflowCallback" for other in callbacks_beside(self)):
-            return {}
-        return {TRAINJOB: "transformers' own KubeflowCallback shows this TrainJob's status"}
+    def _kubeflows(self) -> Any:
+        """Return transformers' own callback for a TrainJob's status; None where there is none."""
+        return next((other for other in callbacks_beside(self) if type(other).__name__ == "KubeflowCallback"), None)
+
+    def _take_over(self) -> None:
+        """Show the end in the place of transformers' own callback: a status replaces the last one as a whole.
+
+        Its own would lack our names, is tried once only, and comes after ours where it stands behind us.
+        """
+        progress, other = self._recorder.progress, self._kubeflows()
+        if progress is None or TRAINJOB not in progress.late or other is None:
+            return
+        shown = {str(name): value for name, value in getattr(other, "_metrics", {}).items() if _is_finite(value)}
+        progress.show(None, shown)
+        other._initialized = False  # noqa: SLF001  it has no other switch, and turns it on with the next training
 
     def _take(self, args: Any, state: Any, logs: dict[str, Any] | None = None) -> None:
         """Record what is new in ``log_history``, or ``logs`` where a Trainer's own ``log`` keeps no history."""
@@ -268,6 +279,10 @@ def _share(state: Any) -> float | None:
 def _is_evaluation(row: Mapping[str, Any]) -> bool:
     """Return whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
     return "total_flos" not in row and any(str(name).endswith("_runtime") for name in row)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _copied(value: Any) -> Any:

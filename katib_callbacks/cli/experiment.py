@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from katib_callbacks.local.runner import Runner
-    from katib_callbacks.local.store import ExperimentRow, ExperimentStore
+    from katib_callbacks.local.store import ExperimentRow, ExperimentStore, TrialRow
 
 DEFAULT_HOME = "katib-local"
 
@@ -42,7 +42,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = _command(commands, "run", _run, "run an experiment from a YAML file, to its end")
-    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment (kubeflow.org/v1beta1)")
+    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment, or an OptimizationJob")
     run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
     run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
     run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")
@@ -64,7 +64,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     status = _command(commands, "status", _status, "show an experiment, its trials and the best hyperparameters")
     status.add_argument("name", metavar="NAME", help="the experiment")
     for command in (listing, status):
-        command.add_argument("--json", action="store_true", help="as JSON, in the form of Katib's objects")
+        command.add_argument("--json", action="store_true", help="as JSON, in the form of the API's objects")
 
     logs = _command(commands, "logs", _logs, "show what a trial has written")
     logs.add_argument("name", metavar="NAME", help="the experiment")
@@ -181,35 +181,34 @@ def _stopping(runner: "Runner") -> Iterator[None]:
 
 def _list(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local import states  # noqa: PLC0415  --help does without
-    from katib_callbacks.local.status import experiment_object  # noqa: PLC0415  as above
+    from katib_callbacks.local.trainer.objects import stored_object  # noqa: PLC0415  as above
 
     with _opened(arguments.home) as store:
         rows = store.experiments()
         trials = [store.trials(row.name) for row in rows]
     if arguments.json:
         for row, own in zip(rows, trials, strict=True):
-            print(json.dumps(experiment_object(row, own).serialize()))
+            print(json.dumps(stored_object(row, own)))
         return 0
     table = [("Experiment", "State", "Trials", "Succeeded", "Failed", "Created")]
     for row, own in zip(rows, trials, strict=True):
         found = Counter(trial.state for trial in own)
         failed = found[states.FAILED] + found[states.METRICS_UNAVAILABLE]
         counts = (str(len(own)), str(found[states.SUCCEEDED]), str(failed))
-        table.append((row.name, _state(Path(arguments.home), row), *counts, _time(row.created_s)))
+        table.append((row.name, _state(Path(arguments.home), row, own), *counts, _time(row.created_s)))
     print_columns(table)
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.status import experiment_object, trial_object  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.trainer.objects import stored_object, stored_trial  # noqa: PLC0415  --help does without
 
     with _opened(arguments.home) as store:
         row = store.experiment(arguments.name)
         trials = store.trials(row.name)
         if arguments.json:
-            experiment = experiment_object(row, trials)
-            objects = [trial_object(trial, row.manifest).serialize() for trial in trials]
-            print(json.dumps({"experiment": experiment.serialize(), "trials": objects}))
+            objects = [stored_trial(row, trial, Path(arguments.home)) for trial in trials]
+            print(json.dumps({"experiment": stored_object(row, trials), "trials": objects}))
             return 0
         table = [("Trial", "State", "Objective", "Parameters", "Message")]
         for trial in trials:
@@ -219,7 +218,7 @@ def _status(arguments: argparse.Namespace) -> int:
             table.append((trial.name, trial.state, value, printable(parameters), printable(message)))
         print_columns(table)
         _print_result(store, row)
-    if _state(Path(arguments.home), row) == STOPPED:
+    if _state(Path(arguments.home), row, trials) == STOPPED:
         say(f"no process runs it; go on with: katib-callbacks experiment resume {row.name} --home {arguments.home}")
     return 0
 
@@ -264,10 +263,13 @@ def _opened(home: str) -> "Iterator[ExperimentStore]":
 
 
 def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
-    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  as above
+    from katib_callbacks.local.trainer.objects import verdict  # noqa: PLC0415  --help does without
 
-    best = best_trial(row.manifest, store.trials(row.name))
-    say(f"\nexperiment {row.name} is {row.state}: {row.conditions[-1]['message']}")
+    trials = store.trials(row.name)
+    best = best_trial(row.manifest, trials)
+    state, message = verdict(row, trials)
+    say(f"\nexperiment {row.name} is {state}: {message}")
     if best is None:
         return
     say(f"best trial {best.name}")
@@ -277,12 +279,13 @@ def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
         say(f"  {printable(name)} = {printable(value)}")
 
 
-def _state(home: Path, row: "ExperimentRow") -> str:
+def _state(home: Path, row: "ExperimentRow", trials: "list[TrialRow]") -> str:
     """Return an experiment's state; ``Stopped`` if it is not over and no process runs it."""
     from katib_callbacks.local import runner, states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.trainer.objects import verdict  # noqa: PLC0415  as above
 
     is_left = row.state not in states.FINAL_EXPERIMENT_STATES and not runner.is_run(home, row.name)
-    return STOPPED if is_left else row.state
+    return STOPPED if is_left else verdict(row, trials)[0]
 
 
 def _print_first_failure(home: Path, store: "ExperimentStore", name: str) -> None:

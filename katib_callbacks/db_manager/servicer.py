@@ -70,7 +70,7 @@ class Servicer:
             del request  # its memory is worth as much as the rows'
             self._store.insert(trial_name, logs, namespace=namespace)
             work.rows = len(logs)
-            if any(key == methods.FIRST_REPORT for key, _ in context.invocation_metadata() or ()):
+            if _has_metadata(context, methods.FIRST_REPORT):
                 with suppress(StoreError):  # the rows are stored, and that is what was asked for
                     if self._store.has_rows_before(trial_name, min(logs)[0]):
                         context.set_trailing_metadata(((methods.EARLIER_ROWS, "1"),))
@@ -105,7 +105,8 @@ class Servicer:
     def delete(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Delete a trial's rows and return the reply."""
         with self._answering("DeleteObservationLog", context):
-            self._store.delete(check_trial_name(request))
+            is_attempt = _has_metadata(context, methods.CLEARS_ATTEMPT)
+            self._store.delete(check_trial_name(request), is_attempt=is_attempt)
         return messages.DeleteObservationLogReply()
 
     def judge(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
@@ -148,6 +149,10 @@ class Servicer:
 
 class _GoneError(Exception):
     """The client has given up, so the call is not carried out."""
+
+
+def _has_metadata(context: grpc.ServicerContext, name: str) -> bool:
+    return any(key == name for key, _ in context.invocation_metadata() or ())
 
 
 def _check_client(context: grpc.ServicerContext) -> None:

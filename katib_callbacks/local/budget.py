@@ -31,6 +31,10 @@ def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool
 def _changes(row: ExperimentRow, given: Mapping[str, int], *, trials: int) -> dict[str, Any]:
     """Return the columns of an experiment that change; its conditions among them if it is started again."""
     changed: dict[str, Any] = {**row.manifest, "spec": {**row.manifest["spec"], **given}}
+    if row.is_optimization_job:
+        raise ExperimentError(
+            f"OptimizationJob {row.name!r}: its spec is immutable, and cannot be updated after creation"
+        )
     refused = f"the budget of experiment {row.name!r} cannot be changed"
     try:
         columns: dict[str, Any] = {"manifest": read(changed).serialize()}

@@ -23,7 +23,9 @@ from katib_callbacks.local.plan import Budget, resolve
 from katib_callbacks.local.states import with_condition
 from katib_callbacks.local.store import ExperimentStore, TrialRow
 from katib_callbacks.local.suggestion import Suggestion
-from katib_callbacks.local.trials.attempt import Attempt, Verdict, Workplace
+from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
+from katib_callbacks.local.trainer.status_server import TrainerStatusServer
+from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 from katib_callbacks.local.trials.orphans import end_orphans
@@ -75,7 +77,11 @@ class Controller:
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._has_waited_for_gpus = False
         self._is_stopping = False
-        self._db = DBManagerProcess(f"sqlite:///{store.path.absolute()}", lock)  # it starts while Optuna is imported
+        self._receiver: Receiver = (
+            TrainerStatusServer(self._plan.template.namespace)
+            if self._plan.collector == TRAINER_STATUS
+            else DBManagerProcess(f"sqlite:///{store.path.absolute()}", lock)  # it starts while Optuna is imported
+        )
 
     def stop(self) -> None:
         """Make :meth:`run` end soon, from any thread: running trials are ended, to be started again on resume."""
@@ -96,7 +102,7 @@ class Controller:
             for attempt in self._running.values():
                 attempt.processes.kill()
             self._gpus.close()
-            self._db.stop()
+            self._receiver.stop()
             self._selector.close()
             for descriptor in (self._wake_reader, self._wake_writer):
                 os.close(descriptor)
@@ -114,8 +120,8 @@ class Controller:
                 return self._row.state
             for attempt in self._ended():
                 self._finish(attempt)
-            if self._db.has_ended:  # running trials wait for it
-                self._db.revive()
+            if self._receiver.has_ended:  # running trials wait for it
+                self._receiver.revive()
             if version != (version := self._store.version()):  # also after each write of the DB manager
                 row = self._store.experiment(self._row.name)
                 self._is_stopping |= row.is_deleted
@@ -241,7 +247,7 @@ class Controller:
             self._stored = trial.number + 1
         self._report(started, "is running")
         try:
-            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._db.address)
+            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._receiver)
             attempt = Attempt(self._plan, started, workplace, gpus)
         except (OSError, ValueError) as error:  # ValueError: of what the parameters make of the template
             message = f"Trial has failed. Job message: it could not be started: {error}"
@@ -257,9 +263,9 @@ class Controller:
     def _finish(self, attempt: Attempt) -> None:
         self._gpus.give_back(attempt.gpus)
         with self._store.values(attempt.trial.name) as values:
-            verdict = attempt.verdict(values)
+            verdict = attempt.verdict(values, self._store.stop_reason(attempt.trial.name))
         self._conclude(attempt.trial, verdict)
-        if verdict.state == states.SUCCEEDED:
+        if verdict.state in {states.SUCCEEDED, states.EARLY_STOPPED}:
             attempt.clean_up()
 
     def _conclude(self, trial: TrialRow, verdict: Verdict) -> None:

@@ -10,7 +10,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError
+from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.metrics import StoredMetricLog
 
 START_TIMEOUT_S = 60.0
 """How long the port of one that was killed may stay taken. Starting itself is not limited: the machine may be busy."""
@@ -58,6 +61,16 @@ class DBManagerProcess:
         if self._address is None:
             self._address = self._listening(_FREE_PORT)
         return self._address
+
+    def admit(self, trial: str, files: TrialFiles) -> dict[str, str]:
+        """Return the variables by which a trial that begins reports."""
+        del files
+        return {settings.TRIAL_NAME: trial, settings.DB_MANAGER_ADDRESS: self.address}
+
+    def dismiss(self, trial: str) -> list[StoredMetricLog]:
+        """Return no rows of a trial that has ended: they are in the observation log."""
+        del trial
+        return []
 
     @property
     def has_ended(self) -> bool:

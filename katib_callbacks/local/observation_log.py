@@ -47,8 +47,24 @@ def add_rows(connection: sqlite3.Connection, trial: str, rows: Iterable[StoredMe
 
 
 def delete_rows(connection: sqlite3.Connection, trial: str) -> None:
-    """Delete a trial's rows."""
-    connection.execute("DELETE FROM observation_logs WHERE trial_name = ?", (trial,))
+    """Delete a trial's rows, and what it handed in for early stopping."""
+    for table in ("observation_logs", *_stopping_tables(connection)):
+        connection.execute(f"DELETE FROM {table} WHERE trial_name = ?", (trial,))  # noqa: S608  a table's own name
+
+
+def read_stop_reason(connection: sqlite3.Connection, trial: str) -> str | None:
+    """Return why the DB manager ended a trial early (db_manager/stopping/records.py); None if it did not."""
+    if not _stopping_tables(connection):
+        return None
+    query = "SELECT reason FROM katib_callbacks_stopping_trials WHERE trial_name = ? AND state = 'stopped'"
+    found = connection.execute(query, (trial,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _stopping_tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables of early stopping, which the DB manager makes with the first question."""
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'katib_callbacks_stopping_*'"
+    return [name for (name,) in connection.execute(query)]
 
 
 def _text(timestamp: datetime) -> str:

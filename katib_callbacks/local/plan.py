@@ -1,17 +1,20 @@
 """The plan of an experiment, resolved once and given to the controller, the suggestion and the trials."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.algorithms.settings import AlgorithmChoice, check_space, choose
 from katib_callbacks.local.algorithms.space import Parameter, read_parameter
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
+from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trials.template import TrialTemplate
 from katib_callbacks.local.trials.webhook import warnings
+from katib_callbacks.settings.early_stopping import Policy, make_policy
 
 COLLECTORS = ("Push", "StdOut", "File", "TensorFlowEvent")
 
@@ -36,10 +39,11 @@ class ResolvedExperiment:
     """An experiment as the controller needs it.
 
     Args:
+        early_stopping: How the DB manager stops trials that ask it; None for not at all.
         metrics: All declared names, the objective's first.
         strategy: Which of the objective's values counts: ``min``, ``max`` or ``latest``.
         goal: The objective at which the experiment is over.
-        collector: One of ``COLLECTORS``.
+        collector: One of ``COLLECTORS``, or ``TRAINER_STATUS`` of an OptimizationJob.
         filters: Regular expressions for lines of text; empty for Katib's.
         notes: What the experiment asks for and does not get here.
         metrics_path: In the container: the file, or the folder of event files, that is collected; None for none.
@@ -61,6 +65,7 @@ class ResolvedExperiment:
     metrics_path: PurePosixPath | None = None
     metrics_format: str = ""
     warnings: tuple[str, ...] = ()
+    early_stopping: Policy | None = None
 
     @property
     def metrics_folder(self) -> PurePosixPath | None:
@@ -76,14 +81,14 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
     if spec["trialTemplate"].get("trialSpec") is None:
         raise ConfigurationError("spec.trialTemplate.configMap: there is no config map here; write trialSpec")
     parameters = tuple(_parameter(number, one) for number, one in enumerate(spec.get("parameters") or ()))
-    settings = {str(one["name"]): str(one["value"]) for one in spec["algorithm"].get("algorithmSettings") or ()}
+    options = {str(one["name"]): str(one["value"]) for one in spec["algorithm"].get("algorithmSettings") or ()}
     try:
-        choice = choose(spec["algorithm"]["algorithmName"], settings)
+        choice = choose(spec["algorithm"]["algorithmName"], options)
         check_space(choice, parameters, spec.get("maxTrialCount"), parallel=spec["parallelTrialCount"])
     except ConfigurationError as error:
         raise ConfigurationError(f"spec.algorithm.{error}") from error
     collector = spec["metricsCollectorSpec"]["collector"]["kind"]
-    if collector not in COLLECTORS:
+    if collector not in {*COLLECTORS, TRAINER_STATUS}:
         raise ConfigurationError(
             f"spec.metricsCollectorSpec.collector.kind: {collector!r} does not collect here; known: "
             f"{', '.join(COLLECTORS)}"
@@ -112,11 +117,34 @@ def resolve(manifest: Manifest) -> ResolvedExperiment:
         goal=objective.get("goal"),
         collector=collector,
         filters=tuple((source.get("filter") or {}).get("metricsFormat") or ()),
-        notes=(*template.notes(), *(("early stopping",) if spec.get("earlyStopping") else ())),
+        # Output that is collected tells no epochs: of such trials only those with a KatibReportCallback ask.
+        notes=(*template.notes(), *(("early stopping",) if spec.get("earlyStopping") and collector != "Push" else ())),
         metrics_path=PurePosixPath(files["path"]) if files else None,
         metrics_format=files.get("format") or "" if files else "",
-        warnings=(*choice.warnings, *warnings(planned.processes[0], collector)),
+        warnings=(*choice.warnings, *warnings(planned.processes[0], collector), *_stopping_warnings(spec)),
+        early_stopping=_early_stopping(spec),
     )
+
+
+def _early_stopping(spec: Mapping[str, Any]) -> Policy | None:
+    chosen, objective = spec.get("earlyStopping"), spec["objective"]
+    if not chosen:
+        return None
+    options = {str(one["name"]): str(one["value"]) for one in chosen.get("algorithmSettings") or ()}
+    known = {"objective": objective["objectiveMetricName"], "type": objective["type"]}
+    return make_policy("spec.earlyStopping", chosen["algorithmName"], {**options, **known})
+
+
+def _stopping_warnings(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where early stopping is otherwise on a cluster."""
+    if not spec.get("earlyStopping"):
+        return
+    collector, name = spec["metricsCollectorSpec"]["collector"]["kind"], spec["earlyStopping"]["algorithmName"]
+    if collector == "Push" or name != "medianstop":
+        yield (
+            f"on a cluster Katib does not apply {name} with the collector {collector}: there set "
+            f"{settings.EARLY_STOPPING} in the trial's template"
+        )
 
 
 def _parameter(number: int, spec: Mapping[str, Any]) -> Parameter:

@@ -12,13 +12,16 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from katib_callbacks.errors import ExperimentError, KatibCallbacksError, MissingDependencyError
+from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.settings import check_installed
-from katib_callbacks.local.api.manifest import read
+from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.controller import Controller, Event
-from katib_callbacks.local.plan import resolve
+from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.trainer import status_server
+from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
+from katib_callbacks.local.trainer.experiment import check as check_optimization_job
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.orphans import end_orphans
 from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
@@ -155,7 +158,7 @@ class Runner:
 def create(
     home: Path, experiment: object, *, folder: Path, workdir: Path | None = None, gpus_per_trial: int | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Check an experiment and store it; returns its name, and what it asks for that has no effect here.
+    """Check an experiment or an OptimizationJob and store it; returns its name, and what has no effect here.
 
     ``folder`` has the files that the trials' commands name; without ``workdir`` each trial works in a folder of its
     own.
@@ -163,7 +166,7 @@ def create(
     manifest = read(experiment).serialize()
     metadata = manifest["metadata"]
     name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
-    plan = resolve(manifest)
+    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
     check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
     for warning in plan.warnings:
         _logger.warning("%s", warning)
@@ -177,6 +180,15 @@ def create(
             gpus_per_trial=gpus_per_trial,
         )
     return name, plan.notes
+
+
+def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:
+    status_server.check_installed()
+    check_optimization_job(manifest)
+    try:
+        return resolve(as_experiment(manifest))
+    except ConfigurationError as error:
+        raise in_its_words(error) from error
 
 
 def stop(home: Path, name: str) -> bool:

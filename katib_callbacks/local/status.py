@@ -55,6 +55,7 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         succeeded_trial_list=names[states.SUCCEEDED],
         failed_trial_list=names[states.FAILED],
         killed_trial_list=names[states.KILLED],
+        early_stopped_trial_list=names[states.EARLY_STOPPED],
         metrics_unavailable_trial_list=names[states.METRICS_UNAVAILABLE],
         trials=len(trials),
         trials_pending=len(names[states.CREATED]),
@@ -62,6 +63,7 @@ def experiment_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> V1beta1
         trials_succeeded=len(names[states.SUCCEEDED]),
         trials_failed=len(names[states.FAILED]),
         trials_killed=len(names[states.KILLED]),
+        trials_early_stopped=len(names[states.EARLY_STOPPED]),
         trial_metrics_unavailable=len(names[states.METRICS_UNAVAILABLE]),
     )
     return experiment

@@ -16,6 +16,7 @@ from typing import Any
 from katib_callbacks.errors import ExperimentError, StoreError
 from katib_callbacks.local import observation_log
 from katib_callbacks.local.states import CREATED, FINAL_TRIAL_STATES, condition
+from katib_callbacks.local.trainer.experiment import as_experiment, is_optimization_job
 from katib_callbacks.metrics import StoredMetricLog
 
 BUSY_TIMEOUT_S = 30.0
@@ -24,7 +25,7 @@ BUSY_TIMEOUT_S = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS local_experiments (
     name TEXT PRIMARY KEY,
-    manifest TEXT NOT NULL,         -- Katib's object, as JSON, without its status
+    manifest TEXT NOT NULL,         -- the user's object, as JSON, without its status
     seed INTEGER NOT NULL,          -- drawn once, for algorithms without random_state
     folder TEXT NOT NULL,           -- where it was started
     workdir TEXT,                   -- where all trials work; NULL for folders of their own
@@ -58,10 +59,14 @@ CREATE TABLE IF NOT EXISTS local_trials (
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """An experiment as it is stored; the columns are explained in the schema."""
+    """An experiment as it is stored; the columns are explained in the schema.
+
+    ``manifest`` is Katib's object, also of an OptimizationJob; ``source`` what the user wrote.
+    """
 
     name: str
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
+    source: Mapping[str, Any]
     seed: int
     folder: Path
     workdir: Path | None
@@ -76,6 +81,11 @@ class ExperimentRow:
     def state(self) -> str:
         """The type of the condition that holds now."""
         return str(self.conditions[-1]["type"])
+
+    @property
+    def is_optimization_job(self) -> bool:
+        """Whether it is an OptimizationJob of Kubeflow Trainer."""
+        return is_optimization_job(self.source)
 
     @property
     def is_deleted(self) -> bool:
@@ -181,7 +191,7 @@ class ExperimentStore:
         query = "SELECT * FROM local_experiments WHERE ? IS NULL OR name = ? ORDER BY created_s, name"
         with self._mapped_errors():
             rows = self._connection.execute(query, (name, name)).fetchall()
-        return [ExperimentRow(**_decoded(row, _EXPERIMENT_JSON)) for row in rows]
+        return [_experiment(_decoded(row, _EXPERIMENT_JSON)) for row in rows]
 
     def trials(self, experiment: str | None = None) -> list[TrialRow]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
@@ -228,6 +238,11 @@ class ExperimentStore:
         """Return a trial's rows in the observation log, by time."""
         with self._mapped_errors():
             return observation_log.read_rows(self._connection, trial)
+
+    def stop_reason(self, trial: str) -> str | None:
+        """Return why the DB manager ended a trial early; None if it did not."""
+        with self._mapped_errors():
+            return observation_log.read_stop_reason(self._connection, trial)
 
     def delete_rows(self, trial: str) -> None:
         """Delete a trial's rows in the observation log."""
@@ -284,6 +299,11 @@ class ExperimentStore:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from error
+
+
+def _experiment(columns: dict[str, Any]) -> ExperimentRow:
+    source = columns.pop("manifest")
+    return ExperimentRow(**columns, manifest=as_experiment(source), source=source)
 
 
 def _decoded(row: sqlite3.Row, json_columns: tuple[str, ...]) -> dict[str, Any]:

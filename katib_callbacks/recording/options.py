@@ -66,6 +66,12 @@ def resolve_options(
     elif arguments.get("monitor") is not None or arguments.get("mode") is not None:
         raise ConfigurationError(f"monitor and mode belong to report='best', not to report={report!r}")
     policy = resolve_policy(arguments.get("early_stopping"), runtime)
+    if policy is not None and names is not None and policy.objective not in {None, *names}:
+        if arguments.get("early_stopping") is not None:
+            raise ConfigurationError(
+                f"early_stopping: {policy.objective!r} is not among the metrics: {', '.join(names)}"
+            )
+        policy = None  # a template's variable is meant for another callback of the process
     return RecordingOptions(
         names=names,
         report=report,
@@ -83,11 +89,8 @@ def resolve_options(
 def _completed(policy: Policy, names: Mapping[str, str] | None, mode: Mode | None) -> Policy:
     """Return a policy with its objective and type: the only metric, and ``mode``, where the text has none."""
     objective = policy.objective or (next(iter(names)) if names and len(names) == 1 else None)
-    if objective is None or (names is not None and objective not in names):
-        reported = "every scalar is" if names is None else f"{', '.join(names)} are"
-        raise ConfigurationError(
-            f"early_stopping needs objective=NAME, the name in Katib of a metric that is reported; {reported}"
-        )
+    if objective is None:
+        raise ConfigurationError("early_stopping needs objective=NAME, the name in Katib of the metric that decides")
     kinds: dict[str | None, ObjectiveType] = {"min": "minimize", "max": "maximize"}
     kind = policy.objective_type or kinds.get(mode)
     if kind is None:

@@ -4,8 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Container, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Destinations:
@@ -70,26 +67,23 @@ class Destinations:
         """Whether :meth:`close` was called."""
         return self._is_closed
 
-    def idle(self, excluded: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    def idle(self) -> dict[str, str]:
         """Return the sinks that get nothing, by the names that a receipt calls them, and why."""
-        reasons = ((label, why or (excluded.get(sink) if isinstance(sink, str) else None)) for label, sink, why in self)
-        return {label: why for label, why in reasons if why is not None}
+        return {label: why for label, _, why in self if why is not None}
 
-    def idle_outcomes(self, excluded: Mapping[str, str]) -> dict[str, SinkOutcome]:
+    def idle_outcomes(self) -> dict[str, SinkOutcome]:
         """Return the receipt's outcomes of the sinks that get nothing, and log it once."""
-        idle = self.idle(excluded)
+        idle = self.idle()
         for name in idle.keys() - self._said_idle:
             self._said_idle.add(name)
             logger.info("The sink %r gets nothing: %s.", name, idle[name])
         return {name: SinkOutcome(delivered=0, attempts=0, skipped=why) for name, why in idle.items()}
 
-    def open(
-        self, excluded: Mapping[str, str] = NOTHING
-    ) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
+    def open(self) -> "tuple[tuple[str, MetricSink], list[BackgroundSender]] | None":
         """Return the first sink, with its name in a receipt, and senders to the others; None if no sink has work."""
         with locked():
             self._check()
-            idle = self.idle(excluded)
+            idle = self.idle()
             active = [(label, sink) for label, sink, _ in self if label not in idle]
             if not active:
                 return None
@@ -97,11 +91,11 @@ class Destinations:
             secondary = [self._sender(*other) for other in others]
             return (label, self._sink(first)), secondary
 
-    def listeners(self, excluded: Mapping[str, str] = NOTHING) -> list[tuple[str, Any]]:
+    def listeners(self) -> list[tuple[str, Any]]:
         """Return the sinks that show how far a training is, with their names."""
         with locked():
             self._check()
-            idle = self.idle(excluded)
+            idle = self.idle()
             named = [(label, sink) for label, sink, _ in self if label not in idle and sink != KATIB]
             found: list[tuple[str, Any]] = []
             for label, sink in named:
@@ -111,9 +105,9 @@ class Destinations:
             self._shown.update(label for label, _ in shown)
             return shown
 
-    def db_manager(self, excluded: Mapping[str, str] = NOTHING) -> "Endpoint | None":
+    def db_manager(self) -> "Endpoint | None":
         """Return the DB manager that gets rows; None if none does."""
-        idle = self.idle(excluded)
+        idle = self.idle()
         is_told = any(sink == KATIB and label not in idle for label, sink, _ in self)
         return self._factory.endpoint if is_told else None
 

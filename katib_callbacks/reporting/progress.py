@@ -5,7 +5,7 @@ Keras' ``initial_epoch``. It never falls, and is 1 only when the training has en
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 INTERVAL_S = 1.0
@@ -18,10 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells the sinks of one training, each with its name for messages."""
+    """Tells the sinks of one training, each with its name for messages; those in ``late`` of its end only."""
 
-    def __init__(self, sinks: Sequence[tuple[str, Any]], monotonic: Callable[[], float]) -> None:
-        self._sinks = list(sinks)
+    def __init__(
+        self, sinks: Sequence[tuple[str, Any]], monotonic: Callable[[], float], *, late: Collection[str] = ()
+    ) -> None:
+        self._sinks = [named for named in sinks if named[0] not in late]
+        self._late = [named for named in sinks if named[0] in late]
         self._monotonic = monotonic
         self._latest: dict[str, float] = {}
         self._fraction: float | None = None
@@ -32,6 +35,11 @@ class Progress:
     def fraction(self) -> float | None:
         """The share that was shown last, 0 to 1; None as long as none is known."""
         return self._fraction
+
+    @property
+    def late(self) -> list[str]:
+        """The names of the sinks that wait for the end."""
+        return [name for name, _ in self._late]
 
     @property
     def latest(self) -> Mapping[str, float]:
@@ -75,6 +83,7 @@ class Progress:
     def finish(self) -> None:
         """Show that the training has ended."""
         self._fraction = 1.0
+        self._sinks, self._late = self._sinks + self._late, []
         self._tell()
 
     def _tell(self) -> None:

@@ -5,7 +5,7 @@ import copy
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, SupportsFloat
@@ -15,7 +15,7 @@ from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.process_state import trial_state
 from katib_callbacks.reporting.delivery import DeliveryOptions
-from katib_callbacks.reporting.destinations import NOTHING, Destinations
+from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.reporting.receipt import ReportReceipt
@@ -240,13 +240,13 @@ class KatibReporter:
         return run.deliver(rows)
 
     def open_run(
-        self, *, rank: ProcessRank | None = None, excluded: Mapping[str, str] = NOTHING, is_own: bool = False
+        self, *, rank: ProcessRank | None = None, late: Collection[str] = (), is_own: bool = False
     ) -> ReporterRun:
         """Open a run, for one training's progress and rows; opens no connection, and never raises.
 
         Args:
             rank: What the caller knows of this process; None to find it out.
-            excluded: Names of sinks that get nothing of this run, and why.
+            late: Names of sinks that are shown the end of this run only.
             is_own: Whether the run has sinks of its own, made as this reporter's were, which closing it closes.
                 Otherwise it uses this reporter's, and leaves them open.
         """
@@ -254,7 +254,7 @@ class KatibReporter:
             copy.copy(self._destinations) if is_own else self._destinations,
             self._options,
             rank=process_rank(self._runtime.environ()) if rank is None else rank,
-            excluded=excluded,
+            late=late,
             is_own=is_own,
         )
 
@@ -295,7 +295,7 @@ class KatibReporter:
         rank = process_rank(self._runtime.environ())
         if not rank.is_global_zero and rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            announce_silence(rank, is_in_trial=self.idle_reason is None)
+            announce_silence(rank, is_in_trial=self.idle_reason is None, runtime=self._runtime)
         return self.open_run(rank=rank)
 
 

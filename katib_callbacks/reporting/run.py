@@ -1,7 +1,7 @@
 """ReporterRun: one training's use of a reporter, or one report's, from its first progress to its delivery."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class ReporterRun:
     Pickles without anything live: a copy goes on with sinks of its own. Off rank zero nothing is delivered.
 
     Args:
-        excluded: Names of sinks that get nothing of this run, and why.
+        late: Names of sinks that are shown the end of this run only.
         is_own: Whether the sinks belong to this run only, so that :meth:`close` closes them.
     """
 
@@ -39,13 +39,13 @@ class ReporterRun:
         options: DeliveryOptions,
         *,
         rank: "ProcessRank",
-        excluded: Mapping[str, str],
+        late: Collection[str],
         is_own: bool,
     ) -> None:
         self._destinations = destinations
         self._options = options
         self._rank = rank
-        self._excluded = dict(excluded)
+        self._late = frozenset(late)
         self._is_own = is_own
         self.progress: Progress | None = None
 
@@ -58,16 +58,16 @@ class ReporterRun:
         self, fraction: Callable[[], float | None], latest: Callable[[], Mapping[str, float]]
     ) -> Progress | None:
         """Begin to show how far the training is; return None, and call neither function, where no sink shows it."""
-        sinks = self._destinations.listeners(self._excluded)
+        sinks = self._destinations.listeners()
         if sinks:
-            progress = Progress(sinks, self._options.runtime.monotonic)
+            progress = Progress(sinks, self._options.runtime.monotonic, late=self._late)
             progress.begin(fraction(), latest())
             self.progress = progress
         return self.progress
 
     def asker(self, policy: "Policy") -> "Asker | None":
         """Return what asks the run's DB manager whether to stop; None where the run has none, or does not report."""
-        endpoint = self._destinations.db_manager(self._excluded) if self.is_reporting else None
+        endpoint = self._destinations.db_manager() if self.is_reporting else None
         if endpoint is None or self._options.trial_name is None:
             return None
         from katib_callbacks.sinks.katib.asking import Asker  # noqa: PLC0415  only with a policy
@@ -93,7 +93,7 @@ class ReporterRun:
     def _deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
         options = self._options
         start_s = options.runtime.monotonic()
-        opened, idle = self._destinations.open(self._excluded), self._destinations.idle_outcomes(self._excluded)
+        opened, idle = self._destinations.open(), self._destinations.idle_outcomes()
         if opened is None:
             where = self._destinations.whereabouts
             if where.nothing is not None and NO_TRIAL in where.nothing:

@@ -1,6 +1,6 @@
 """FakeReporter and RecordingSink: rows that end in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from katib_callbacks.reporting.receipt import ReportReceipt
@@ -84,10 +84,10 @@ class FakeReporter(KatibReporter):
         return self.sink.latest()
 
     def open_run(
-        self, *, rank: "ProcessRank | None" = None, excluded: Mapping[str, str] | None = None, is_own: bool = False
+        self, *, rank: "ProcessRank | None" = None, late: Collection[str] = (), is_own: bool = False
     ) -> ReporterRun:
         """Open a run whose receipts are kept; see ``KatibReporter``."""
-        run = super().open_run(rank=rank, excluded=excluded or {}, is_own=is_own)
+        run = super().open_run(rank=rank, late=late, is_own=is_own)
         return _NotingRun(run, self.receipts)
 
 

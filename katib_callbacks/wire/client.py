@@ -82,11 +82,12 @@ class DBManagerStub:
         ]
 
     def delete(self, trial_name: str, *, timeout_s: float) -> None:
-        """Delete all rows of a trial."""
+        """Delete all rows of a trial, as those of an earlier attempt at it."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         request = messages.DeleteObservationLogRequest(trial_name=trial_name)
-        self._call(methods.DELETE_OBSERVATION_LOG, request, messages.DeleteObservationLogReply, timeout_s)
+        call: Any = self._channel.unary_unary(methods.DELETE_OBSERVATION_LOG)
+        call(request.SerializeToString(), timeout=timeout_s, metadata=((methods.CLEARS_ATTEMPT, "1"),))
 
     def judge(
         self,

@@ -14,5 +14,8 @@ JUDGE = f"/{EARLY_STOPPING_SERVICE}/Judge"
 FIRST_REPORT = "katib-callbacks-first-report"
 """Metadata of ours with a process's first report for a trial, which Katib's own DB manager passes over."""
 
+CLEARS_ATTEMPT = "katib-callbacks-clears-attempt"
+"""Metadata of ours with a deletion of the rows of a trial's earlier attempt: the trial itself goes on."""
+
 EARLIER_ROWS = "katib-callbacks-earlier-rows"
 """Trailing metadata with which our DB manager answers it, where the trial has rows from before the reported ones."""

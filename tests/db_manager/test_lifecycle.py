@@ -14,6 +14,7 @@ import pytest
 
 from katib_callbacks import KatibCallbacksError
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.store.group_commit import GroupCommit
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.settings.runtime import utc_now
 from katib_callbacks.wire.client import DBManagerStub
@@ -116,13 +117,15 @@ def test_stop_finishes_the_calls_in_flight_and_refuses_new_ones(db, open_channel
     assert sorted(stored_values(db)) == ["0", "1", "2", "3"]
 
 
-def test_what_was_begun_is_committed_though_its_answer_came_too_late(db, open_channel, make_logs):
+def test_what_was_begun_is_committed_though_its_answer_came_too_late(db, open_channel, make_logs, monkeypatch):
+    has_begun, submit = threading.Event(), GroupCommit.submit
+    monkeypatch.setattr(GroupCommit, "submit", lambda commit, batch: (submit(commit, batch), has_begun.set()))
     server = DBManager(f"sqlite:///{db}").start()
     stub = DBManagerStub(open_channel(server.address))
     with closing(sqlite3.connect(db, isolation_level=None)) as other, ThreadPoolExecutor(2) as threads:
         other.execute("BEGIN IMMEDIATE")
         call = threads.submit(stub.report, "t", make_logs(7), timeout_s=60)
-        wait_until(lambda: any("db-manager" in thread.name for thread in threading.enumerate()))
+        assert has_begun.wait(60)
         stopping = threads.submit(server.stop, 0.1)
         with pytest.raises(grpc.RpcError) as caught:
             call.result(timeout=60)

@@ -119,6 +119,7 @@ def test_refusals_are_counted_by_a_few_words(trials, token, db):
 
 
 def test_after_some_refusals_a_connection_is_not_judged_any_more(trials, token_server, token, caplog):
+    token_server._running.trials.service.limit._connections._per_s = 0.0  # however long the calls take
     client = trials.client(token_server, new_token())
     answers = [refusal(client.report, "trial-a") for _ in range(limits.CONNECTION_BURST + 5)]
     assert answers[0][0] == "UNAUTHENTICATED"

@@ -193,9 +193,8 @@ def test_a_session_of_an_authority_that_was_replaced_is_not_resumed(trials, db):
 
 
 def test_a_certificate_that_expires_on_an_open_connection_is_refused(trials, db, open_raw):
-    pair = trials.client_authority.issue(NAME, valid_for=timedelta(seconds=6))
     with DBManager(f"sqlite:///{db}", trial_listener=trials.certificate_listener()) as server:
-        client = trials.client(server, pair=pair)
+        client = trials.client(server, pair=trials.client_authority.issue(NAME, valid_for=timedelta(seconds=6)))
         client.report("trial")
         wait_until_refused(open_connection(client), "UNAUTHENTICATED")
         assert ("2026-01-31T12:00:00.5Z", "loss", "1") in open_raw(server).get("trial")
@@ -207,10 +206,9 @@ def test_a_connection_is_replaced_without_a_call_that_fails(trials, token, db, s
         client = trials.client(server, token)
         end = time.monotonic() + 2.5
         number = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or number < 10:
             open_connection(client)(number)
             number += 1
-        assert number > 10
 
 
 @pytest.mark.logs_error(r"do not fit or are damaged: .*, for 11 s; what was read last stays in force")

@@ -3,6 +3,7 @@
 import copy
 import shlex
 import sys
+import time
 
 from katib_callbacks.local import runner
 from katib_callbacks.local.queries import Queries
@@ -13,6 +14,8 @@ REPORT = "from katib_callbacks import report_metrics as report\n"
 
 SUBMITTED = "import os, pathlib, time\nsubmitted = pathlib.Path(os.environ['KATIB_CALLBACKS_SUBMIT_DIR'])\n"
 """For a trial's code: the folder in which the experiment was started."""
+
+WAIT_S = 60.0
 
 SPEC = {
     "objective": {"type": "minimize", "objectiveMetricName": "loss"},
@@ -78,3 +81,11 @@ class Local:
 
     def rows(self, trial):
         return [(log.metric.name, log.metric.value) for log in self.queries.get_trial_metrics(trial)]
+
+
+def wait_until(condition):
+    """Wait until ``condition()`` holds."""
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)

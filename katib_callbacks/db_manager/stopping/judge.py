@@ -54,6 +54,7 @@ class Judge:
         self._store = store
         self._lock = threading.Lock()
         self._writer: GroupCommit[Question] | None = None
+        store.also_deleted.append(records.forget)
 
     def ask(self, question: Question) -> tuple[bool, str]:
         """Return whether the trial is to stop, and why, when that is on disk; raises as the store's methods do."""

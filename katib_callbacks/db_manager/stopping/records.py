@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -206,7 +207,7 @@ def go_back(connection: Connection, key: TrialKey, step: int) -> list[tuple[int,
 
 
 def forget(connection: Connection, trial_name: str) -> None:
-    """Forget a trial of this name, in whichever namespace and experiment."""
-    for table in TABLES:
+    """Forget a trial of this name, in whichever namespace and experiment, if there are tables."""
+    for table in TABLES if inspect(connection).has_table(TRIALS.name) else ():
         condition: ColumnElement[bool] = table.c.trial_name == trial_name
         connection.execute(delete(table).where(condition))

@@ -89,6 +89,8 @@ class ObservationLogStore:
         """The URL with an absolute path and without password or options: for messages."""
         self._keep_duplicates = keep_duplicates
         self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
+        self.also_deleted: list[Callable[[Connection, str], None]] = []
+        """Called with a trial that is deleted, in the transaction that deletes its rows."""
         self._writer: GroupCommit[Batch] | None = None
         try:
             with self._mapped_errors("open"):
@@ -210,8 +212,10 @@ class ObservationLogStore:
         with self._mapped_errors("read"):
             return self._try_twice(read)
 
-    def delete(self, trial_name: str, *, before: datetime | None = None) -> int:
+    def delete(self, trial_name: str, *, before: datetime | None = None, is_attempt: bool = False) -> int:
         """Delete all rows of a trial, and its owner; returns how many. With ``before`` only if it has none since.
+
+        With ``is_attempt`` they are those of an earlier attempt, and what else is known of the trial stays.
 
         Raises:
             BusyError: Nothing was deleted; there was no room or no turn.
@@ -230,6 +234,8 @@ class ObservationLogStore:
                 deleted: int = connection.execute(delete(OBSERVATION_LOGS).where(is_of_trial)).rowcount
                 if self._releases_namespaces:
                     release(connection, trial_name)
+                for forget in () if is_attempt else self.also_deleted:
+                    forget(connection, trial_name)
                 return deleted
 
         with self._mapped_errors("write to"):

@@ -13,8 +13,12 @@ from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
+from katib_callbacks.local.trainer import optimization_job
+from katib_callbacks.local.trainer.experiment import is_optimization_job
+from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
 KIND = "Experiment"
+KINDS = (KIND, optimization_job.KIND)
 
 DEFAULT_PARALLEL_TRIAL_COUNT = 3
 """Katib's (pkg/apis/controller/experiments/v1beta1/constants.go), as the next one."""
@@ -30,11 +34,13 @@ _FILE_SYSTEM_PATHS = {
 }
 """Katib's, for each collector that reads files (pkg/apis/controller/common/v1beta1/common_types.go)."""
 
+_KINDS = " or ".join(KINDS)
+
 Manifest: TypeAlias = Mapping[str, Any]
 
 
-def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment:
-    """Read an experiment from a YAML (or JSON) file as ``kubectl`` does, lists and several documents included.
+def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment | OptimizationJob:
+    """Read an Experiment or an OptimizationJob from a YAML (or JSON) file as ``kubectl`` does, lists included.
 
     ``name`` picks one of several. ConfigurationError names every fault.
     """
@@ -46,15 +52,17 @@ def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment:
         documents = read_documents(text)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path} {error}") from error
-    experiments = [item for item in _items(documents) if item.get("kind") == KIND]
+    experiments = [item for item in _items(documents) if item.get("kind") in KINDS]
     if name is not None:
         names = [_name(item) for item in experiments]
         experiments = [item for item in experiments if _name(item) == name]
         if not experiments:
-            raise ConfigurationError(f"{path} holds no {KIND} {name!r}; it holds: {', '.join(names) or 'none'}")
+            raise ConfigurationError(f"{path} holds no {_KINDS} {name!r}; it holds: {', '.join(names) or 'none'}")
     if len(experiments) != 1:
         which = f"; choose one by its name: {', '.join(map(_name, experiments))}" if experiments else ""
-        raise ConfigurationError(f"{path} holds {len(experiments)} documents of kind {KIND}; there must be one{which}")
+        raise ConfigurationError(
+            f"{path} holds {len(experiments)} documents of kind {_KINDS}; there must be one{which}"
+        )
     try:
         return read(experiments[0])
     except ConfigurationError as error:
@@ -77,12 +85,14 @@ def _name(experiment: Mapping[str, Any]) -> str:
     return str(metadata.get("name") or metadata.get("generateName"))
 
 
-def read(experiment: object) -> V1beta1Experiment:
-    """Check an experiment (a camelCase mapping, our model or upstream's) and return a new one with Katib's defaults."""
+def read(experiment: object) -> V1beta1Experiment | OptimizationJob:
+    """Check an object (a camelCase mapping, our model or upstream's) and return a new one with its API's defaults."""
     data = copy.deepcopy(plain(experiment))
     if not isinstance(data, dict):
         raise ConfigurationError(f"an experiment is a mapping, not {type(experiment).__name__}")
     data.pop("status", None)
+    if is_optimization_job(data):
+        return optimization_job.read(data)
     version = data.get("apiVersion")
     if isinstance(version, str) and version.startswith("kubeflow.org/v1alpha"):
         raise ConfigurationError(

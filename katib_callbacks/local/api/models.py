@@ -86,7 +86,7 @@ class V1beta1AlgorithmSpec(Model):
 
 @dataclass
 class V1beta1EarlyStoppingSpec(Model):
-    """The early stopping algorithm that Katib runs in a cluster; kept, and not acted upon here."""
+    """The early stopping algorithm and its settings."""
 
     algorithm_name: str | None = scalar(str)
     algorithm_settings: list[V1beta1AlgorithmSetting] | None = model(V1beta1AlgorithmSetting, many=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from katib_callbacks.local.api.go_regexp import PatternError, compile_pattern
-from katib_callbacks.local.api.models import V1beta1Experiment
+from katib_callbacks.local.api.models import V1beta1Experiment, V1ObjectMeta
 from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
 
 API_VERSION = "kubeflow.org/v1beta1"
@@ -15,7 +15,7 @@ RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 COLLECTOR_KINDS = ("StdOut", "File", "TensorFlowEvent", "PrometheusMetric", "Custom", "Push")
 STRATEGIES = ("min", "max", "latest")
 _SOURCE_KINDS = {"File": "File", "TensorFlowEvent": "Directory"}
-EARLY_STOPPING_ALGORITHMS = ("medianstop",)
+EARLY_STOPPING_ALGORITHMS = ("medianstop", "asha")
 """Those of Katib's own configuration (katib-config.yaml)."""
 
 TRIAL_PARAMETER = re.compile(r"\$\{trialParameters\.(.+?)\}")
@@ -30,7 +30,7 @@ _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: 
 
 def faults(data: Any) -> Iterator[str]:
     """Yield what is wrong with an experiment in JSON's form: with its names and types, or else with its values."""
-    found = list(_field_faults(V1beta1Experiment, data, ""))
+    found = list(field_faults(V1beta1Experiment, data, ""))
     yield from found or _faults(V1beta1Experiment.from_dict(data))
 
 
@@ -51,10 +51,22 @@ def objective_faults(objective: Any, path: str) -> Iterator[str]:
             yield f"{path}.metricStrategies[{number}].value: {strategy.value!r} is not known; known: {known}"
 
 
-def _field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
-    """Yield unknown names and wrong types, with their paths; what Katib leaves open (dicts) is not looked into."""
+def name_faults(metadata: V1ObjectMeta | None) -> Iterator[str]:
+    """Yield what is wrong with an object's name, or with the beginning of a generated one."""
+    name = metadata and (metadata.name or metadata.generate_name)
+    if not name:
+        yield "metadata.name: must be specified"
+    elif not _NAME.fullmatch(name.rstrip("-")) or len(name) > _MAX_NAME:
+        yield (
+            f"metadata.name: {name!r} must consist of lower case letters, digits and '-', begin with a letter, end "
+            f"with a letter or digit, and have {_MAX_NAME} characters at most"
+        )
+
+
+def field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
+    """Yield unknown names and wrong types, with their paths; what the API leaves open (dicts) is not looked into."""
     if not isinstance(data, Mapping):
-        yield f"{path or 'the experiment'}: must be a mapping, not {_shown(data)}"
+        yield f"{path or 'the object'}: must be a mapping, not {_shown(data)}"
         return
     known = {camel_case(field.name): field for field in model_fields(kind)}
     is_open = kind.__name__ == "V1ObjectMeta"  # Kubernetes' own, with more fields than are listed here
@@ -64,8 +76,9 @@ def _field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
         if field is None:
             if not is_open:
                 near = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-                yield f"{place}: Katib knows no such field; {hint}"
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+                api = "Katib" if kind.__name__.startswith("V1") else "Kubeflow Trainer"
+                yield f"{place}: {api} knows no such field; {hint}"
         elif value is not None:
             yield from _value_faults(field.metadata["kind"], value, place, many=field.metadata["many"])
 
@@ -78,7 +91,7 @@ def _value_faults(kind: type, value: Any, path: str, *, many: bool) -> Iterator[
         for number, item in enumerate(value):
             yield from _value_faults(kind, item, f"{path}[{number}]", many=False)
     elif issubclass(kind, Model):
-        yield from _field_faults(kind, value, path)
+        yield from field_faults(kind, value, path)
     elif kind in _TYPE_NAMES and not _is_a(kind, value):
         quoted = f'; write "{value}"' if kind is str and isinstance(value, (bool, int, float)) else ""
         yield f"{path}: must be {_TYPE_NAMES[kind]}, not {_shown(value)}{quoted}"
@@ -99,14 +112,7 @@ def _faults(experiment: V1beta1Experiment) -> Iterator[str]:
     """Yield what Katib's validating webhook refuses (pkg/webhook/v1beta1/experiment/validator/validator.go)."""
     if experiment.api_version not in {None, API_VERSION}:
         yield f"apiVersion: must be {API_VERSION}, not {experiment.api_version!r}"
-    name = experiment.metadata and (experiment.metadata.name or experiment.metadata.generate_name)
-    if not name:
-        yield "metadata.name: must be specified"
-    elif not _NAME.fullmatch(name.rstrip("-")) or len(name) > _MAX_NAME:
-        yield (
-            f"metadata.name: {name!r} must consist of lower case letters, digits and '-', begin with a letter, end "
-            f"with a letter or digit, and have {_MAX_NAME} characters at most"
-        )
+    yield from name_faults(experiment.metadata)
     spec = experiment.spec
     if spec is None:
         yield "spec: must be specified"
@@ -237,23 +243,23 @@ def _trial_spec_faults(trial_spec: Mapping[str, Any], declared: Mapping[str, str
     for field in ("apiVersion", "kind"):
         if not trial_spec.get(field):
             yield f"{path}.trialSpec.{field}: must be specified"
-    yield from _variable_faults(trial_spec, f"{path}.trialSpec")
+    yield from variable_faults(trial_spec, f"{path}.trialSpec")
     metadata = trial_spec.get("metadata") or {}
     for field in ("name", "namespace"):
         if metadata.get(field):
             yield f"{path}.trialSpec.metadata.{field}: must be omitted; the trial's is taken"
 
 
-def _variable_faults(value: Any, path: str) -> Iterator[str]:
+def variable_faults(value: Any, path: str) -> Iterator[str]:
     """Yield the containers' variables that are no strings, which Kubernetes refuses."""
     if isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _variable_faults(item, f"{path}[{number}]")
+            yield from variable_faults(item, f"{path}[{number}]")
     if not isinstance(value, Mapping):
         return
     for name, item in value.items():
         place = f"{path}.{name}"
-        yield from _variable_faults(item, place)
+        yield from variable_faults(item, place)
         if name == "env" and isinstance(item, list):
             for number, variable in enumerate(item):
                 given = variable.get("value") if isinstance(variable, Mapping) else None

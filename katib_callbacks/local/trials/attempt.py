@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Protocol
 
 from katib_callbacks import settings
 from katib_callbacks.local import states
@@ -23,6 +24,7 @@ from katib_callbacks.local.observation import (
 )
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.store import TrialRow
+from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
@@ -58,14 +60,34 @@ class Verdict:
     rows: tuple[StoredMetricLog, ...] = ()
 
 
+class Receiver(Protocol):
+    """The server that running trials report to."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no longer."""
+
+    def revive(self) -> None:
+        """Start it again, at the same address, if it has ended."""
+
+    def admit(self, trial: str, files: TrialFiles) -> dict[str, str]:
+        """Let a trial that begins report; returns the variables by which it does."""
+
+    def dismiss(self, trial: str) -> list[StoredMetricLog]:
+        """Return the rows of a trial that has ended, unless they are in the observation log."""
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+
+
 @dataclass(frozen=True)
 class Workplace:
-    """The folders in which an experiment's trials work (None: of their own), and the address that they report to."""
+    """The folders in which an experiment's trials work (None: of their own), and what they report to."""
 
     home: Path
     submit_folder: Path
     workdir: Path | None
-    db_manager_address: str
+    receiver: Receiver
 
 
 class Attempt:
@@ -79,15 +101,17 @@ class Attempt:
     ) -> None:
         self._plan = plan
         self._submit_folder = workplace.submit_folder
+        self._receiver = workplace.receiver
         self._files = TrialFiles(workplace.home, trial.experiment, trial.name)
         self._files.prepare()
         self.trial = trial
         self.gpus = gpus
         own = {
-            settings.TRIAL_NAME: trial.name,
-            settings.DB_MANAGER_ADDRESS: workplace.db_manager_address,
+            **workplace.receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
         }
+        if plan.early_stopping is not None:
+            own[settings.EARLY_STOPPING] = plan.early_stopping.text
         mounts = {} if plan.metrics_folder is None else {str(plan.metrics_folder): "katib-metrics"}
         if plan.algorithm.name == "pbt":
             checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
@@ -119,6 +143,8 @@ class Attempt:
         if self._is_collected or not is_ended:
             return []
         self._is_collected = True
+        if self._plan.collector == TRAINER_STATUS:
+            return self._receiver.dismiss(self.trial.name)
         path = self._metrics_path()
         if self._plan.collector == "File":
             now = datetime.now(timezone.utc)
@@ -138,8 +164,11 @@ class Attempt:
         """Whether there is output of processes that have ended to be collected."""
         return self.processes.is_over and not self._is_collected
 
-    def verdict(self, values: Iterable[tuple[str, str]]) -> Verdict:
-        """Return how the trial, whose processes have ended, has ended itself; ``values`` are its rows by time."""
+    def verdict(self, values: Iterable[tuple[str, str]], stopped: str | None = None) -> Verdict:
+        """Return how the trial, whose processes have ended, has ended itself.
+
+        ``values`` are its rows by time; ``stopped`` is why the DB manager ended it early, if it did.
+        """
         plan, kind = self._plan, self.processes.kind
         failure = self.processes.failure()
         if failure is not None:
@@ -160,12 +189,16 @@ class Attempt:
                 observation if any(one["latest"] != UNAVAILABLE for one in observation) else None,
                 rows=(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME),),
             )
+        value = objective_value(objective_text(observation, plan.objective, plan.strategy))
+        if stopped is not None:  # Katib's words (pkg/earlystopping/v1beta1/medianstop/service.py), and the grounds
+            message = f"Trial is early stopped: {stopped}"
+            return Verdict(states.EARLY_STOPPED, "TrialEarlyStopped", message, observation, value)
         return Verdict(
             states.SUCCEEDED,
             f"TrialSucceeded. Job reason: {succeeded}",
             f"Trial has succeeded. Job message: {words}",
             observation,
-            objective_value(objective_text(observation, plan.objective, plan.strategy)),
+            value,
         )
 
     def _hint(self, message: str) -> str:

@@ -1,7 +1,10 @@
 """A trial's files: the folder in which it works, and beside it what its processes have written."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class TrialFiles:
@@ -22,6 +25,25 @@ class TrialFiles:
         return self._parent / f"{self._trial}.log"
 
     @property
+    def status(self) -> dict[str, Any] | None:
+        """The last status that the trial has shown to the status server of Kubeflow Trainer; None if it has none."""
+        try:
+            status: dict[str, Any] = json.loads(self._status_path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return status
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Put a status in the place of the last one."""
+        new = self._status_path.with_suffix(".new")
+        new.write_text(json.dumps(status), encoding="utf-8")
+        new.replace(self._status_path)
+
+    @property
+    def _status_path(self) -> Path:
+        return self._parent / f"{self._trial}.status.json"
+
+    @property
     def logs(self) -> str:
         """How the paths of all of its logs begin."""
         return f"{self._parent / self._trial}."
@@ -32,6 +54,7 @@ class TrialFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self._parent.glob(f"{self._trial}.*.log"):
             old.unlink()
+        self._status_path.unlink(missing_ok=True)
         self.log.write_bytes(b"")
 
     def take_over_checkpoints(self, number: int, parent: object) -> Path:

@@ -70,7 +70,7 @@ def test_without_a_limit_only_metrics_are_shown_until_the_end(curve, module, bat
 def test_time_that_ends_a_training_counts(curve, module, batches, make_trainer):
     callback = KatibReportCallback(reporter=curve.reporter)
 
-    make_trainer(callback, max_epochs=-1, max_time=dt.timedelta(seconds=0.3)).fit(module, batches, batches)
+    make_trainer(callback, max_epochs=-1, max_time=dt.timedelta(seconds=1)).fit(module, batches, batches)
 
     assert curve.fractions == sorted(curve.fractions)
     assert 0 < curve.fractions[1] < curve.fractions[-1] == 1.0

@@ -1,7 +1,5 @@
 """How far a training is, as the sinks that show it are told."""
 
-import logging
-
 import pytest
 import transformers
 from transformers import TrainerCallback
@@ -11,6 +9,7 @@ from frameworks.progress import (
     fractions,
     rounded,
 )
+from katib_callbacks import KatibReporter
 from katib_callbacks.transformers import KatibReportCallback
 
 OPTIONS = {"num_train_epochs": EPOCHS, "per_device_train_batch_size": 1}
@@ -45,47 +44,77 @@ def test_the_row_of_the_loaded_model_is_sent_when_the_end_is_shown(curve, make_t
     assert curve.sent == [{"eval_accuracy": 0.3}]
 
 
-def test_beside_transformers_own_callback_it_stays_quiet(
-    status_server, make_trainer, katib_db_manager, monkeypatch, caplog
+class LoudCallback(KubeflowCallback):
+    """Shows an end of its own, as transformers' does: once, without what only we report."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._initialized, self._metrics = True, {}
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self._metrics |= {name: value for name, value in logs.items() if isinstance(value, float)}
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._initialized:
+            with KatibReporter(sinks=["trainjob"]) as reporter:
+                reporter.report({"eval_loss": -1.0})
+
+
+LoudCallback.__name__ = KubeflowCallback.__name__
+
+
+def test_beside_transformers_own_callback_it_shows_the_end_only(
+    status_server, make_trainer, katib_db_manager, monkeypatch
 ):
-    caplog.set_level(logging.INFO, "katib_callbacks")
     monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "auto")
     callback = KatibReportCallback(["eval_accuracy", "test_loss"], on_missing="ignore")
     trainer = make_trainer(KubeflowCallback(), callback, **OPTIONS)
     trainer.train()
     trainer.predict(trainer.train_dataset)
 
-    assert status_server.begun == 0
+    assert set(status_server.percentages) == {100}
+    assert set(status_server.seen[-1].metrics) == {"eval_accuracy", "test_loss"}
     assert set(katib_db_manager.latest()) == {"eval_accuracy", "test_loss"}
-    assert callback.receipt.sinks["trainjob"].skipped == (
-        "transformers' own KubeflowCallback shows this TrainJob's status"
-    )
-    assert len([record for record in caplog.records if "gets nothing" in record.getMessage()]) == 1
 
 
-def test_where_transformers_own_callback_shows_everything_there_is_nothing_to_do(
+@pytest.mark.parametrize("is_ours_first", [True, False])
+def test_the_end_has_the_metrics_of_both_whoever_stands_first(status_server, make_trainer, monkeypatch, is_ours_first):
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "auto")
+    callbacks = [KatibReportCallback({"accuracy": "eval_accuracy"}), LoudCallback()]
+    trainer = make_trainer(*callbacks[:: 1 if is_ours_first else -1], **OPTIONS)
+
+    for accuracy in ("0.3", "0.6"):
+        trainer.train()
+
+        last = status_server.seen[-1]
+        assert last.progress == 100
+        assert last.metrics["accuracy"] == accuracy
+        assert float(last.metrics["eval_loss"]) > 0
+        assert callbacks[0].receipt.sinks["trainjob"].delivered == 1
+
+
+def test_transformers_own_callback_is_left_alone_where_the_status_is_not_ours_to_show(
+    status_server, make_trainer, katib_db_manager, monkeypatch
+):
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "katib")
+    make_trainer(KatibReportCallback("eval_accuracy"), LoudCallback(), **OPTIONS).train()
+
+    assert status_server.seen[-1].metrics == {"eval_loss": "-1"}
+    assert set(katib_db_manager.latest()) == {"eval_accuracy"}
+
+
+def test_an_objective_by_its_name_in_katib_stands_there_beside_transformers_own_callback(
     status_server, make_trainer, monkeypatch
 ):
-    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "auto")
-    callback = KatibReportCallback("eval_accuracy")
-
-    make_trainer(callback, KubeflowCallback(), **OPTIONS).train()
-
-    assert status_server.begun == 0
-    assert "KubeflowCallback" in callback.receipt.skipped
-
-
-def test_transformers_own_callback_is_found_where_the_trainer_adds_it(status_server, make_trainer, monkeypatch):
+    """Where the Trainer adds it by itself, as in every TrainJob."""
     monkeypatch.delenv("DISABLE_KUBEFLOW_INTEGRATION")
     monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "auto")
-    callback = KatibReportCallback("eval_accuracy")
+    callback = KatibReportCallback({"accuracy": "eval_accuracy"})
 
     make_trainer(callback, **OPTIONS).train()
 
-    assert status_server.percentages[-1] == 100
+    last = status_server.seen[-1]
+    assert (last.progress, last.metrics["accuracy"]) == (100, "0.3")
     if hasattr(transformers.integrations.integration_utils, "KubeflowCallback"):
-        assert "KubeflowCallback" in callback.receipt.skipped
-        assert "eval_loss" in status_server.seen[-1].metrics, "the status is its own"
+        assert "eval_loss" in last.metrics, "what its own would have shown stays"
     else:
-        assert callback.receipt.skipped is None
-        assert status_server.seen[-1].metrics == {"eval_accuracy": "0.3"}
+        assert last.metrics == {"accuracy": "0.3"}

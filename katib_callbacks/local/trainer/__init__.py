@@ -1,0 +1,1 @@
+"""Kubeflow Trainer on one machine: its OptimizationJob, and the status server that its trials report to."""

@@ -1,0 +1,108 @@
+"""From stored rows to the objects of the API in which the user wrote, with their status.
+
+An OptimizationJob's reasons and messages are those of the controller that is in review (kubeflow/trainer#3828).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from katib_callbacks.local import states
+from katib_callbacks.local.api.models import utc_seconds
+from katib_callbacks.local.status import best_trial, experiment_object, trial_object
+from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.local.trials.template import TrialTemplate
+
+CREATED, COMPLETE, FAILED = "Created", "Complete", "Failed"
+
+JOB_NAME_LABEL = "trainer.kubeflow.org/optimizationjob-name"
+
+_ENDS = {states.SUCCEEDED: COMPLETE, states.FAILED: FAILED}
+
+
+def stored_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
+    """Return an Experiment or an OptimizationJob with its status."""
+    return _optimization_job(row, trials) if row.is_optimization_job else experiment_object(row, trials).serialize()
+
+
+def stored_trial(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
+    """Return a Trial, or the TrainJob that stands for it, with its status."""
+    return _train_job(row, trial, home) if row.is_optimization_job else trial_object(trial, row.manifest).serialize()
+
+
+def verdict(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
+    """Return the type and the message of the condition that holds now."""
+    if not row.is_optimization_job:
+        return row.state, str(row.conditions[-1]["message"])
+    conditions = list(_conditions(row, trials))
+    return (conditions[-1]["type"], conditions[-1]["message"]) if conditions else (CREATED, "it has not begun")
+
+
+def _optimization_job(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
+    conditions = list(_conditions(row, trials))
+    best = best_trial(row.manifest, trials)
+    status = {
+        **({"conditions": conditions} if conditions else {}),
+        **({} if best is None else {"result": {"trainJobName": best.name, "parameters": _assignments(best)}}),
+    }
+    return {
+        **row.source,
+        "metadata": {**row.source["metadata"], "creationTimestamp": _time(row.created_s)},
+        **({"status": status} if status else {}),
+    }
+
+
+def _train_job(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
+    rendered = TrialTemplate.of(row.manifest).render(trial.name, trial.assignments)
+    metadata = rendered["metadata"]
+    labels = {**(metadata.get("labels") or {}), JOB_NAME_LABEL: row.name}
+    conditions = [_train_job_condition(trial)] if trial.state in states.FINAL_TRIAL_STATES else []
+    shown = TrialFiles(home, row.name, trial.name).status
+    status = {**({"conditions": conditions} if conditions else {}), **({"trainerStatus": shown} if shown else {})}
+    return {
+        **rendered,
+        "metadata": {**metadata, "labels": labels, "creationTimestamp": _time(trial.created_s)},
+        **({"status": status} if status else {}),
+    }
+
+
+def _conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[dict[str, Any]]:
+    if row.started_s is not None:
+        yield _condition(CREATED, "AlgorithmServiceCreated", "Search algorithm service is running", row.started_s)
+    if row.state in _ENDS:
+        stored = row.conditions[-1]
+        yield _condition(_ENDS[row.state], *_reason(row, trials), stored["lastTransitionTime"])
+
+
+def _reason(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
+    if row.state == states.SUCCEEDED:
+        return "OptimizationJobCompleted", "All trials have completed successfully"
+    metric = row.source["spec"]["objectives"][0]["metric"]
+    for trial in trials:
+        if trial.state == states.METRICS_UNAVAILABLE:
+            message = f'completed trial "{trial.name}" did not report a valid objective metric "{metric}"'
+            return "ObjectiveMetricMissing", message
+    if failed := sum(trial.state == states.FAILED for trial in trials):
+        return "TrialFailed", f"{failed} trial(s) failed"
+    stored = row.conditions[-1]
+    return stored["reason"], stored["message"]
+
+
+def _train_job_condition(trial: TrialRow) -> dict[str, Any]:
+    stored = trial.conditions[-1]
+    kind = FAILED if trial.state in {states.FAILED, states.KILLED} else COMPLETE
+    reason, message = (str(stored[key]).partition(f"Job {key}: ")[2] for key in ("reason", "message"))
+    return _condition(kind, reason, message, stored["lastTransitionTime"])
+
+
+def _condition(kind: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
+    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _time(at_s)}
+
+
+def _assignments(trial: TrialRow) -> list[Mapping[str, str]]:
+    return [{"name": name, "value": value} for name, value in trial.assignments.items()]
+
+
+def _time(seconds: float) -> str:
+    return utc_seconds(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -3,18 +3,30 @@
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
+from homes import Local, experiment
+from katibs_status import check
 
 from katib_callbacks.cli import main
 from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
+from katib_callbacks.local.api.manifest import read_file
 from katib_callbacks.local.queries import Queries
 from katib_callbacks.local.store import ExperimentStore
 
 ROOT = Path(__file__).parents[2]
 
 sys.path.append(str(ROOT / "examples" / "experiments"))
+
+TESTED_ALONE = {
+    *("pytorchjob", "pytorchjob-processes", "trainjob", "tfjob", "mpijob", "environment", "custom-filter", "hyperband"),
+    *("file-collector", "pbt", "metric-strategies"),
+}
+NEED_MORE = {"bayesian-optimization": "torch", "lightning-digits": "lightning"}
+OTHERS = sorted({path.stem for path in (ROOT / "examples" / "experiments").glob("*.yaml")} - TESTED_ALONE)
 
 from train import train  # noqa: E402  the script of the examples
 
@@ -25,10 +37,67 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def run_one(name):
-        assert main(["experiment", "run", f"examples/experiments/{name}.yaml", "--home", str(tmp_path)]) == 0
-        return Queries(tmp_path)
+        path = Path("examples", "experiments", f"{name}.yaml")
+        assert main(["experiment", "run", str(path), "--home", str(tmp_path)]) == 0
+        queries = Queries(tmp_path)
+        check(queries, name, path)
+        return queries
 
     return run_one
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_status_is_what_katibs_controller_gives(name, monkeypatch, tmp_path):
+    if name == "lightning-digits" or (name in NEED_MORE and find_spec(NEED_MORE[name]) is None):
+        pytest.skip("it needs a framework, and time: its status is that of any other")
+    monkeypatch.chdir(ROOT)
+    path = Path("examples", "experiments", f"{name}.yaml")
+    one = read_file(path)
+    is_grid = one.spec.algorithm.algorithm_name == "grid"
+    one.spec.max_trial_count = one.spec.max_trial_count if is_grid else 2
+    one.spec.parallel_trial_count, one.spec.max_failed_trial_count = 2, min(one.spec.max_failed_trial_count or 0, 2)
+    local = Local(tmp_path / "home", ROOT)
+    local.run(one)
+
+    check(local.queries, name, path, max_trials=one.spec.max_trial_count)
+
+
+@pytest.mark.parametrize(
+    ("script", "failing", "goal", "limit"),
+    [
+        pytest.param("echo loss=${trialParameters.lr}", {}, 0.1, 3, id="goal"),
+        pytest.param("exit 3", {"0.1": "exit status 3", "0.2": "exit status 3"}, None, 1, id="failed"),
+        pytest.param("echo nothing", {}, None, 1, id="unavailable"),
+        pytest.param(
+            "test ${trialParameters.lr} = 0.1 && kill -9 $$$$; echo loss=1 loss=0.5 loss=0.75",
+            {"0.1": "killed by SIGKILL"}, None, 2, id="one of two",
+        ),
+        pytest.param("echo loss=1e-3 loss=NaN accuracy=.5", {}, None, None, id="end of the grid"),
+    ],
+)  # fmt: skip
+def test_the_status_of_other_outcomes_is_katibs_as_well(local, script, failing, goal, limit):
+    one = experiment(metricsCollectorSpec={"collector": {"kind": "StdOut"}}, maxTrialCount=5, parallelTrialCount=1)
+    spec = one["spec"]
+    del spec["maxTrialCount"]
+    spec["algorithm"] = {"algorithmName": "grid"}
+    spec["objective"] |= {"additionalMetricNames": ["accuracy"], **({} if goal is None else {"goal": goal})}
+    spec["parameters"] = [
+        {"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.2", "step": "0.1"}}
+    ]
+    spec |= {} if limit is None else {"maxFailedTrialCount": limit}
+    template = spec["trialTemplate"]
+    template["trialParameters"] = [{"name": "lr", "reference": "lr"}]
+    container = template["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container |= {"command": ["sh", "-c", script], "env": [{"name": "LR", "value": "${trialParameters.lr}"}]}
+    path = local.folder / "one.yaml"
+    path.write_text(yaml.safe_dump({"kind": "Experiment", **one}))
+    local.run(read_file(path))
+
+    def failure(assignments):
+        message = failing.get(assignments["lr"])
+        return message and ("BackoffLimitExceeded", message)
+
+    check(local.queries, "one", path, failing=failure)
 
 
 def values(queries, trial, metric):

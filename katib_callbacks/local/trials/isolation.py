@@ -208,11 +208,15 @@ def _is_copied(path: Path, own: Path, working_dir: Path) -> bool:
         if size > MAX_COPY_BYTES:
             _warn_of_size(path)
             return False
-    own.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, own, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    else:
-        shutil.copy(path, own)
+    try:
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, own, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        else:
+            own.unlink(missing_ok=True)  # of another process of the trial, and perhaps not to be written
+            shutil.copy(path, own)
+    except OSError:  # not to be read, or no file: a pipe, a device
+        return False
     return True
 
 

@@ -42,6 +42,21 @@ def describe(error: BaseException, name: str) -> str:
     return f"{type(error).__name__}: {scrub(str(error), name)}"
 
 
+_CREDENTIALS = (
+    (re.compile(r"(://)[^/\s@]+@"), rf"\g<1>{MASK}@"),  # of a URL
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{4,}", re.IGNORECASE), rf"\g<1> {MASK}"),
+    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{5,}\.[\w-]*"), MASK),  # a JWT
+    (re.compile(r"\b(password|passwd|secret|token|api_?key)(\s*=\s*)[^\s&;,]+", re.IGNORECASE), rf"\g<1>\g<2>{MASK}"),
+)
+
+
+def without_credentials(text: str) -> str:
+    """Return a message without what looks like a password or a token, whoever wrote it."""
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
 def _secrets(name: str) -> list[str]:
     """Return what must not be shown, the longest first."""
     if label_of(name) == name:

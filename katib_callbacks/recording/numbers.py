@@ -65,6 +65,11 @@ class Numbers:
         """Whether a value was left out that Katib cannot compare."""
         return bool(self._left_out)
 
+    @property
+    def left_out(self) -> Mapping[str, float]:
+        """The values that were left out, by the framework's names."""
+        return self._left_out
+
     def check_left_out(self) -> None:
         """Warn once of the values that were left out, or raise a MetricValueError where ``on_nan`` is ``raise``."""
         left_out, self._left_out = self._left_out, {}

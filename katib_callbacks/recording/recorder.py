@@ -7,6 +7,7 @@ for an accelerator in the middle of an epoch, and each value is converted once a
 
 import functools
 import logging
+import sys
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
-from katib_callbacks.metrics import MetricLog
+from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.recording import unsaid
 from katib_callbacks.recording.doubts import OldValues, warn_of_another_model, warn_of_lacking_values
 from katib_callbacks.recording.numbers import Numbers
@@ -39,7 +40,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TERMINATION = "katib_callbacks.reporting.termination"
+
+_NOTHING_SHOWN = "training ended without a metric to report"
+
 _INTERNAL_ERROR = "Internal error while recording metrics; training goes on."
+
+
+def _termination() -> Any:
+    """Return the module that explains a missing number, which nothing else needs."""
+    from katib_callbacks.reporting import termination  # noqa: PLC0415
+
+    return termination
 
 
 def never(_name: str) -> bool:
@@ -218,7 +230,7 @@ class MetricRecorder:
             self._is_dry_run = rank.is_global_zero and where.nothing != DISABLED
             return self._is_dry_run
         if not rank.is_global_zero and rank not in {framework, self._rank} and self._voice.is_new(rank):
-            announce_silence(rank, is_in_trial=True)
+            announce_silence(rank, is_in_trial=True, runtime=self._runtime)
         self._rank = rank
         return rank.is_global_zero
 
@@ -341,6 +353,9 @@ class MetricRecorder:
             if not logs and not self._numbers.has_left_out and not self._is_dry_run:
                 whose = "" if self._reporter.trial_name is None else f" of trial {self._reporter.trial_name}"
                 self._voice.warn("Training%s ended without a metric to report.", whose)
+                if self.is_active:
+                    termination = _termination()
+                    termination.explain(self._runtime, termination.NOTHING_SHOWN, _NOTHING_SHOWN)
             self._send(logs)
             if missing is not None:
                 raise ConfigurationError(missing)  # now that what there is has been delivered
@@ -363,6 +378,7 @@ class MetricRecorder:
                 fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
             self._rows.latest.update(fresh)
             unsaid.withdraw(self, fresh)
+            self._explain_missing({}, fresh)
             logs = self._numbers.logs(fresh, self._runtime.now())
         except Exception:  # as in record
             logger.exception(_INTERNAL_ERROR)
@@ -382,15 +398,33 @@ class MetricRecorder:
         """Return what is to be raised of metrics that never appeared; warn of them where that is asked for."""
         missing = {} if self._options.on_missing == "ignore" else self._selection.missing(self._rows.latest)
         messages = {name: f"Metric {name!r} never appeared. {seen}" for name, seen in missing.items()}
+        self._explain_missing(
+            {name: seen for name, seen in missing.items() if not self._follows(name)}, self._rows.latest
+        )
         if self._options.on_missing == "raise":
             return " ".join(messages.values()) or None
         following = {name: messages.pop(name) for name in missing if self._follows(name)}
-        unsaid.hold_back(self, following)
+        unsaid.hold_back(self, following, explain_to=self._runtime if self.is_active else None)
         if messages:
             self._voice.warn("%s", " ".join(messages.values()))
         return None
 
+    def _explain_missing(self, missing: Mapping[str, str], had: Collection[str]) -> None:
+        """Write into the pod's termination message why names have no number, and take it back of those that have."""
+        if not self.is_active or not (missing or _TERMINATION in sys.modules):
+            return
+        termination = _termination()
+        termination.withdraw(self._runtime, had)
+        for name, seen in missing.items():
+            termination.explain(self._runtime, name, f"{name} never appeared; {seen[0].lower()}{seen[1:]}")
+
     def _send(self, logs: list[MetricLog]) -> None:
+        left_out = self._numbers.left_out
+        if left_out and self.is_active:
+            termination = _termination()
+            for name, number in left_out.items():
+                reason = f"{name} was {format_value(number)}, which Katib cannot compare, so it was not reported"
+                termination.explain(self._runtime, name, reason)
         self._numbers.check_left_out()
         if not logs or self._is_dry_run:
             return

@@ -81,8 +81,8 @@ def framework_rank(*, is_global_zero: bool, rank: int | None = None, source: str
     return ProcessRank(is_global_zero, rank, source, "not zero" if rank is None else str(rank))
 
 
-def announce_silence(rank: ProcessRank, *, is_in_trial: bool) -> None:
-    """Log that this process reports nothing; a WARNING in a trial if it may be the only process."""
+def announce_silence(rank: ProcessRank, *, is_in_trial: bool, runtime: settings.Runtime) -> None:
+    """Log that this process reports nothing; in a trial, if it may be the only one, a WARNING and the pod's message."""
     if rank.is_certain or not is_in_trial:
         logger.info("This process is %s, not rank zero: it reports nothing.", rank)
         return
@@ -90,6 +90,14 @@ def announce_silence(rank: ProcessRank, *, is_in_trial: bool) -> None:
         "This process is %s, not rank zero: it reports nothing. Only %s says so, and no variable says that there are "
         "other processes. If this is the only one, unset %s or set %s=0.",
         *(rank, rank.source, rank.source, settings.RANK),
+    )
+    from katib_callbacks.reporting import termination  # noqa: PLC0415  where it may be the reason for no number alone
+
+    termination.explain(
+        runtime,
+        termination.RANK,
+        f"this process took itself for rank {rank.rank} because of {rank.source}={rank.detail}, and reported nothing; "
+        f"if it is the only one, unset {rank.source} or set {settings.RANK}=0",
     )
 
 

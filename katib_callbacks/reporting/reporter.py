@@ -295,7 +295,7 @@ class KatibReporter:
         rank = process_rank(self._runtime.environ())
         if not rank.is_global_zero and rank != self._silenced_by:  # once, not for every report of a loop
             self._silenced_by = rank
-            announce_silence(rank, is_in_trial=self.idle_reason is None)
+            announce_silence(rank, is_in_trial=self.idle_reason is None, runtime=self._runtime)
         return self.open_run(rank=rank)
 
 

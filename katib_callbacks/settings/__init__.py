@@ -54,6 +54,13 @@ EARLY_STOPPING = PREFIX + "EARLY_STOPPING"
 AUTOLOG = PREFIX + "AUTOLOG"
 DISABLE = PREFIX + "DISABLE"
 
+TERMINATION_MESSAGE_PATH = PREFIX + "TERMINATION_MESSAGE_PATH"
+"""Where the container's template has another ``terminationMessagePath`` than Kubernetes' default, which no process can
+read."""
+
+TERMINATION_LOG = "/dev/termination-log"
+"""Kubernetes' default, mounted into every container."""
+
 LOCAL_ATTEMPT = PREFIX + "LOCAL_ATTEMPT"
 """Set by the runner of local trials in every process of a trial, and read by the runner alone."""
 

@@ -70,11 +70,11 @@ class RawClient:
 class ServerProcess:
     """``katib-callbacks db-manager`` in a process of its own."""
 
-    def __init__(self, db: Path) -> None:
+    def __init__(self, db: Path, address: str = "127.0.0.1:0") -> None:
         self.db = db
         command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager"]
         self.process = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0", "--db", f"sqlite:///{db}"],
+            [*command, "--listen", address, "--db", f"sqlite:///{db}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -208,11 +208,11 @@ def fetches_follow_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start_process(db: Path) -> Iterator[Callable[[], ServerProcess]]:
+def start_process(db: Path) -> Iterator[Callable[..., ServerProcess]]:
     started = []
 
-    def start() -> ServerProcess:
-        started.append(ServerProcess(db))
+    def start(address: str = "127.0.0.1:0") -> ServerProcess:
+        started.append(ServerProcess(db, address))
         return started[-1]
 
     yield start

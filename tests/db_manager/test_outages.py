@@ -14,7 +14,7 @@ from servers import STORES
 
 from katib_callbacks import StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.store import mysql
+from katib_callbacks.db_manager.store import mysql, postgresql
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
@@ -164,7 +164,7 @@ def test_two_managers_on_one_database_that_are_sent_the_same_store_each_row_once
 
 
 class Proxy:
-    """Stands before a database server, and loses what the server answers to the first COMMIT after it is told to."""
+    """Stands before a database server, and loses what it answers to the next statement that has some words in it."""
 
     def __init__(self, port):
         self._port = port
@@ -172,7 +172,7 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self._open = [self._listener]
         self._threads = [threading.Thread(target=self._accept)]
-        self.loses_the_next_commit = False
+        self.loses_next = None
         self._threads[0].start()
 
     def close(self):
@@ -197,8 +197,8 @@ class Proxy:
     def _copy(self, source, target, is_lost, is_from_client):
         with suppress(OSError):
             while data := source.recv(65_536):
-                if is_from_client and b"COMMIT" in data and self.loses_the_next_commit:
-                    self.loses_the_next_commit = False
+                if is_from_client and self.loses_next is not None and self.loses_next in data:
+                    self.loses_next = None
                     is_lost.set()
                 if is_from_client or not is_lost.is_set():
                     target.sendall(data)
@@ -207,21 +207,25 @@ class Proxy:
                 target.shutdown(socket.SHUT_WR)
 
 
-def test_a_lost_answer_does_not_lock_its_trial(database, url, connect, make_logs, monkeypatch):
+@pytest.mark.parametrize("statement", [b"COMMIT", b" INTO observation_logs", b"COPY observation_logs", b"LOCK("])
+def test_a_lost_answer_does_not_lock_its_trial(database, url, connect, make_logs, monkeypatch, statement):
     """The server's session lives on with its locks: its end of the connection is as good as ever."""
-    if database.dialect != "mysql":
-        pytest.skip("PostgreSQL's locks end with the transaction")
+    if database.dialect == ("mysql" if b"COPY" in statement else "postgresql" if b"INTO" in statement else ""):
+        pytest.skip("the other database's statement")
+    if database.dialect == "postgresql":
+        statement = statement.replace(b"LOCK(", b"advisory_xact_lock(")
     monkeypatch.setattr(mysql, "ANSWER_TIMEOUT_S", 2)
+    monkeypatch.setattr(postgresql, "ANSWER_TIMEOUT_S", 2)
     with (
         closing(Proxy(database.port)) as proxy,
         DBManager(url.replace(f":{database.port}/", f":{proxy.port}/")) as server,
     ):
         stub = connect(server)
         stub.report("t", make_logs(1), timeout_s=60)
-        proxy.loses_the_next_commit = True
+        proxy.loses_next = statement
         stub.report("t", make_logs(1, 2), timeout_s=60)
         assert [log.value for log in stub.get("t", timeout_s=60)] == ["1", "2"]
-        assert not proxy.loses_the_next_commit
+        assert proxy.loses_next is None
 
 
 def test_several_managers_may_start_on_one_new_database_at_once(url, connect, make_logs):

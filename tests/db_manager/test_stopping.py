@@ -385,6 +385,28 @@ def test_an_answer_that_was_lost_is_asked_for_again(caplog):
     assert len(caplog.records) == 1
 
 
+def test_an_experiment_goes_on_where_a_server_that_was_killed_left_it(start_process):
+    server = start_process()
+    succeed(server.address, "e-1", 0.4, 0.6)
+    succeed(server.address, "e-2", 0.6, 0.8)
+    bad, good, fresh = (
+        asker(server.address, f"e-{name}", runtime=Runtime(monotonic=lambda: 0.0)) for name in ("bad", "good", "fresh")
+    )
+    assert not bad.ask(1, 0.1).stop
+    assert not good.ask(1, 0.7).stop
+
+    server.process.kill()
+    server.finish()
+    assert not bad.ask(2, 0.1).stop  # nobody says so
+    assert not good.ask(2, 0.1).stop
+    assert not fresh.ask(1, 0.1).stop
+    server = start_process(server.address)
+
+    assert bad.ask(3, 0.1).reason == "0.1 at epoch 2, median of 2 trials is 0.6 (medianstop)"
+    assert not good.ask(3, 0.1).stop
+    assert fresh.ask(2, 0.1).stop
+
+
 # -- the recorder --------------------------------------------------------------------------------------------------
 
 

@@ -122,6 +122,27 @@ def test_of_an_mpijob_the_launcher_runs():
     assert process.command[:3] == ("mpirun", "-np", "2")
 
 
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        (["torchrun", "--nproc-per-node=2", "train.py"], ["torchrun", "--nproc-per-node=2", "train.py"]),
+        (["torchrun", "--master-port", "29500", "train.py"], ["torchrun", "--master-port", "41234", "train.py"]),
+        (["torchrun", "--master_port=29500", "t.py", "29500"], ["torchrun", "--master_port=41234", "t.py", "29500"]),
+        (
+            ["sh", "-c", "torchrun --rdzv-backend c10d --rdzv-endpoint=localhost:29400 t.py"],
+            ["sh", "-c", "torchrun --rdzv-backend c10d --rdzv-endpoint=localhost:41234 t.py"],
+        ),
+    ],
+)
+def test_torchrun_in_a_job_has_a_port_of_the_trials_own(command, own):
+    template = template_of("deadline")
+    template.trial_spec["spec"]["template"]["spec"]["containers"][0]["command"] = command
+    (process,) = template.plan("t", {}, free_port=lambda: 41234).processes
+
+    assert process.environ["PET_MASTER_PORT"] == "41234"
+    assert list(process.command) == own
+
+
 @pytest.mark.parametrize("command", [["torchrun", "train.py"], ["bash", "-c", "python -m torch.distributed.run t.py"]])
 def test_torchrun_makes_the_ranks_itself(command):
     template = template_of("trainjob")

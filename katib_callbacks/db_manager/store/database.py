@@ -120,6 +120,7 @@ class DatabaseServer:
         if max_connections <= RESERVED_CONNECTIONS:
             raise ConfigurationError(f"needs at least {RESERVED_CONNECTIONS + 1} connections, not {max_connections}")
         self.url = url.set(drivername=self.driver)
+        self._lost: dict[int, float] = {}
         self._engines: list[Engine] = []
         self._readers = self._make_engine(max_connections - RESERVED_CONNECTIONS, connect_args)
         self._writer = self._make_engine(1, connect_args)
@@ -199,15 +200,34 @@ class DatabaseServer:
         """Open a transaction that is on disk when the block is left."""
         # Whoever waits for a lock must not keep the one writer from other trials' rows.
         with (self._readers if is_patient else self._writer).connect() as connection:
+            driver = connection.connection.driver_connection
+            session = self.session(driver)
             try:
                 yield connection
                 connection.commit()
             except BaseException:
                 with suppress(SQLAlchemyError):  # what went wrong first is what counts
                     connection.rollback()
+                if self.is_closed(driver):  # the server may not know for long, and keep the session's locks
+                    self._lost[session] = time.monotonic()
                 raise
             finally:
                 self.unlock(connection)
+
+    def lost_sessions(self) -> list[int]:
+        """Return the sessions of lost connections that the server may not have ended."""
+        for session, lost_at_s in list(self._lost.items()):
+            if time.monotonic() - lost_at_s > IDLE_TIMEOUT_S:
+                self._lost.pop(session, None)
+        return list(self._lost)
+
+    def session(self, driver: Any) -> int:
+        """Return what the server calls the session of a driver's connection."""
+        raise NotImplementedError
+
+    def is_closed(self, driver: Any) -> bool:
+        """Return whether the driver has given up its connection."""
+        raise NotImplementedError
 
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks, always in one order, so that two managers that wait never wait for each other."""

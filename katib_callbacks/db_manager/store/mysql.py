@@ -7,7 +7,7 @@ byte. Their locks outlive a session's transactions, and are given back by name.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -90,7 +90,6 @@ class MySQLDatabase(DatabaseServer):
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql"}:
             raise ConfigurationError(f"database driver {url.drivername!r} is not known; write mysql://...")
-        self._lost: dict[int, float] = {}
         super().__init__(
             url.update_query_dict({"charset": "utf8mb4"}),
             max_connections=max_connections,
@@ -103,19 +102,13 @@ class MySQLDatabase(DatabaseServer):
             unlimited_args={"read_timeout": None},
         )
 
-    @contextmanager
-    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
-        """Open a transaction, and remember its session where its connection is lost with its locks."""
-        driver: Any = None
-        try:
-            with super().writing(is_patient=is_patient) as connection:
-                driver = connection.connection.driver_connection
-                session = driver.thread_id()
-                yield connection
-        except BaseException:
-            if driver is not None and not driver.open:  # PyMySQL gave it up; the server may not know for two minutes
-                self._lost[session] = time.monotonic()
-            raise
+    def session(self, driver: Any) -> int:
+        """Return the connection's id."""
+        return int(driver.thread_id())
+
+    def is_closed(self, driver: Any) -> bool:
+        """Return whether PyMySQL gave it up."""
+        return not driver.open
 
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks of the session, and note them for :meth:`unlock`."""
@@ -132,13 +125,11 @@ class MySQLDatabase(DatabaseServer):
 
     def _end_lost_sessions(self, connection: Connection, keys: Sequence[str]) -> None:
         """End sessions of lost connections that hold one of the locks: nobody else will give these back."""
-        for session, lost_at_s in list(self._lost.items()):
-            if time.monotonic() - lost_at_s > IDLE_TIMEOUT_S:  # the server has ended it
-                self._lost.pop(session, None)
-        if not self._lost:
+        lost = self.lost_sessions()
+        if not lost:
             return
         holders = ", ".join(["IS_USED_LOCK(%s)"] * len(keys))
-        for session in set(connection.exec_driver_sql(f"SELECT {holders}", tuple(keys)).one()) & set(self._lost):
+        for session in set(connection.exec_driver_sql(f"SELECT {holders}", tuple(keys)).one()) & set(lost):
             with suppress(SQLAlchemyError):  # it may have ended by itself
                 connection.exec_driver_sql(f"KILL {session:d}")
             self._lost.pop(session, None)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -12,7 +13,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from katib_callbacks.db_manager.store.database import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
-    IDLE_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     DatabaseServer,
     lock_key,
@@ -48,6 +48,16 @@ _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS 
 ROWS_PER_WRITE = 5_000
 """What is held in memory until it is sent."""
 
+_END_LOST_SESSIONS = """SELECT pg_terminate_backend(pid) FROM (SELECT DISTINCT pid FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND pid = ANY(%s)) AS holder"""
+
+LOST_AFTER_S = 5
+"""How long the other end may stay silent before it is asked whether it is there, and a session may stand still in a
+transaction: so long are locks kept where a connection is cut."""
+
+_ANSWER_MARGIN_S = 2  # the server's own limit on a statement comes first
+_PROBE_INTERVAL_S, _PROBES = 2, 3
+
 _LOCK_NOT_AVAILABLE = "55P03"
 
 _logger = logging.getLogger(__name__)
@@ -69,10 +79,10 @@ class PostgreSQLDatabase(DatabaseServer):
             max_connections=max_connections,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_S,
-                "tcp_user_timeout": ANSWER_TIMEOUT_S * 1_000,
-                "keepalives_idle": ANSWER_TIMEOUT_S,
-                "keepalives_interval": CONNECT_TIMEOUT_S,
-                "keepalives_count": 3,
+                "tcp_user_timeout": (LOST_AFTER_S + _PROBES * _PROBE_INTERVAL_S) * 1_000,
+                "keepalives_idle": LOST_AFTER_S,
+                "keepalives_interval": _PROBE_INTERVAL_S,
+                "keepalives_count": _PROBES,
                 "client_encoding": "utf8",  # what the database's own cannot hold is its to refuse
                 "application_name": "katib-callbacks",
             },
@@ -80,11 +90,16 @@ class PostgreSQLDatabase(DatabaseServer):
         )
 
     def configure(self, connection: Any, _record: object) -> None:
-        """Bound what a session may wait for, and let a commit wait for the disk."""
+        """Bound what a session may wait for, at either end, and let a commit wait for the disk."""
+        wait = connection.wait
+        connection.wait = lambda steps, *rest, **options: wait(self._bounded(connection, steps), *rest, **options)
         settings = {
             "lock_timeout": f"{LOCK_TIMEOUT_S}s",
             "statement_timeout": f"{ANSWER_TIMEOUT_S}s",
-            "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{LOST_AFTER_S}s",
+            "tcp_keepalives_idle": str(LOST_AFTER_S),
+            "tcp_keepalives_interval": str(_PROBE_INTERVAL_S),
+            "tcp_keepalives_count": str(_PROBES),
             "timezone": "UTC",
         }
         for name, value in settings.items():
@@ -95,10 +110,34 @@ class PostgreSQLDatabase(DatabaseServer):
         )
         connection.commit()
 
+    def _bounded(self, connection: Any, steps: Any) -> Any:
+        """Carry out the steps of a statement, and give up a connection that is open and from which no answer comes."""
+        give_up_at_s = time.monotonic() + ANSWER_TIMEOUT_S + _ANSWER_MARGIN_S
+        ready = None
+        try:
+            while True:
+                ready = yield steps.send(ready)
+                if not ready and time.monotonic() > give_up_at_s:
+                    connection.pgconn.finish()
+                    raise self._readers.dialect.loaded_dbapi.OperationalError("the database does not answer")
+        except StopIteration as end:
+            return end.value
+
+    def session(self, driver: Any) -> int:
+        """Return the process that serves it."""
+        return int(driver.info.backend_pid)
+
+    def is_closed(self, driver: Any) -> bool:
+        """Return whether psycopg gave it up."""
+        return bool(driver.closed)
+
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks of the transaction."""
         keys = {int.from_bytes(lock_key(self.url.database, name)[:8], "big", signed=True): name for name in trial_names}
         ordered = sorted(keys)
+        lost = self.lost_sessions()
+        if lost:
+            connection.exec_driver_sql(_END_LOST_SESSIONS, (lost,))
         try:
             answers = connection.exec_driver_sql(_LOCK if is_patient else _TRY_LOCK, (ordered,)).scalars().all()
         except OperationalError as error:

@@ -37,6 +37,8 @@ _REPLICAS = {
 _NEVER_FIRST = frozenset({"PS", "Evaluator"})
 
 _TORCHRUN = re.compile(r"\b(torchrun|torch\.distributed\.(run|launch))\b")
+_PORT_OPTIONS = frozenset({"--master-port", "--master_port"})
+_PORT = re.compile(r"(--(?:master[-_]port[= ]|rdzv[-_]endpoint[= ](?:localhost|127\.0\.0\.1):))\d+")
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
 
 _FIELD_REFERENCES = {"metadata.name", "metadata.namespace"}
@@ -200,6 +202,8 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
     else:
         variables = [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in nodes]
         port = free_port() if kind in {"PyTorchJob", "TrainJob", "XGBoostJob"} else None
+        if port is None and _is_torchrun(nodes[0].container):
+            variables[0]["PET_MASTER_PORT"] = str(free_port())
         processes = _processes(nodes, processes_per_node, own, variables, port)
     limits = [float(seconds) for seconds in deadlines if seconds]
     grace = nodes[0].pod.get("terminationGracePeriodSeconds")
@@ -312,8 +316,9 @@ def _processes(
     """Yield the processes of all nodes; with a port, those of a job of torch."""
     for node, (container, pod, role) in enumerate(nodes):
         words = [*container["command"], *(container.get("args") or ())]
-        # torchrun makes the processes of its node itself, and gives them their ranks.
-        is_torchrun = _TORCHRUN.search(" ".join(words)) is not None
+        is_torchrun = _is_torchrun(
+            container
+        )  # which makes the processes of its node itself, and gives them their ranks
         count = 1 if is_torchrun else per_node
         for local in range(count):
             ranks = dict(variables[node])
@@ -321,6 +326,8 @@ def _processes(
                 ranks |= node_variables(node, len(nodes), per_node, port)
                 if not is_torchrun:
                     ranks |= rank_variables(node, local, len(nodes), per_node, port)
+            if is_torchrun and "PET_MASTER_PORT" in ranks:
+                words = _at_port(words, ranks["PET_MASTER_PORT"])
             environ = _environment(container, ranks, own)
             command = tuple(_expanded(word, environ) for word in words)
             yield ProcessPlan(
@@ -332,6 +339,16 @@ def _processes(
                 _mounts(container, pod),
                 is_server=role == "ps",
             )
+
+
+def _is_torchrun(container: Mapping[str, Any]) -> bool:
+    return _TORCHRUN.search(" ".join([*container["command"], *(container.get("args") or ())])) is not None
+
+
+def _at_port(words: Sequence[str], port: str) -> list[str]:
+    """Return torchrun's command with a port of the trial's own, as trials share a machine's and pods do not."""
+    ended = [port if before in _PORT_OPTIONS else word for before, word in zip(["", *words], words, strict=False)]
+    return [_PORT.sub(lambda match: match[1] + port, word) for word in ended]
 
 
 def _resources(container: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

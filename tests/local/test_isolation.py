@@ -128,6 +128,14 @@ def test_what_cannot_be_copied_is_used_where_it_lies(local):
     assert output(local, trials[0])[0] == str(local.folder / "pipes")
 
 
+def test_a_word_that_is_as_likely_a_value_stays_as_it_is(local):
+    (local.folder / "resnet").mkdir()
+    (local.folder / "resnet" / "a").touch()
+    _, trials = run(local, sys.executable, "-c", "import os; print(os.listdir()); print('loss=1')", "--model", "resnet")
+
+    assert output(local, trials[0])[0] == "[]"
+
+
 def test_paths_with_blanks_and_letters_of_all_languages(local, tmp_path):
     local.folder = tmp_path / "my wörk $x"
     local.folder.mkdir()

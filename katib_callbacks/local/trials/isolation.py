@@ -46,7 +46,7 @@ _OPTION_IN_SCRIPT = re.compile(
 )
 _OUTPUT_OPTION = re.compile(r"out|dest|save|log|checkpoint|ckpt|write|result|target", re.IGNORECASE)
 _INPUT_OPTION = re.compile(r"data|conf|input|source|train|eval|test|valid", re.IGNORECASE)
-_PLACE_OPTION = re.compile(r"dir|path|file|folder|root|model|weight", re.IGNORECASE)
+_PLACE_OPTION = re.compile(r"dir|path|file|folder|root", re.IGNORECASE)
 _OPTION_VALUE = re.compile(r"(--?[\w.-]+)=(.+)", re.DOTALL)
 
 MAX_COPY_BYTES = 64 << 20

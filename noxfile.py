@@ -53,6 +53,9 @@ COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 AT_ONCE = min(4, (os.cpu_count() or 1) + 1)
 """How many suites run side by side, one more than there are processors: half of what they do is to wait for servers."""
 
+DEALT_OUT = ["tests/db_manager", "tests/delivery", "tests/local"]
+"""Folders whose tests take minutes and mostly wait: the modules of each go to as many suites as run side by side."""
+
 CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "tests/sinks"]
 """What passes without any framework."""
 
@@ -60,7 +63,7 @@ LOCAL_TESTS = ["tests/local"]
 """Beside the extra `local`; no framework either."""
 
 PROTOBUF_TESTS = [
-    "tests/unit",
+    *(f"tests/unit/test_{name}.py" for name in ("wire", "thinning", "package")),
     *(f"tests/db_manager/test_{name}.py" for name in ("answers", "bad_requests", "observation_logs")),
 ]
 """What another release of protobuf can break: a report's bytes are written without it."""
@@ -184,7 +187,7 @@ def _core_suites(tests: Iterable[str]) -> Iterator[tuple[list[str], Mapping[str,
     """Yield the arguments of the pytest of each folder, and of one for all modules that are named."""
     tests = list(tests)
     for folder in (test for test in tests if not test.endswith(".py")):
-        parts = _parts(folder) if folder == "tests/db_manager" else [[folder]]
+        parts = _parts(folder) if folder in DEALT_OUT else [[folder]]
         yield from ((part, {}) for part in parts)
     modules = [test for test in tests if test.endswith(".py")]
     if modules:

@@ -6,8 +6,7 @@ variable, or what Katib's webhook has made of the container.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
@@ -33,8 +32,7 @@ DISABLED = f"{settings.DISABLE} is set"
 """Why nothing is reported at all."""
 
 
-@dataclass(frozen=True)
-class ChosenSink:
+class ChosenSink(NamedTuple):
     """A sink that gets the rows of this process.
 
     Args:
@@ -48,8 +46,7 @@ class ChosenSink:
     sign: str
 
 
-@dataclass(frozen=True)
-class Whereabouts:
+class Whereabouts(NamedTuple):
     """Where the metrics of this process go.
 
     Args:

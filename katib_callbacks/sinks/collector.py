@@ -6,12 +6,10 @@ echo completed > /var/log/katib/$$.pid``, in File mode without the redirection; 
 shares the pod's process namespace. The runner of local trials says it in a variable.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
@@ -25,14 +23,13 @@ METRICS_LOG = "/var/log/katib/metrics.log"
 STDOUT, FILE = "StdOut", "File"
 TEXT, JSON = "TEXT", "JSON"
 
-_REDIRECTION = re.compile(r" 1>(\S+) 2>&1(?: \|\| if test -f .*; fi)? && echo completed > ")
-_MARK = re.compile(r" && echo completed > (\S*)/\$\$\.pid$")
+_REDIRECTION = r" 1>(\S+) 2>&1(?: \|\| if test -f .*; fi)? && echo completed > "
+_MARK = r" && echo completed > (\S*)/\$\$\.pid$"
 _MAX_ANCESTORS = 32
 _PROC = "/proc"
 
 
-@dataclass(frozen=True)
-class Collector:
+class Collector(NamedTuple):
     """A collector of this trial.
 
     Args:
@@ -62,12 +59,12 @@ def collector_here(runtime: "Runtime", trial_name: str | None) -> Collector | No
         return None
     if _is_output(METRICS_LOG):
         return _sidecar(trial_name, Collector(STDOUT, f"descriptor 1 is {METRICS_LOG}", METRICS_LOG))
-    script = next(filter(None, map(_MARK.search, _scripts_above())), None)
+    script = next((found for each in _scripts_above() if (found := re.search(_MARK, each)) is not None), None)
     if script is None:
         return None
     folder = script[1]
     sign = f"a shell above this process ends with: echo completed > {folder}/$$.pid"
-    redirection = _REDIRECTION.search(script.string)
+    redirection = re.search(_REDIRECTION, script.string)
     if redirection is not None and os.path.dirname(redirection[1]) == folder:  # noqa: PTH120  pathlib is not imported for this
         return _sidecar(trial_name, Collector(STDOUT, sign, redirection[1], lost=_lost(redirection[1])))
     path = METRICS_LOG if folder == os.path.dirname(METRICS_LOG) else None  # noqa: PTH120  as above
@@ -76,10 +73,14 @@ def collector_here(runtime: "Runtime", trial_name: str | None) -> Collector | No
 
 def told(kind: str, path: str, file_format: str, filters: Sequence[str]) -> str:
     """Return what the runner of local trials sets ``KATIB_CALLBACKS_LOCAL_COLLECTOR`` to."""
+    import json  # noqa: PLC0415  in local trials only
+
     return json.dumps({"kind": kind, "path": path, "file_format": file_format, "filters": list(filters)})
 
 
 def _local(text: str) -> Collector:
+    import json  # noqa: PLC0415  as above
+
     try:
         said = json.loads(text)
         kind, path, filters = str(said["kind"]), str(said["path"]), tuple(map(str, said["filters"]))
@@ -118,17 +119,15 @@ def _scripts_above() -> Iterator[str]:
 
 def _sidecar(trial_name: str, found: Collector) -> Collector:
     """Return what the command of the trial's sidecar adds; as it is where none is seen, such as before its start."""
-    from dataclasses import replace  # noqa: PLC0415  not in Push mode
-
     for name in filter(str.isdigit, _entries(_PROC)):
         arguments = _arguments(int(name))
         options = dict(zip(arguments, arguments[1:], strict=False))  # noqa: RUF007  without itertools
         if options.get("-t") != trial_name or "-path" not in options:
             continue
         if "-format" not in options:  # that of event files has none
-            return replace(found, kind=found.kind if found.kind == STDOUT else "other", path=options["-path"])
+            return found._replace(kind=found.kind if found.kind == STDOUT else "other", path=options["-path"])
         filters = tuple(filter(None, options.get("-f", "").split(";")))
-        return replace(found, path=options["-path"], file_format=options["-format"], filters=filters)
+        return found._replace(path=options["-path"], file_format=options["-format"], filters=filters)
     return found
 
 

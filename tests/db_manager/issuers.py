@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 sys.path.append(str(Path(__file__).parents[1]))
-from certificates import Authority
+from certificates import Authority, kubeadm_certificates
 
 _CURVES = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
 
@@ -113,6 +113,7 @@ class Issuer:
 
     Args:
         keys: The pairs that it publishes; tokens are signed by the last one.
+        has_identifiers: Whether its certificates are kubeadm's, or older ones without what RFC 5280 demands.
 
     Attributes:
         behave: What it does in place of an answer: it is given the request's handler.
@@ -129,10 +130,13 @@ class Issuer:
         self.released = threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="katib-issuer-")
         folder = Path(self._folder.name)
-        authority = Authority("the cluster's CA", has_identifiers=has_identifiers)
-        pair = authority.issue("localhost")
+        if has_identifiers:
+            ca, pair = kubeadm_certificates("localhost")
+        else:
+            authority = Authority("the cluster's CA", has_identifiers=False)
+            ca, pair = authority.certificate, authority.issue("localhost")
         self.ca = folder / "ca.pem"
-        self.ca.write_bytes(authority.certificate)
+        self.ca.write_bytes(ca)
         self._certificate = folder / "issuer.pem"
         self._certificate.write_bytes(pair.certificate + pair.key)
         self._port = 0

@@ -29,6 +29,9 @@ from katib_callbacks.wire.client import DBManagerStub
 class BrokenStore:
     """Fails in a way that the server was not written for."""
 
+    def __init__(self):
+        self.also_deleted = []
+
     def __getattr__(self, name):
         def fail(*_args, **_kwargs):
             raise RuntimeError("the disk is on fire")

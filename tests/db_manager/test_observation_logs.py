@@ -210,6 +210,10 @@ def test_values_are_kept_as_they_were_written(raw):
         "nan",
         "12345678901234567890123",
         "line\nbreak",
+        "tab\tand\rreturn",
+        r"\N",
+        r"\.",
+        r"back\slash\\n",
         "'; DROP TABLE x; --",
     ]
     raw.report("t", *((T0, "m", text) for text in texts))

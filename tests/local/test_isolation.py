@@ -1,5 +1,6 @@
 """A trial is as alone as a pod: its folder, its environment, its GPUs; and the user's folder stays as it was."""
 
+import os
 import secrets
 import sys
 from importlib.util import find_spec
@@ -117,6 +118,22 @@ def test_what_is_too_large_to_be_copied_is_used_where_it_lies(local, monkeypatch
 
     assert output(local, trials[0])[0] == str(local.folder / "model.pt")
     assert caplog.text.count("is too large to be copied for each trial") == 1
+
+
+def test_what_cannot_be_copied_is_used_where_it_lies(local):
+    (local.folder / "pipes").mkdir()
+    os.mkfifo(local.folder / "pipes" / "one")
+    _, trials = run(local, sys.executable, "-c", "import sys; print(sys.argv[1]); print('loss=1')", "./pipes", count=1)
+
+    assert output(local, trials[0])[0] == str(local.folder / "pipes")
+
+
+def test_a_word_that_is_as_likely_a_value_stays_as_it_is(local):
+    (local.folder / "resnet").mkdir()
+    (local.folder / "resnet" / "a").touch()
+    _, trials = run(local, sys.executable, "-c", "import os; print(os.listdir()); print('loss=1')", "--model", "resnet")
+
+    assert output(local, trials[0])[0] == "[]"
 
 
 def test_paths_with_blanks_and_letters_of_all_languages(local, tmp_path):

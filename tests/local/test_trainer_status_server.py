@@ -14,16 +14,27 @@ from homes import wait_until
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.errors import RejectedError, UnavailableError
-from katib_callbacks.local.trainer.status_server import TrainerStatusServer
+from katib_callbacks.local.trainer.status_server import TOKEN_S, TrainerStatusServer
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.settings import Runtime
 
 WHEN = "2026-01-31T12:00:00Z"
 
 
+class Clock:
+    """Goes on when the test says so."""
+
+    now_s = 0.0
+
+
 @pytest.fixture
-def server():
-    one = TrainerStatusServer("team")
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def server(clock):
+    one = TrainerStatusServer("team", runtime=Runtime(monotonic=lambda: clock.now_s))
     yield one
     one.stop()
 
@@ -165,31 +176,37 @@ def test_only_the_name_in_the_certificate_is_right(trial):
         stranger.wrap_socket(connection, server_hostname="localhost")
 
 
-def test_a_token_expires_and_is_replaced_before(tmp_path):
-    server = TrainerStatusServer("team", token_s=2.0)
-    try:
-        trial = Trial(server, tmp_path, "a")
-        first = trial.token
+def test_a_token_expires_and_is_replaced_before(trial, clock):
+    first = trial.token
+    clock.now_s += 0.8 * TOKEN_S
+    wait_until(lambda: trial.token != first)
+    assert trial.send(b"{}", token=first)[0] == 422, "both are valid for a while"
+
+    clock.now_s += 0.2 * TOKEN_S
+    assert trial.send(b"{}", token=first)[0] == 403
+    assert trial.post() == 200
+
+
+def test_a_reporter_follows_a_token_that_is_replaced(trial, clock):
+    first = trial.token
+    with trial.reporter() as reporter:
+        reporter.report({"loss": 1})
+        clock.now_s += 0.8 * TOKEN_S
         wait_until(lambda: trial.token != first)
-        assert trial.send(b"{}", token=first)[0] == 422, "both are valid for a while"
-        wait_until(lambda: trial.send(b"{}", token=first)[0] == 403)
-        assert trial.post() == 200
-    finally:
-        server.stop()
+        clock.now_s += 0.2 * TOKEN_S
+        assert reporter.report({"loss": 2}).delivered == 1
+    assert trial.files.status["metrics"] == [{"name": "loss", "value": "2"}]
 
 
-def test_a_reporter_follows_a_token_that_is_replaced(tmp_path):
-    server = TrainerStatusServer("team", token_s=1.0)
-    try:
-        trial = Trial(server, tmp_path, "a")
-        first = trial.token
-        with trial.reporter() as reporter:
-            reporter.report({"loss": 1})
-            wait_until(lambda: trial.send(b"{}", token=first)[0] == 403)
-            assert reporter.report({"loss": 2}).delivered == 1
-        assert trial.files.status["metrics"] == [{"name": "loss", "value": "2"}]
-    finally:
-        server.stop()
+def test_a_reporter_with_an_expired_token_is_told_so(trial, clock, tmp_path):
+    """Where the kubelet does not replace it: the file has the old one still."""
+    old = tmp_path / "old"
+    old.write_text(trial.token)
+    trial.variables["KUBEFLOW_TRAINER_SERVER_TOKEN"] = str(old)
+    clock.now_s += 2 * TOKEN_S
+
+    with trial.reporter() as reporter, pytest.raises(RejectedError, match=r"403 .*or has expired"):
+        reporter.report({"loss": 1})
 
 
 def test_a_reporter_says_of_a_refusal_what_it_means(trial, server):
@@ -213,7 +230,7 @@ def test_a_server_that_hangs_is_given_up_within_the_deadline(trial):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         elsewhere = trial.url.replace(str(trial.port), str(silent.getsockname()[1]))
         trial.variables["KUBEFLOW_TRAINER_SERVER_URL"] = elsewhere
-        with trial.reporter(timeout_s=0.5) as reporter, pytest.raises(UnavailableError, match="no answer within"):
+        with trial.reporter(timeout_s=0.5) as reporter, pytest.raises(UnavailableError, match="was not shown"):
             reporter.report({"loss": 1})
 
 

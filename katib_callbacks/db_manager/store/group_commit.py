@@ -91,7 +91,7 @@ class GroupCommit(Generic[W]):
         self._thread.start()
 
     def submit(self, batch: W) -> None:
-        """Queue a batch; :meth:`Work.wait` tells its end. StoreError if the store is closed."""
+        """Queue a batch; StoreError if the store is closed. Its ``wait`` must be called: it wakes those behind it."""
         with self._lock:
             if self._is_closed:
                 raise StoreError("the store is closed")

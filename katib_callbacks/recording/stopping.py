@@ -40,7 +40,7 @@ def is_any_told(stop: bool, jax: Any) -> bool:
         group.all_gather_object(answers, stop)
         return any(answers)
     if jax is not None and jax.process_count() > 1:
-        hosts = import_module("jax.experimental.multihost_utils")  # JAX is the adapter's
+        hosts = import_module(f"{jax.__name__}.experimental.multihost_utils")
         return bool(hosts.process_allgather(jax.numpy.asarray(stop)).any())
     return stop
 

@@ -74,8 +74,7 @@ def test_files_that_a_command_names_are_found_where_the_experiment_was_started(l
     data = str(local.folder / "data")
     for trial in trials:
         assert output(local, trial) == ["loss=0.25", f"data True data --data-dir {data} --output b.txt"]
-    after = {path: text for path, text in snapshot(local.folder).items() if "__pycache__" not in path.parts}
-    assert after == before
+    assert snapshot(local.folder) == before
 
 
 def test_a_script_that_a_shell_runs_is_found_and_one_that_it_writes_is_its_own(local):

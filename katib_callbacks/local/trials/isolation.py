@@ -69,6 +69,7 @@ def inherited_environment() -> dict[str, str]:
     # `python` and `torchrun` in a command are this environment's, whether it is activated or not.
     environ["PATH"] = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), environ.get("PATH"))))
     environ["PYTHONUNBUFFERED"] = "1"  # what a trial prints is in its log at once, also if it is killed
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # a module beside the user's script leaves no __pycache__ there
     return environ
 
 

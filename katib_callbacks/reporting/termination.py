@@ -51,7 +51,7 @@ def _write(runtime: Runtime) -> None:
     # No file is made: the kubelet has mounted the right one. Without O_NONBLOCK a FIFO would be waited for.
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _is_ours(file.read(MAX_BYTES + 1)):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not is_ours(file.read(MAX_BYTES + 1)):
             return
         file.seek(0)
         file.truncate()
@@ -59,7 +59,7 @@ def _write(runtime: Runtime) -> None:
             file.write(_cut(PREFIX + "; ".join(_said.values())))
 
 
-def _is_ours(content: bytes) -> bool:
+def is_ours(content: bytes) -> bool:
     """Return whether the file is empty or has one line of ours, and nothing that the program has added to it."""
     return not content or (content.startswith(PREFIX.encode()) and content.find(b"\n") == len(content) - 1)
 

@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import hashlib
 import json
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,8 +12,11 @@ from datetime import timedelta
 import grpc
 import pytest
 from certificates import Authority
+from status_server import StatusServer
 
 from katib_callbacks.cli import main
+from katib_callbacks.cli.doctor import network, status_server
+from katib_callbacks.db_manager import DBManager, TrialListener
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -22,16 +27,17 @@ VARIABLES = ("KATIB_", "KUBEFLOW_", "KUBERNETES_", "RANK", "WORLD_SIZE", "SLURM_
 @pytest.fixture(autouse=True)
 def trial(monkeypatch):
     """Be in a trial, and nowhere else."""
-    import os  # noqa: PLC0415
-
     for name in [name for name in os.environ if name.startswith(VARIABLES)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
 
 
 @contextlib.contextmanager
-def server(health=None, credentials=None):
-    """Serve gRPC with this answer to a health check, or with none, at a port of localhost."""
+def server(health=None, credentials=None, *, forgets=False):
+    """Serve gRPC with this answer to a health check, or with none, at a port of localhost.
+
+    One that ``forgets`` takes rows, and has none.
+    """
     with ThreadPoolExecutor(4) as workers:
         grpc_server = grpc.server(workers)
         if health is not None:
@@ -39,6 +45,12 @@ def server(health=None, credentials=None):
             handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: reply)
             service, method = methods.HEALTH_CHECK.strip("/").split("/")
             grpc_server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        if forgets:
+            handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"")
+            paths = (methods.REPORT_OBSERVATION_LOG, methods.GET_OBSERVATION_LOG, methods.DELETE_OBSERVATION_LOG)
+            service = paths[0].strip("/").split("/")[0]
+            handlers = {path.rpartition("/")[2]: handler for path in paths}
+            grpc_server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         if credentials is None:
             port = grpc_server.add_insecure_port("127.0.0.1:0")
         else:
@@ -228,3 +240,193 @@ def test_what_is_installed_and_too_old_or_in_conflict_is_found(doctor, tmp_path,
     _, found = doctor(KATIB_CALLBACKS_SINKS="stdout")
     assert found["conflicts"] == ("note", "kubeflow-katib 0.19.0 wants protobuf<5, and 6.31.0 is installed")
     assert found["versions"] == ("problem", "lightning 1.9 is older than 2.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "required", "conflict"),
+    [
+        ("tensorflow", "protobuf<8,>=6.31.1", "wants protobuf<5, and tensorflow 99.0 wants protobuf>=6.31.1"),
+        ("wandb", "protobuf>=5", "wants protobuf<5, and wandb 99.0 wants protobuf>=5"),
+        ("kubernetes", "six", "with kubernetes 99.0, create_experiment and tune of kubeflow-katib 0.19.0 fail"),
+    ],
+)
+def test_what_does_not_work_beside_the_sdk_is_found(doctor, tmp_path, monkeypatch, name, required, conflict):
+    installed = {"kubeflow-katib": ("0.19.0", "six"), "protobuf": ("4.25.0", "six"), "kubernetes": ("32.0", "six")}
+    for package in ("tensorflow", "tensorboard", "wandb"):
+        installed[package] = ("1.0", "protobuf>=3")
+    for package, (version, needed) in {**installed, name: ("99.0", required)}.items():
+        folder = tmp_path / f"{package.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nRequires-Dist: {needed}\n"
+        (folder / "METADATA").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _, found = doctor(KATIB_CALLBACKS_SINKS="stdout")
+    assert found["conflicts"][0] == "note"
+    assert conflict in found["conflicts"][1]
+
+
+def test_a_variable_that_nothing_reads_is_found(doctor):
+    _, found = doctor(KATIB_CALLBACKS_SINKS="stdout", KATIB_CALLBACKS_TIMOUT_S="5")
+    assert found["variables"] == (
+        "note",
+        "KATIB_CALLBACKS_TIMOUT_S is not a variable of katib-callbacks, so it has no effect",
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "state", "detail"),
+    [
+        (lambda path: path.touch(), "ok", "takes the reason if there is no number"),
+        (lambda path: path.write_text("the program's words"), "note", "a termination message of its own"),
+        (lambda _path: None, "note", "No such file"),
+        (os.mkfifo, "note", "is no file"),
+    ],
+)
+def test_a_termination_message_that_cannot_be_written_is_found(doctor, tmp_path, make, state, detail):
+    make(tmp_path / "log")
+    variables = {"KATIB_CALLBACKS_TERMINATION_MESSAGE_PATH": tmp_path / "log"}
+    _, found = doctor(KATIB_CALLBACKS_SINKS="stdout", **variables)
+    assert found["message"][0] == state
+    assert detail in found["message"][1]
+
+
+def test_the_default_address_is_found_to_be_nowhere_with_the_variable_to_set(capsys):
+    assert main(["doctor"]) == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if " address " in line)
+    assert line.startswith("problem  address   katib-db-manager.kubeflow:6789 has a host that cannot be found")
+    assert line.endswith("If Katib is elsewhere, set KATIB_DB_MANAGER_ADDRESS.")
+
+
+def test_a_port_that_does_not_answer_is_found(doctor, monkeypatch):
+    monkeypatch.setattr(network, "TIMEOUT_S", 0.3)
+    with socket.socket() as listening, contextlib.ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):  # a full backlog: the kernel answers no more connections
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listening.getsockname())
+        status, found = doctor(KATIB_DB_MANAGER_ADDRESS=f"127.0.0.1:{listening.getsockname()[1]}")
+    assert (status, found["tcp"][0]) == (1, "problem")
+    assert "timed out" in found["tcp"][1]
+
+
+def test_rows_that_are_not_there_afterwards_are_found(doctor):
+    with server(messages.SERVING, forgets=True) as address:
+        status, found = doctor("--write", KATIB_DB_MANAGER_ADDRESS=address)
+    assert (status, found["write"][0]) == (1, "problem")
+    assert "was stored, and not read back" in found["write"][1]
+
+
+def test_a_token_that_the_listener_for_trials_refuses_is_found(doctor, ca, tmp_path):
+    pair = AUTHORITY.issue("localhost")
+    files = {
+        "server.pem": pair.certificate,
+        "server.key": pair.key,
+        "token": b"another-token-of-forty-letters-and-more",
+    }
+    entry = {"name": "team", "sha256": hashlib.sha256(b"first").hexdigest(), "trials": ["trial"]}
+    files["tokens.json"] = json.dumps({"tokens": [entry]}).encode()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    listener = TrialListener(
+        "localhost:0", tmp_path / "server.pem", tmp_path / "server.key", token_file=tmp_path / "tokens.json"
+    )
+    with DBManager(f"sqlite:///{tmp_path}/katib.db", "127.0.0.1:0", trial_listener=listener) as manager:
+        status, found = doctor(
+            "--write",
+            KATIB_DB_MANAGER_ADDRESS=manager.trial_address,
+            KATIB_CALLBACKS_TLS_CA=ca,
+            KATIB_CALLBACKS_TOKEN_PATH=tmp_path / "token",
+        )
+    assert (status, found["write"][0]) == (1, "problem")
+    assert "UNAUTHENTICATED" in found["write"][1]
+
+
+@pytest.mark.parametrize(("days", "state"), [(365, "ok"), (5, "note"), (-1, "problem")])
+def test_a_client_certificates_end_is_told(doctor, ca, tmp_path, days, state):
+    pair = AUTHORITY.issue("client", valid_for=timedelta(days=days))
+    (tmp_path / "client.pem").write_bytes(pair.certificate)
+    (tmp_path / "client.key").write_bytes(pair.key)
+    with server(messages.SERVING, AUTHORITY.issue(valid_for=timedelta(days=365))) as address:
+        _, found = doctor(
+            KATIB_DB_MANAGER_ADDRESS=address,
+            KATIB_CALLBACKS_TLS_CA=ca,
+            KATIB_CALLBACKS_TLS_CERT=tmp_path / "client.pem",
+            KATIB_CALLBACKS_TLS_KEY=tmp_path / "client.key",
+        )
+    assert found["tls"][0] == state
+    if state != "ok":
+        assert found["tls"][1].startswith(f"the client certificate {tmp_path / 'client.pem'} is valid, until ")
+
+
+def test_a_server_certificate_that_ends_soon_is_found(doctor, ca):
+    with server(messages.SERVING, AUTHORITY.issue(valid_for=timedelta(days=5))) as address:
+        status, found = doctor(KATIB_DB_MANAGER_ADDRESS=address, KATIB_CALLBACKS_TLS_CA=ca)
+    assert (status, found["tls"][0]) == (0, "note")
+    assert "days are left" in found["tls"][1]
+
+
+@pytest.fixture
+def train_job(tmp_path, monkeypatch):
+    monkeypatch.delenv("KATIB_TRIAL_NAME")
+    with StatusServer(tmp_path) as one:
+        yield one
+
+
+def test_a_status_server_that_takes_the_token_is_told_and_has_no_status_of_ours(doctor, train_job):
+    status, found = doctor(**train_job.variables)
+    assert status == 0, found
+    assert "trainjob: this is a TrainJob that shows its status" in found["sinks"][1]
+    assert found["status"][0] == "note", "its certificate ends soon"
+    assert "the certificate is for localhost, until " in found["status"][1]
+    assert [one.status for one in train_job.seen] == [422]
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"KUBEFLOW_TRAINER_SERVER_URL": "ftp://localhost"}, "begins with neither http:// nor https://"),
+        ({"KUBEFLOW_TRAINER_SERVER_TOKEN": "/no/such/token"}, "/no/such/token cannot be read"),
+        ({"KUBEFLOW_TRAINER_SERVER_CA_CERT": "/no/such/ca"}, "/no/such/ca cannot be read"),
+    ],
+)
+def test_wrong_variables_of_a_status_server_are_found(doctor, train_job, change, detail):
+    status, found = doctor(**{**train_job.variables, **change})
+    assert (status, found["status"][0]) == (1, "problem")
+    assert detail in found["status"][1]
+
+
+def test_a_status_server_that_refuses_is_found(doctor, train_job):
+    train_job.tokens = {"another"}
+    _, found = doctor(**train_job.variables)
+    assert found["status"] == ("problem", f"{train_job.url} answers 403 Forbidden")
+    train_job.tokens = {"first-token"}
+    _, found = doctor(KUBEFLOW_TRAINER_SERVER_URL=train_job.url.replace("/job/", "/other/"))
+    assert "answers 404" in found["status"][1]
+
+
+def test_a_status_server_of_another_authority_is_found(doctor, train_job, ca):
+    status, found = doctor(**{**train_job.variables, "KUBEFLOW_TRAINER_SERVER_CA_CERT": ca})
+    assert (status, found["status"][0]) == (1, "problem")
+    assert "certificate" in found["status"][1]
+
+
+def test_a_status_server_that_hangs_or_is_away_is_found(doctor, train_job, monkeypatch):
+    monkeypatch.setattr(status_server, "TIMEOUT_S", 0.5)
+    train_job.behave("hang")
+    assert doctor(**train_job.variables)[1]["status"][0] == "problem"
+    train_job.release()
+    train_job.stop()
+    status, found = doctor(**train_job.variables)
+    assert (status, found["status"][0]) == (1, "problem")
+    assert found["status"][1].startswith(f"no answer from {train_job.url}: ")
+    train_job.restart()
+
+
+def test_a_status_servers_expired_token_is_found(doctor, train_job):
+    train_job.rotate(jwt(exp=1_000_000_000, aud=["job"]))
+    _, found = doctor(**train_job.variables)
+    assert found["status"][0] == "problem"
+    assert "has expired on 2001-09-09" in found["status"][1]

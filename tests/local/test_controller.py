@@ -68,6 +68,28 @@ def test_a_success_without_the_objective_is_metrics_unavailable(local, kind, cod
     assert done.status.current_optimal_trial is None
 
 
+def test_a_trials_termination_message_follows_on_why_it_has_no_number(local):
+    train = (
+        "from katib_callbacks.recording.recorder import MetricRecorder\n"
+        "from katib_callbacks.reporting.ranks import framework_rank\n"
+        "recorder = MetricRecorder('loss')\n"
+        "recorder.start(framework_rank(is_global_zero=True)); recorder.record({'los': 1}, row=0)\n"
+        "recorder.finish(); recorder.deliver()\n"
+    )
+    unreachable = "from katib_callbacks import KatibReporter\n"
+    unreachable += "KatibReporter('127.0.0.1:1', timeout_s=0.5).report({'loss': 1})"
+    local.run(experiment(train, name="unseen", maxTrialCount=1, parallelTrialCount=1))
+    local.run(experiment(unreachable, name="unreachable", maxTrialCount=1, parallelTrialCount=1))
+
+    unseen, failed = (local.trials(name)[0].conditions[-1] for name in ("unseen", "unreachable"))
+    assert unseen["type"] == "MetricsUnavailable"
+    words = "Metrics are not available: 'loss' was not reported; loss never appeared; seen: los. Did you mean 'los'?"
+    assert unseen["message"].startswith(words)
+    assert failed["type"] == "Failed"
+    assert "; 1 of 1 rows of trial 'unreachable-" in failed["message"]
+    assert "did not reach the DB manager at 127.0.0.1:1" in failed["message"]
+
+
 def test_failures_are_counted_and_say_why(local):
     done = local.run(experiment("raise SystemExit('no GPU')", maxFailedTrialCount=2, parallelTrialCount=1))
 

@@ -31,11 +31,12 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the checks and print what they find."""
-    from katib_callbacks.cli.doctor import network, place, versions  # noqa: PLC0415  --help does without
+    from katib_callbacks.cli.doctor import network, place, status_server, versions  # noqa: PLC0415  --help does without
     from katib_callbacks.cli.doctor.finding import PROBLEM, Surroundings  # noqa: PLC0415
 
     here = Surroundings(is_writing=arguments.write)
-    findings = [each for check in (*place.CHECKS, *network.CHECKS, *versions.CHECKS) for each in check(here)]
+    rooms = (place, network, status_server, versions)
+    findings = [each for room in rooms for check in room.CHECKS for each in check(here)]
     has_problem = any(each.status == PROBLEM for each in findings)
     if arguments.json:
         told = {

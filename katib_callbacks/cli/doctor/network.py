@@ -8,7 +8,8 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from katib_callbacks import settings
 from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
@@ -16,10 +17,14 @@ from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.net.addresses import split_address
 from katib_callbacks.net.deadline import Deadline
+from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks.auto import KATIB
 
 TIMEOUT_S = 5.0
 WRITE_S = 30.0
+
+SOON = timedelta(days=30)
+"""A certificate that is valid for less may end before a long experiment does."""
 
 
 def check_address(here: Surroundings) -> Iterator[Finding]:
@@ -62,12 +67,16 @@ def check_tls(here: Surroundings) -> Iterator[Finding]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent: only whether it answers
         context.set_alpn_protocols(["h2"])
-        if _shakes_hands(context, host, port) is not None:
+        if handshake(context, host, port) is not None:
             yield Finding("tls", PROBLEM, "the server speaks TLS, and this process does not", f"set {settings.TLS_CA}")
             here.endpoint = None
         return
-    from katib_callbacks.sinks.katib.tls_probe import explain  # noqa: PLC0415  with TLS alone
+    from katib_callbacks.sinks.katib.tls_probe import expiry, explain  # noqa: PLC0415  with TLS alone
 
+    tls_cert = here.endpoint.credentials.tls_cert
+    ends = None if tls_cert is None else expiry(tls_cert)
+    if ends is not None:
+        yield _about_end("tls", f"the client certificate {tls_cert} is valid", ends, here.runtime)
     reason = explain(here.endpoint)
     if reason is not None:
         advice = f"correct what {settings.TLS_CA}, {settings.TLS_CERT} and {settings.TLS_KEY} name, or the server's"
@@ -76,9 +85,7 @@ def check_tls(here: Surroundings) -> Iterator[Finding]:
         return
     context = here.endpoint.credentials.ssl_context()
     context.set_alpn_protocols(["h2"])
-    certificate = _shakes_hands(context, host, port)
-    names = ", ".join(str(name) for _, name in (certificate or {}).get("subjectAltName", ()))
-    yield Finding("tls", OK, f"the certificate is for {names}, until {(certificate or {}).get('notAfter')}")
+    yield about_certificate("tls", handshake(context, host, port) or {}, here.runtime)
 
 
 def check_token(here: Surroundings) -> Iterator[Finding]:
@@ -86,18 +93,7 @@ def check_token(here: Surroundings) -> Iterator[Finding]:
     if here.endpoint is None or here.endpoint.credentials.token_path is None:
         return
     path = here.endpoint.credentials.token_path
-    claims = _claims(here.endpoint.credentials.read_token())
-    if claims is None:
-        yield Finding("token", OK, f"{path} holds a token that is no JWT")
-        return
-    expiry, audience = claims.get("exp"), claims.get("aud")
-    detail = f"{path} holds a token for the audience {audience}"
-    if isinstance(expiry, int | float) and expiry <= here.runtime.now().timestamp():
-        ended = datetime.fromtimestamp(expiry, timezone.utc)
-        advice = "project a service account token, which the kubelet renews"
-        yield Finding("token", PROBLEM, f"{detail}, which has expired on {ended:%Y-%m-%d %H:%M} UTC", advice)
-        return
-    yield Finding("token", OK, detail)
+    yield about_token("token", path, here.endpoint.credentials.read_token(), here.runtime)
 
 
 def check_health(here: Surroundings) -> Iterator[Finding]:
@@ -148,14 +144,47 @@ def check_writing(here: Surroundings) -> Iterator[Finding]:
         yield Finding("write", PROBLEM, f"a row of trial {name} was stored, and not read back", advice)
 
 
-def _shakes_hands(context: ssl.SSLContext, host: str, port: int) -> "dict[str, tuple[tuple[str, str], ...]] | None":
+def about_token(check: str, path: object, token: str, runtime: Runtime) -> Finding:
+    """Return what a token says of itself."""
+    claims = _claims(token)
+    if claims is None:
+        return Finding(check, OK, f"{path} holds a token that is no JWT")
+    expiry, audience = claims.get("exp"), claims.get("aud")
+    detail = f"{path} holds a token for the audience {audience}"
+    if isinstance(expiry, int | float) and expiry <= runtime.now().timestamp():
+        ended = datetime.fromtimestamp(expiry, timezone.utc)
+        advice = "project a service account token, which the kubelet renews"
+        return Finding(check, PROBLEM, f"{detail}, which has expired on {ended:%Y-%m-%d %H:%M} UTC", advice)
+    return Finding(check, OK, detail)
+
+
+def about_certificate(check: str, certificate: dict[str, Any], runtime: Runtime) -> Finding:
+    """Return names and end of a server's certificate, as a handshake has shown it."""
+    names = ", ".join(str(name) for _, name in certificate.get("subjectAltName", ()))
+    detail = f"the certificate is for {names}"
+    if "notAfter" not in certificate:
+        return Finding(check, OK, detail)
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), timezone.utc)
+    return _about_end(check, detail, ends, runtime)
+
+
+def _about_end(check: str, detail: str, ends: datetime, runtime: Runtime) -> Finding:
+    left, detail = ends - runtime.now(), f"{detail}, until {ends:%Y-%m-%d %H:%M} UTC"
+    if left > SOON:
+        return Finding(check, OK, detail)
+    if left > timedelta():
+        return Finding(check, NOTE, f"{detail}: {left.days} days are left", "see that it is renewed before that")
+    return Finding(check, PROBLEM, f"{detail}: it has expired", "renew it")
+
+
+def handshake(context: ssl.SSLContext, host: str, port: int) -> dict[str, Any] | None:
     """Return the server's certificate, empty where it is not verified; None without a handshake."""
     try:
         with (
             socket.create_connection((host, port), TIMEOUT_S) as plain,
             context.wrap_socket(plain, server_hostname=host) as encrypted,
         ):
-            return dict(encrypted.getpeercert() or {})  # type: ignore[arg-type]  # typeshed has wider values
+            return dict(encrypted.getpeercert() or {})
     except OSError:
         return None
 

@@ -1,11 +1,14 @@
-"""Checks of the place: where results go, whose they are, and whether this process reports."""
+"""Checks of the place: where results go, whose they are, whether this process reports, and where it says why not."""
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 
 from katib_callbacks import settings
 from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import label_of
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.ranks import process_rank
 from katib_callbacks.sinks.auto import KATIB
 from katib_callbacks.sinks.collector import collector_here
@@ -76,4 +79,42 @@ def check_rank(here: Surroundings) -> Iterator[Finding]:
         yield Finding("rank", PROBLEM, detail, f"unset {rank.source}, or set {settings.RANK}=0")
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (check_sinks, check_trial, check_rank)
+def check_variables(here: Surroundings) -> Iterator[Finding]:
+    """Find variables with our prefix that nothing reads."""
+    for name in settings.unknown_variables(here.runtime):
+        nearest = settings.nearest_variable(name)
+        advice = f"set {nearest} if that is meant, and unset it" if nearest else "unset it"
+        yield Finding("variables", NOTE, f"{name} is not a variable of katib-callbacks, so it has no effect", advice)
+
+
+def check_termination_message(here: Surroundings) -> Iterator[Finding]:
+    """Find out whether a reason for no number could be written where ``kubectl describe pod`` shows it."""
+    path = termination.message_path(here.runtime)
+    if path is None:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            is_regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            is_free = is_regular and termination.is_ours(file.read(termination.MAX_BYTES + 1))
+    except OSError as error:
+        advice = f"set {settings.TERMINATION_MESSAGE_PATH} to the container's terminationMessagePath"
+        yield Finding("message", NOTE, f"no termination message can be written: {error}", advice)
+        return
+    if is_free:
+        yield Finding("message", OK, f"{path} takes the reason if there is no number")
+    elif is_regular:
+        detail = f"the program has written a termination message of its own to {path}, which stays"
+        yield Finding("message", NOTE, detail, "leave it empty if the reason for no number is to stand there")
+    else:
+        detail = f"no termination message can be written: {path} is no file"
+        yield Finding("message", NOTE, detail, f"set {settings.TERMINATION_MESSAGE_PATH} to a file, or unset it")
+
+
+CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (
+    check_sinks,
+    check_trial,
+    check_rank,
+    check_variables,
+    check_termination_message,
+)

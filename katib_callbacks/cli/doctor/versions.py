@@ -7,6 +7,8 @@ from importlib import metadata
 from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
 
 _MINIMUM = re.compile(r"([\w.-]+)[^;]*?>=([\d.]+)")
+_REFUSED_PROTOBUF, _REFUSED_KUBERNETES = (5,), (33,)
+"""The first versions with which kubeflow-katib 0.19 does not work."""
 
 
 def check_versions(here: Surroundings) -> Iterator[Finding]:
@@ -26,17 +28,30 @@ def check_versions(here: Surroundings) -> Iterator[Finding]:
 
 
 def check_conflicts(here: Surroundings) -> Iterator[Finding]:
-    """Find kubeflow-katib beside a protobuf that it does not admit."""
+    """Find what does not work beside kubeflow-katib."""
     del here
-    sdk, protobuf = _installed("kubeflow-katib"), _installed("protobuf")
-    if sdk is not None and protobuf is not None and _parts(protobuf) >= (5,):
+    sdk = _installed("kubeflow-katib")
+    if sdk is None:
+        return
+    advice = "uninstall kubeflow-katib in the trial's image, which needs none"
+    protobuf = _installed("protobuf")
+    if protobuf is not None and _parts(protobuf) >= _REFUSED_PROTOBUF:
         detail = f"kubeflow-katib {sdk} wants protobuf<5, and {protobuf} is installed"
-        yield Finding("conflicts", NOTE, detail, "uninstall kubeflow-katib in the trial's image, which needs none")
+        yield Finding("conflicts", NOTE, detail, advice)
+    for name in ("tensorflow", "tensorboard", "wandb"):
+        lowest = _lowest_versions(name).get("protobuf", "")
+        if _parts(lowest) >= _REFUSED_PROTOBUF:
+            detail = f"kubeflow-katib {sdk} wants protobuf<5, and {name} {_installed(name)} wants protobuf>={lowest}"
+            yield Finding("conflicts", NOTE, detail, advice)
+    kubernetes = _installed("kubernetes")
+    if kubernetes is not None and _parts(kubernetes) >= _REFUSED_KUBERNETES:
+        detail = f"with kubernetes {kubernetes}, create_experiment and tune of kubeflow-katib {sdk} fail"
+        yield Finding("conflicts", NOTE, detail, 'pip install "kubernetes<33"')
 
 
-def _lowest_versions() -> dict[str, str]:
+def _lowest_versions(name: str = "katib-callbacks") -> dict[str, str]:
     try:
-        required = metadata.requires("katib-callbacks") or []
+        required = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         required = []
     return {match[1]: match[2] for match in map(_MINIMUM.match, required) if match is not None}

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,6 +31,7 @@ from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
 from katib_callbacks.local.trials.webhook import wrapped
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.reporting.termination import MAX_BYTES, PREFIX
 from katib_callbacks.sinks.collector import told
 
 _SUCCESSES = {
@@ -109,6 +111,7 @@ class Attempt:
         own = {
             **workplace.receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
+            settings.TERMINATION_MESSAGE_PATH: str(self._files.termination_log),
         }
         if plan.early_stopping is not None:
             own[settings.EARLY_STOPPING] = plan.early_stopping.text
@@ -177,7 +180,7 @@ class Attempt:
             return Verdict(
                 states.FAILED,
                 f"TrialFailed. Job reason: {reason}",
-                f"Trial has failed. Job message: {message}{self._hint(message)}",
+                f"Trial has failed. Job message: {message}{self._hint(message)}{self._own_words()}",
             )
         observation = reduce(values, plan.metrics)
         succeeded, words = _SUCCESSES.get(kind, (f"{kind}Succeeded", f"{kind} is successfully completed."))
@@ -185,7 +188,8 @@ class Attempt:
             return Verdict(
                 states.METRICS_UNAVAILABLE,
                 f"MetricsUnavailable. Job reason: {succeeded}",
-                f"Metrics are not available: {plan.objective!r} was not reported. Job message: {words}",
+                f"Metrics are not available: {plan.objective!r} was not reported{self._own_words()}. "
+                f"Job message: {words}",
                 observation if any(one["latest"] != UNAVAILABLE for one in observation) else None,
                 rows=(StoredMetricLog(plan.objective, UNAVAILABLE, UNAVAILABLE_TIME),),
             )
@@ -200,6 +204,13 @@ class Attempt:
             observation,
             value,
         )
+
+    def _own_words(self) -> str:
+        """Return the trial's termination message, to follow on others; empty if there is none."""
+        with suppress(OSError), self._files.termination_log.open("rb") as file:
+            words = " ".join(file.read(MAX_BYTES).decode(errors="replace").split())
+            return f"; {words.removeprefix(PREFIX)}" if words else ""
+        return ""
 
     def _hint(self, message: str) -> str:
         """Return what to do about a file that was not found; empty if that is not the fault."""

@@ -25,6 +25,11 @@ class TrialFiles:
         return self._parent / f"{self._trial}.log"
 
     @property
+    def termination_log(self) -> Path:
+        """Where the trial writes its termination message."""
+        return self._parent / f"{self._trial}.termination-log"
+
+    @property
     def status(self) -> dict[str, Any] | None:
         """The last status that the trial has shown to the status server of Kubeflow Trainer; None if it has none."""
         try:
@@ -56,6 +61,7 @@ class TrialFiles:
             old.unlink()
         self._status_path.unlink(missing_ok=True)
         self.log.write_bytes(b"")
+        self.termination_log.write_bytes(b"")
 
     def take_over_checkpoints(self, number: int, parent: object) -> Path:
         """Make the folder of a trial's checkpoints anew, with those of its parent if it has one, and return it."""

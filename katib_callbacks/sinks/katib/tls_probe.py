@@ -62,16 +62,16 @@ def _explain_refusal(tls_cert: str | None, reason: str) -> str:
     said = f" ({reason})" if reason else ""
     if tls_cert is None:
         return f"the server closes the connection after the handshake{said}: it may want tls_cert, which is not set"
-    expiry = _expiry(tls_cert)
-    if expiry is not None and expiry <= datetime.now(timezone.utc):
-        return f"the server refuses the certificate in tls_cert {tls_cert}{said}: it has expired on {expiry:%Y-%m-%d}"
+    ends = expiry(tls_cert)
+    if ends is not None and ends <= datetime.now(timezone.utc):
+        return f"the server refuses the certificate in tls_cert {tls_cert}{said}: it has expired on {ends:%Y-%m-%d}"
     return (
         f"the server closes the connection after the handshake{said}: it may not accept the certificate in tls_cert "
         f"{tls_cert}, by its authority or its purpose"
     )
 
 
-def _expiry(path: str) -> datetime | None:
+def expiry(path: str) -> datetime | None:
     """Return a certificate's notAfter. The standard library decodes files only for its own tests, so it may not."""
     try:
         decoded = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]  # noqa: SLF001

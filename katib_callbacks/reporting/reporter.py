@@ -81,43 +81,40 @@ class KatibReporter:
         _runtime: Runtime = DEFAULT_RUNTIME,
     ) -> None:
         self._runtime = _runtime = settings.heeded(_runtime)
-        self._trial_name = settings.trial_name(trial_name, _runtime)
-        settings.check_rank(_runtime)
-        timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-        where = resolve_sinks(sinks, _runtime, trial_name=self._trial_name)
-        spool = settings.text(spool_dir, settings.SPOOL_DIR, _runtime)
-        if where.sinks[:1] != (KATIB,):
-            # A cluster-wide variable need not fit every script, nor a script every place that "auto" finds.
-            if spool_dir is not None and where.chosen and where.chosen[0].reason == NAMED:
-                raise ConfigurationError(
-                    f"spool_dir is for the sink {KATIB!r}, because rows can be replayed only there; it has to be the "
-                    f"first of sinks ({settings.SINKS})"
-                )
-            spool = None
-        factory = SinkFactory(
-            endpoint=resolve_endpoint(
-                db_manager_address,
-                tls_ca=tls_ca,
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                token_path=token_path,
-                allow_insecure_token=allow_insecure_token,
+        try:
+            self._trial_name = settings.trial_name(trial_name, _runtime)
+            settings.check_rank(_runtime)
+            timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
+            where = resolve_sinks(sinks, _runtime, trial_name=self._trial_name)
+            factory = SinkFactory(
+                endpoint=resolve_endpoint(
+                    db_manager_address,
+                    tls_ca=tls_ca,
+                    tls_cert=tls_cert,
+                    tls_key=tls_key,
+                    token_path=token_path,
+                    allow_insecure_token=allow_insecure_token,
+                    runtime=_runtime,
+                ),
+                verify=settings.choice(Verify, "verify", verify, settings.VERIFY, "ambiguous", _runtime),
+                previous_attempt=settings.choice(
+                    PreviousAttempt,
+                    "previous_attempt",
+                    previous_attempt,
+                    settings.PREVIOUS_ATTEMPT,
+                    "ignore",
+                    _runtime,
+                ),
+                spool_dir=_spool_dir(spool_dir, where, _runtime),
+                timeout_s=timeout,
+                trial_name=self._trial_name,
                 runtime=_runtime,
-            ),
-            verify=settings.choice(Verify, "verify", verify, settings.VERIFY, "ambiguous", _runtime),
-            previous_attempt=settings.choice(
-                PreviousAttempt,
-                "previous_attempt",
-                previous_attempt,
-                settings.PREVIOUS_ATTEMPT,
-                "ignore",
-                _runtime,
-            ),
-            spool_dir=spool,
-            timeout_s=timeout,
-            trial_name=self._trial_name,
-            runtime=_runtime,
-        )
+            )
+        except ConfigurationError as error:
+            from katib_callbacks.reporting import termination  # noqa: PLC0415  only where something failed
+
+            termination.explain(_runtime, termination.DELIVERY, str(error))
+            raise
         self._destinations = Destinations(where, factory)
         self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
         self._silenced_by: ProcessRank | None = None
@@ -297,6 +294,20 @@ class KatibReporter:
             self._silenced_by = rank
             announce_silence(rank, is_in_trial=self.idle_reason is None, runtime=self._runtime)
         return self.open_run(rank=rank)
+
+
+def _spool_dir(given: PathLike | None, where: Whereabouts, runtime: Runtime) -> str | None:
+    """Return the directory of the spool; None where the first sink has none."""
+    spool = settings.text(given, settings.SPOOL_DIR, runtime)
+    if where.sinks[:1] == (KATIB,):
+        return spool
+    # A cluster-wide variable need not fit every script, nor a script every place that "auto" finds.
+    if given is not None and where.chosen and where.chosen[0].reason == NAMED:
+        raise ConfigurationError(
+            f"spool_dir is for the sink {KATIB!r}, because rows can be replayed only there; it has to be the first of "
+            f"sinks ({settings.SINKS})"
+        )
+    return None
 
 
 _UPSTREAMS_TIMEOUT_S = 120.0

@@ -8,7 +8,7 @@ import sys
 import pytest
 from partners import FastClock, Fault, ScriptedDBManager
 
-from katib_callbacks import DeliveryError, KatibReporter
+from katib_callbacks import ConfigurationError, DeliveryError, KatibReporter
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.ranks import framework_rank
@@ -87,6 +87,23 @@ def test_a_db_manager_that_is_not_there_is_named_with_the_time_and_the_rows(mess
     assert told.startswith("katib-callbacks: 1 of 1 rows of trial 'trial' did not reach the DB manager at 127.0.0.1:")
     assert "480" in told
     assert "loss=1" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("KATIB_CALLBACKS_SINKS", "nonsense", "there is no sink 'nonsense'"),
+        ("KATIB_CALLBACKS_TLS_CA", "/no/such/ca", "/no/such/ca cannot be read"),
+        ("KATIB_CALLBACKS_TIMEOUT_S", "soon", "KATIB_CALLBACKS_TIMEOUT_S"),
+    ],
+)
+def test_a_reporter_that_cannot_be_made_says_why_until_one_delivers(server, message, name, value, told):
+    with pytest.raises(ConfigurationError):
+        KatibReporter(server.address, _runtime=runtime(message, **{name: value}))
+    assert message.read_text().startswith("katib-callbacks: ")
+    assert told in message.read_text()
+    KatibReporter(server.address, _runtime=runtime(message)).report({"loss": 1})
+    assert message.read_text() == ""
 
 
 def test_rows_that_are_refused_are_explained_and_a_later_success_takes_it_back(server, message):

@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.metrics and not arguments.stdin:
         raise ConfigurationError("there is nothing to report: give NAME=VALUE, or --stdin")
+    if arguments.stdin and sys.stdin is None:
+        raise ConfigurationError("--stdin: standard input is closed; lead the lines into it, as in: ./train | ...")
     rows = [_given(text) for text in arguments.metrics]
     names = [row.name for row in rows]
     if len(set(names)) < len(names):
@@ -69,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         _sigterm_ends_reading() as state,
     ):
         if arguments.stdin:
+            if hasattr(sys.stdin, "reconfigure"):  # other programs' output: a line that is no UTF-8 is passed over
+                sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
             rows += _read(sys.stdin, state)
         if not rows:
             raise MetricValueError("no line of standard input was NAME=VALUE with a finite number")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
     from katib_callbacks.reporting.run import ReporterRun
+    from katib_callbacks.settings.early_stopping import Policy
 
 logger = logging.getLogger(__name__)
 
@@ -215,9 +216,7 @@ class MetricRecorder:
             self._late = late
             self._run = self._open_run()
             if self._options.early_stopping is not None:
-                asker = self._run.asker(self._options.early_stopping)
-                names, objective = self._options.names, str(self._options.early_stopping.objective)
-                self._stopping = None if asker is None else Stopping(asker, names[objective] if names else objective)
+                self._stopping = self._open_stopping(self._run, self._options.early_stopping)
             if restored is not None:
                 self._rows.restore(restored)
 
@@ -238,6 +237,18 @@ class MetricRecorder:
         # A run's own sinks have the options as they were resolved; a second look at the environment, and at the files
         # that it names, could fail, and then there were no reporter to try again or to write the spool.
         return self._reporter.open_run(rank=self._rank, late=self._late, is_own=not self._is_reporter_lent)
+
+    def _open_stopping(self, run: "ReporterRun", policy: "Policy") -> Stopping | None:
+        asker = run.asker(policy)
+        if asker is None:
+            self._voice.warn_once(
+                "nobody to ask",
+                "This training is not stopped early: the DB manager judges that, and this training's metrics do not go "
+                "to one.",
+            )
+            return None
+        names, objective = self._options.names, str(policy.objective)
+        return Stopping(asker, names[objective] if names else objective)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None

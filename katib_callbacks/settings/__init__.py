@@ -276,16 +276,24 @@ _said_unknown: set[str] = set()
 
 def warn_of_unknown_variables(runtime: Runtime) -> None:
     """Log each variable with our prefix that nothing reads, once in a process, with the nearest one that is read."""
-    for name in sorted(runtime.environ()):
-        if not name.startswith(PREFIX) or name in _known_variables() or name in _said_unknown:
-            continue
-        _said_unknown.add(name)
-        from difflib import get_close_matches  # noqa: PLC0415  rarely needed
+    for name, nearest in unknown_variables(runtime).items():
+        if name not in _said_unknown:
+            _said_unknown.add(name)
+            question = f" Did you mean {nearest}?" if nearest else ""
+            logger.warning("%s is not a variable of katib-callbacks, so it has no effect.%s", name, question)
 
-        known = {variable.removeprefix(PREFIX) for variable in _known_variables()}
-        nearest = get_close_matches(name.removeprefix(PREFIX), known, n=1)
-        question = f" Did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-        logger.warning("%s is not a variable of katib-callbacks, so it has no effect.%s", name, question)
+
+def unknown_variables(runtime: Runtime) -> dict[str, str | None]:
+    """Return the variables with our prefix that nothing reads, each with the nearest one that is read, if any."""
+    known, nearest = _known_variables(), {}
+    for name in sorted(runtime.environ()):
+        if name.startswith(PREFIX) and name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415  rarely needed
+
+            words = [variable.removeprefix(PREFIX) for variable in known]
+            near = get_close_matches(name.removeprefix(PREFIX), words, n=1)
+            nearest[name] = PREFIX + near[0] if near else None
+    return nearest
 
 
 def _known_variables() -> set[str]:

@@ -115,6 +115,42 @@ def test_what_the_environment_says_wrong_is_found(doctor, environ, check, state,
     assert detail in found[check][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "detail"),
+    [
+        ("REPORT", "last", "KATIB_CALLBACKS_REPORT must be one of"),
+        ("VERIFY", "never", "KATIB_CALLBACKS_VERIFY must be one of"),
+        ("PREVIOUS_ATTEMPT", "keep", "KATIB_CALLBACKS_PREVIOUS_ATTEMPT must be one of"),
+        ("TIMEOUT_S", "5min", "KATIB_CALLBACKS_TIMEOUT_S must be a positive number of seconds"),
+        ("METRICS", "F1(average=macro, k=5)", "KATIB_CALLBACKS_METRICS: it is unclear where the names end"),
+        ("AUTOLOG", "perhaps", "KATIB_CALLBACKS_AUTOLOG must be 1 or 0"),
+        ("EARLY_STOPPING", "median", "KATIB_CALLBACKS_EARLY_STOPPING: 'median' is not known"),
+    ],
+)
+def test_a_variable_that_would_end_the_training_at_its_start_is_found(doctor, name, value, detail):
+    status, found = doctor(**{"KATIB_CALLBACKS_SINKS": "stdout", f"KATIB_CALLBACKS_{name}": value})
+    assert status == 1
+    assert found["variables"][0] == "problem"
+    assert detail in found["variables"][1]
+    assert "variables" not in doctor(KATIB_CALLBACKS_DISABLE="1")[1]
+
+
+def test_a_misspelt_variable_is_noted(monkeypatch, capsys):
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "stdout")
+    monkeypatch.setenv("KATIB_CALLBACKS_METRIC", "loss")
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "note     variables KATIB_CALLBACKS_METRIC is not a variable of katib-callbacks" in told
+    assert "Write KATIB_CALLBACKS_METRICS if that is meant." in told
+
+
+def test_where_all_is_turned_off_the_advice_is_to_turn_it_on(monkeypatch, capsys):
+    monkeypatch.setenv("KATIB_CALLBACKS_DISABLE", "1")
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "KATIB_CALLBACKS_DISABLE is set. Unset KATIB_CALLBACKS_DISABLE if this training is to report." in told
+
+
 def test_a_collector_of_output_beside_a_push_is_found(doctor, tmp_path):
     from katib_callbacks.sinks.collector import told  # noqa: PLC0415
 

@@ -284,3 +284,17 @@ def test_the_state_resumes_to_the_same_report(report):
     second.finish()
     second.deliver()
     assert resumed.values == whole.values
+
+
+def test_a_policy_without_a_db_manager_that_could_judge_is_said_once(caplog, monkeypatch):
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
+    monkeypatch.setenv("KATIB_CALLBACKS_SINKS", "stdout")
+    recorder = MetricRecorder("a", early_stopping="asha,type=minimize")
+    for _ in range(2):
+        recorder.start(ZERO)
+        recorder.record({"a": 1}, row=0)
+        assert not recorder.is_to_stop(1)
+    recorder.start(ZERO)
+    assert [text for text in caplog.messages if "not stopped early" in text] == [
+        "This training is not stopped early: the DB manager judges that, and this training's metrics do not go to one."
+    ]

@@ -1,13 +1,15 @@
 """Checks of the place: where results go, whose they are, and whether this process reports."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from katib_callbacks import settings
 from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.reporting.ranks import process_rank
-from katib_callbacks.sinks.auto import KATIB
+from katib_callbacks.settings.early_stopping import resolve_policy
+from katib_callbacks.sinks.auto import DISABLED, KATIB
 from katib_callbacks.sinks.collector import collector_here
 from katib_callbacks.sinks.registry import resolve_sinks
 
@@ -27,7 +29,10 @@ def check_sinks(here: Surroundings) -> Iterator[Finding]:
         return
     if here.where.nothing is not None:
         is_expected = "KUBERNETES_SERVICE_HOST" in runtime.environ() and not settings.is_disabled(runtime)
-        advice = here.where.advice.rstrip(".") or f"set {settings.TRIAL_NAME}, or name sinks in {settings.SINKS}"
+        what_to_do = f"set {settings.TRIAL_NAME}, or name sinks in {settings.SINKS}"
+        if here.where.nothing == DISABLED:
+            what_to_do = f"unset {settings.DISABLE} if this training is to report"
+        advice = here.where.advice.rstrip(".") or what_to_do
         detail = f"nothing is reported: {here.where.nothing}"
         yield Finding("sinks", PROBLEM if is_expected else NOTE, detail, advice)
     for chosen in here.where.chosen:
@@ -76,4 +81,44 @@ def check_rank(here: Surroundings) -> Iterator[Finding]:
         yield Finding("rank", PROBLEM, detail, f"unset {rank.source}, or set {settings.RANK}=0")
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (check_sinks, check_trial, check_rank)
+_CHOICES = (
+    (settings.Report, settings.REPORT),
+    (settings.Mode, settings.MODE),
+    (settings.AfterTraining, settings.AFTER_TRAINING),
+    (settings.OnMissing, settings.ON_MISSING),
+    (settings.OnNan, settings.ON_NAN),
+    (settings.OnError, settings.ON_ERROR),
+    (settings.PreviousAttempt, settings.PREVIOUS_ATTEMPT),
+    (settings.Verify, settings.VERIFY),
+)
+
+
+def check_variables(here: Surroundings) -> Iterator[Finding]:
+    """Read the other variables as callbacks and reporters do, which raise where one is wrong."""
+    try:
+        runtime = settings.heeded(here.runtime)
+    except ConfigurationError:  # said of the sinks
+        return
+    readings: tuple[Callable[[], object], ...] = (
+        *(partial(settings.choice, words, "", None, variable, None, runtime) for words, variable in _CHOICES),
+        partial(settings.seconds, "", None, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, runtime),
+        partial(settings.metric_selection, None, runtime),
+        partial(settings.is_autolog_on, runtime),
+        partial(resolve_policy, None, runtime),
+    )
+    for read in readings:
+        try:
+            read()
+        except ConfigurationError as error:  # noqa: PERF203  each on its own
+            yield Finding("variables", PROBLEM, str(error), "correct the variable")
+    for name, nearest in settings.unknown_variables(runtime).items():
+        advice = "remove it, or see docs/environment.md" if nearest is None else f"write {nearest} if that is meant"
+        yield Finding("variables", NOTE, f"{name} is not a variable of katib-callbacks, so it has no effect", advice)
+
+
+CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (
+    check_sinks,
+    check_trial,
+    check_rank,
+    check_variables,
+)

@@ -78,6 +78,7 @@ def _show_savings(orders: int) -> None:
         f"{TRIALS} trials of {EPOCHS} epochs, trained in {time.monotonic() - start_s:.0f} s; best accuracy {best:.4f}"
     )
     print(f"{'policy':<28}{'epochs run':>12}{'stopped':>10}{'best found':>12}{'worst best':>12}{'wrong answers':>15}")
+    print(f"{'without':<28}{1:>11.0%}{0:>10.1f}{orders:>8} of {orders}{best:>12.4f}{0:>15}")
     for policy in POLICIES:
         results = [_replay(curves, policy, order) for order in range(orders)]
         shares, stopped, bests, wrong = zip(*results, strict=True)

@@ -55,7 +55,8 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Deliver what the command line and standard input have; exit status 1 where nothing was delivered."""
-    from katib_callbacks.reporting.ranks import process_rank  # noqa: PLC0415  --help does without
+    from katib_callbacks.process_state import trial_state  # noqa: PLC0415  --help does without
+    from katib_callbacks.reporting.ranks import process_rank  # noqa: PLC0415
     from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415
 
     if not arguments.metrics and not arguments.stdin:
@@ -70,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         KatibReporter(arguments.address, trial_name=arguments.trial, timeout_s=arguments.timeout) as reporter,
         _sigterm_ends_reading() as state,
     ):
+        if reporter.trial_name is not None:  # rows that are there may be this script's: they are not an attempt before
+            trial_state(reporter.trial_name).has_begun = True
         if arguments.stdin:
             if hasattr(sys.stdin, "reconfigure"):  # other programs' output: a line that is no UTF-8 is passed over
                 sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")

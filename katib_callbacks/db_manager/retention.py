@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -16,11 +17,17 @@ _logger = logging.getLogger(__name__)
 
 
 class Retention:
-    """Deletes all rows of each trial whose newest row is older than some days. Has one thread, until it is closed."""
+    """Deletes each trial whose newest row is older than some days. Has one thread, until it is closed.
 
-    def __init__(self, store: ObservationLogStore, days: float) -> None:
+    Args:
+        last_asked: Tells when trials last asked about early stopping: of those that ask nothing is deleted, and those
+            that asked and never reported are as old as their last question.
+    """
+
+    def __init__(self, store: ObservationLogStore, days: float, last_asked: Callable[[], Mapping[str, float]]) -> None:
         self._store = store
         self._days = days
+        self._last_asked = last_asked
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="katib-callbacks-retention", daemon=True)
         self._thread.start()
@@ -42,7 +49,10 @@ class Retention:
 
     def _delete_old_trials(self) -> None:
         end = datetime.now(timezone.utc) - timedelta(days=self._days)
-        for trial_name in self._store.trials_before(end):
+        asked_s, end_s = self._last_asked(), end.timestamp()
+        old = {name for name, time_s in asked_s.items() if time_s < end_s}
+        old.update(name for name in self._store.trials_before(end) if name not in asked_s)
+        for trial_name in sorted(old):
             if self._is_closed.is_set():
                 return
             if self._store.delete(trial_name, before=end):

@@ -184,14 +184,14 @@ class DBManager:
                 undo.callback(authenticator.close)
             store = self._open_store()
             undo.callback(store.close)
-            if self._retention_days is not None:
-                undo.callback(Retention(store, self._retention_days).close)
             monitor = HealthMonitor(store.check)
             undo.callback(monitor.close)
             metrics = open_metrics(self._metrics_address, monitor.is_serving)
             undo.callback(metrics.close)
             judge = Judge(store)
             undo.callback(judge.close)
+            if self._retention_days is not None:
+                undo.callback(Retention(store, self._retention_days, judge.last_asked).close)
             arrivals, large_replies = Arrivals(), LargeReplies()
             undo.callback(arrivals.close)
             workers = ThreadPoolExecutor(

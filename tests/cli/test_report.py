@@ -54,6 +54,14 @@ def test_lines_are_reported_in_order_of_their_times_and_others_are_passed_over(t
     assert rows(trial) == [("loss", 0.75), ("loss", 0.5), ("loss", 0.25)]
 
 
+@pytest.mark.parametrize("policy", ["ignore", "warn", "clear"])
+def test_rows_of_an_earlier_call_stay_and_are_not_taken_for_an_attempt_that_failed(trial, policy):
+    for given in ("a=1", "b=2"):
+        done = run(given, KATIB_CALLBACKS_PREVIOUS_ATTEMPT=policy)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert rows(trial) == [("a", 1), ("b", 2)]
+
+
 def test_sigterm_delivers_what_there_is(trial):
     command = [sys.executable, "-m", "katib_callbacks.cli", "report", "--stdin"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

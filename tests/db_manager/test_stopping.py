@@ -3,8 +3,10 @@
 import logging
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -13,7 +15,7 @@ from trials import hashed, new_token, refusal
 
 from katib_callbacks import KatibReporter, MetricLog
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.stopping import records
+from katib_callbacks.db_manager.stopping import judge, records
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
@@ -224,6 +226,27 @@ def test_a_resumed_run_goes_on_with_the_epochs_before_its_first(siblings):
 
     assert not send(siblings.address, run="two", epochs=[(3, 0.2)])  # 0.7 is still its best
     assert send(siblings.address, run="three", epochs=[(1, 0.2), (2, 0.2)])
+
+
+def test_old_trials_that_never_reported_are_forgotten_where_old_rows_are_deleted(
+    database_url, tables, monkeypatch, open_raw
+):
+    with DBManager(database_url) as server:
+        for days_ago, name in [(40, "old"), (0, "new")]:
+            asked_s = time.time() - days_ago * 86_400
+            monkeypatch.setattr(judge, "time", SimpleNamespace(time=lambda asked_s=asked_s: asked_s))
+            for policy in (MEDIAN, ASHA):
+                assert not asker(server.address, f"{name}-{policy[:4]}", policy).ask(1, 0.5).stop
+        open_raw(server).report("new-asha", ("2020-01-01T00:00:00Z", "loss", "1"))  # of an attempt before
+    with DBManager(database_url, retention_days=30) as server:
+        end_s = time.monotonic() + 60
+        while any("old" in str(row) for table in records.TABLES for row in tables(table)):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+    assert sorted(row[2] for row in tables(records.TRIALS)) == ["new-asha", "new-medi"]
+    assert [len(tables(table)) for table in (records.VALUES, records.RUNGS)] == [2, 1]
+    with DBManager(database_url) as server:
+        assert len(open_raw(server).get("new-asha")) == 1
 
 
 def test_a_trial_that_is_deleted_is_no_sibling_any_more(siblings, stub_of, raw, tables):

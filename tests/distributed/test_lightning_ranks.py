@@ -5,13 +5,6 @@ import re
 import pytest
 from status_server import StatusServer
 
-from katib_callbacks.settings import Runtime
-from katib_callbacks.settings.early_stopping import parse_policy
-from katib_callbacks.sinks.katib import asking
-from katib_callbacks.sinks.katib.endpoint import Endpoint
-
-STOPPING = "asha,objective=accuracy,type=maximize"
-
 FINAL = [("accuracy", 1.5), ("loss", 2.5), ("gathered", 3.0)]
 """Of the last of two epochs; means of both ranks."""
 
@@ -25,22 +18,6 @@ def test_ddp_reports_from_rank_zero_alone(trial):
         *[("loss", 1.5), ("loss", 2.5), ("tested", 0.5)],
     ]
     trial.assert_rank_zero_alone_reported()
-
-
-def test_both_ranks_stop_early_together(trial, katib_db_manager):
-    sibling = asking.Asker(
-        Endpoint(katib_db_manager.address),
-        "sibling",
-        parse_policy("policy", STOPPING),
-        Runtime(environ=lambda: {"KATIB_CALLBACKS_EXPERIMENT": "scores"}),
-    )
-    assert not sibling.ask(1, 9.0).stop
-    variables = {"KATIB_CALLBACKS_EARLY_STOPPING": STOPPING, "KATIB_CALLBACKS_EXPERIMENT": "scores"}
-    trial.start("lightning_trial.py", "--strategy", "ddp", "--epochs", "6", "--patient", **variables)
-    trial.wait()
-
-    assert trial.rows() == [("accuracy", 0.5), ("loss", 1.5), ("gathered", 3.0)]  # of the first epoch
-    assert sorted(trial.testimonies()) == [0, 1]
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])

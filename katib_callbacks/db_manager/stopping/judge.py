@@ -67,6 +67,10 @@ class Judge:
         question.wait()
         return question.answer
 
+    def last_asked(self) -> dict[str, float]:
+        """Return when trials last asked, by their names: seconds since the epoch; raises as :meth:`ask` does."""
+        return self._store.transact(records.last_asked)
+
     def close(self) -> None:
         """Answer what is queued, and end the thread. May be called twice."""
         with self._lock:

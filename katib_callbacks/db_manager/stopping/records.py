@@ -206,6 +206,14 @@ def go_back(connection: Connection, key: TrialKey, step: int) -> list[tuple[int,
     return [(row.step, row.value) for row in rows]
 
 
+def last_asked(connection: Connection) -> dict[str, float]:
+    """Return when trials last asked, by their names: seconds since the epoch."""
+    if not inspect(connection).has_table(TRIALS.name):
+        return {}
+    query = select(TRIALS.c.trial_name, func.max(TRIALS.c.asked_s)).group_by(TRIALS.c.trial_name)
+    return {name: float(asked_s) for name, asked_s in connection.execute(query)}
+
+
 def forget(connection: Connection, trial_name: str) -> None:
     """Forget a trial of this name, in whichever namespace and experiment, if there are tables."""
     for table in TABLES if inspect(connection).has_table(TRIALS.name) else ():

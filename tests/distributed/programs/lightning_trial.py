@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from katib_callbacks.lightning import KatibReportCallback
-from katib_callbacks.sinks.katib import asking
 
 DATA = TensorDataset(torch.arange(8.0).reshape(8, 1), torch.arange(8.0).reshape(8, 1))
 
@@ -69,10 +68,7 @@ def main() -> None:
     parser.add_argument("--report", default="final")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--test", action="store_true")
-    parser.add_argument("--patient", action="store_true", help="wait longer for an answer")
     arguments = parser.parse_args()
-    if arguments.patient:
-        asking.TIMEOUT_S = 60.0
 
     names = {"accuracy": "val_acc", "loss": "train_loss", "gathered": "gathered"}
     if arguments.test:

@@ -71,6 +71,7 @@ def test_beside_transformers_own_callback_it_shows_the_end_only(
     trainer.train()
     trainer.predict(trainer.train_dataset)
 
+    assert callback.receipt.sinks["trainjob"].delivered == 1  # waits for it
     assert set(status_server.percentages) == {100}
     assert set(status_server.seen[-1].metrics) == {"eval_accuracy", "test_loss"}
     assert set(katib_db_manager.latest()) == {"eval_accuracy", "test_loss"}

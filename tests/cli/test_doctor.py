@@ -235,6 +235,7 @@ def jwt(**claims):
         ("opaque", "ok", "no JWT"),
         (jwt(exp=4_000_000_000, aud=["katib"]), "ok", "for the audience ['katib']"),
         (jwt(exp=1_000_000_000, aud=["katib"]), "problem", "expired on 2001-09-09 01:46 UTC"),
+        (jwt(exp=-1e300, aud=["katib"]), "problem", "expired on 1970-01-01"),
     ],
 )
 def test_a_tokens_audience_and_expiry_are_read(doctor, ca, tmp_path, content, state, detail):

@@ -152,7 +152,7 @@ def about_token(check: str, path: object, token: str, runtime: Runtime) -> Findi
     expiry, audience = claims.get("exp"), claims.get("aud")
     detail = f"{path} holds a token for the audience {audience}"
     if isinstance(expiry, int | float) and expiry <= runtime.now().timestamp():
-        ended = datetime.fromtimestamp(expiry, timezone.utc)
+        ended = datetime.fromtimestamp(max(expiry, 0), timezone.utc)
         advice = "project a service account token, which the kubelet renews"
         return Finding(check, PROBLEM, f"{detail}, which has expired on {ended:%Y-%m-%d %H:%M} UTC", advice)
     return Finding(check, OK, detail)

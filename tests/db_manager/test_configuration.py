@@ -164,8 +164,10 @@ def test_with_json_every_line_is_json_grpcs_own_too(tmp_path):
 
 
 def test_with_json_an_error_at_the_start_is_json(tmp_path):
-    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--log-format", "json", "--db", "nosql://h/k"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0"]
+    done = subprocess.run(
+        [*command, "--log-format", "json", "--db", "nosql://h/k"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     line = json.loads(done.stderr)
     assert line["level"] == "ERROR"

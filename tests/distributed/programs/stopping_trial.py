@@ -225,6 +225,8 @@ def main() -> None:
     witness.testify(rank, ours.receipt, **told)
     if arguments.framework != "keras" or os.environ["KERAS_BACKEND"] == "torch":
         witness.leave_process_group_at_exit()
+    if arguments.framework == "fsdp":
+        witness.end_before_gloo_aborts()
 
 
 if __name__ == "__main__":

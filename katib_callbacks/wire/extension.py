@@ -6,20 +6,12 @@ UNIMPLEMENTED.
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import descriptor_pool
 
 from katib_callbacks.wire import methods
-from katib_callbacks.wire.messages import message_class
+from katib_callbacks.wire.messages import describe, message_class
 
 _PACKAGE, _, _SERVICE = methods.EARLY_STOPPING_SERVICE.rpartition(".")
-
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "string": _Field.TYPE_STRING,
-    "int64": _Field.TYPE_INT64,
-    "double": _Field.TYPE_DOUBLE,
-    "bool": _Field.TYPE_BOOL,
-}
 
 # As in messages.py: fields in the order of their numbers.
 _MESSAGES = {
@@ -37,16 +29,7 @@ _MESSAGES = {
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:
-    file = descriptor_pb2.FileDescriptorProto(name="katib_callbacks/extension.proto", package=_PACKAGE, syntax="proto3")
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for number, (field_name, kind) in enumerate(fields.items(), start=1):
-            element = kind.strip("[]")
-            field = message.field.add(name=field_name, number=number)
-            field.label = _Field.LABEL_REPEATED if element != kind else _Field.LABEL_OPTIONAL
-            field.type = _SCALARS.get(element, _Field.TYPE_MESSAGE)
-            if element not in _SCALARS:
-                field.type_name = f".{_PACKAGE}.{element}"
+    file = describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES)
     service = file.service.add(name=_SERVICE)
     service.method.add(name="Judge", input_type=f".{_PACKAGE}.JudgeRequest", output_type=f".{_PACKAGE}.JudgeReply")
     pool = descriptor_pool.DescriptorPool()

@@ -58,9 +58,16 @@ _HEALTH_MESSAGES = {
 _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "string": _Field.TYPE_STRING,
+    "int64": _Field.TYPE_INT64,
+    "double": _Field.TYPE_DOUBLE,
+    "bool": _Field.TYPE_BOOL,
+}
 
 
-def _file(name: str, package: str, messages: dict[str, dict[str, str]]) -> descriptor_pb2.FileDescriptorProto:
+def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> descriptor_pb2.FileDescriptorProto:
+    """Return the descriptor of a file with these messages, written as those above are."""
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
@@ -68,8 +75,8 @@ def _file(name: str, package: str, messages: dict[str, dict[str, str]]) -> descr
             element = kind.strip("[]")
             field = message.field.add(name=field_name, number=number)
             field.label = _Field.LABEL_REPEATED if element != kind else _Field.LABEL_OPTIONAL
-            if element == "string":
-                field.type = _Field.TYPE_STRING
+            if element in _SCALARS:
+                field.type = _SCALARS[element]
             else:
                 field.type = _Field.TYPE_ENUM if element.endswith("Status") else _Field.TYPE_MESSAGE
                 field.type_name = f".{package}.{element}"
@@ -77,14 +84,14 @@ def _file(name: str, package: str, messages: dict[str, dict[str, str]]) -> descr
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:
-    katib = _file("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
+    katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
     service = katib.service.add(name=methods.DB_MANAGER_SERVICE.rpartition(".")[2])
     for name, (request, reply) in _KATIB_METHODS.items():
         service.method.add(
             name=name, input_type=f".{_KATIB_PACKAGE}.{request}", output_type=f".{_KATIB_PACKAGE}.{reply}"
         )
 
-    health = _file("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES)
+    health = describe("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES)
     statuses = health.message_type[-1].enum_type.add(name="ServingStatus")
     for number, status in enumerate(_SERVING_STATUS):
         statuses.value.add(name=status, number=number)

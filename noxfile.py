@@ -495,6 +495,13 @@ def sinks(session: nox.Session) -> None:
 
 
 @nox.session
+def ui(session: nox.Session) -> None:
+    """Test what is served over HTTP: the page."""
+    session.install(".[ui]", *TEST_TOOLS, "httpx")
+    session.run("pytest", *(session.posargs or ["tests/ui"]))
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Send a DB manager random and mutated requests, and tokens, as long as ``chaos``; arguments as there."""
     session.install(".[auth]", *TEST_TOOLS)

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from katib_callbacks.errors import KatibCallbacksError
-from katib_callbacks.local import runner, states
-from katib_callbacks.local.states import condition
-from katib_callbacks.local.store import ExperimentRow, ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.states import condition
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
 
 MAX_STARTS = 3
 """How often one server starts an experiment whose process ends before it does."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from katib_callbacks.local.store import ExperimentRow, ExperimentStore, TrialRow, experiment_row, trial_row
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow, experiment_row, trial_row
 
 MAX_CHANGES = 10_000
 """How many are kept. Who asks for changes since an older one is told so, and lists anew."""

@@ -7,6 +7,7 @@ resource that the change touched. So it is the same after a server's restart, an
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from katib_callbacks.local.api_server.history.change_log import Change, ChangeLog
 from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
 MAX_EVENTS = 10_000
 """Of one resource, that can be watched from the past; from before them a watch is answered 410."""
@@ -55,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to an object."""
+    """An object, and how it came to be so."""
 
     kind: str
     entry: Entry
@@ -88,15 +89,15 @@ class Journal:
         self._snapshots: dict[str, tuple[ExperimentRow, dict[str, TrialRow]]] = {}
         self._seen: int | None = None
         experiments, trials, changes = self._log.state()
-        rows: dict[tuple[type, str], ExperimentRow | TrialRow] = {
-            (type(row), row.name): row for row in [*experiments, *trials]
-        }
+        rows: dict[tuple[type, str], ExperimentRow | TrialRow] = {}
+        rows.update({(ExperimentRow, row.name): row for row in experiments})
+        rows.update({(TrialRow, row.name): row for row in trials})
         for change in reversed(changes):  # back to where the log begins
             _put(rows, change.later, change.earlier)
         self._number = changes[0].version - 1 if changes else 0
         self._streams = {resource: _Stream(resource, self.version) for resource in table}
-        for row in sorted(rows.values(), key=lambda row: isinstance(row, TrialRow)):
-            self._apply(Change(self._number, None, row), is_silent=True)
+        for one in sorted(rows.values(), key=lambda row: isinstance(row, TrialRow)):
+            self._apply(Change(self._number, None, one), is_silent=True)
         for change in changes:
             self._apply(change)
 
@@ -134,9 +135,10 @@ class Journal:
             signal, self._signal = self._signal, asyncio.Event()
             signal.set()
 
-    async def changed(self) -> None:
-        """Wait for the next change."""
-        await self._signal.wait()
+    async def changed(self, timeout_s: float) -> None:
+        """Wait for the next change, or for some time."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._signal.wait(), timeout_s)
 
     async def follow(self) -> None:
         """Take note of changes, until cancelled."""
@@ -195,9 +197,7 @@ def _put(rows: dict[Any, Any], now: Any, then: Any) -> None:
         rows[type(then), then.name] = then
 
 
-def _views(
-    resource: Resource, snapshot: Snapshot | None, row: ExperimentRow | TrialRow | None
-) -> dict[Key, View]:
+def _views(resource: Resource, snapshot: Snapshot | None, row: ExperimentRow | TrialRow | None) -> dict[Key, View]:
     """Return what of a resource a changed row comes to."""
     views: list[View] = []
     if snapshot is not None:

@@ -1,11 +1,14 @@
 """Discovery: which groups, versions and resources there are, and what can be done with them."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from katib_callbacks.local.api_server.resources.resource import Resource
 
-AGGREGATED = "as=APIGroupDiscoveryList"
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+"""What a client accepts that wants all in one answer, and the answer's type."""
+
 VERSION = {
     "major": "1",
     "minor": "34",
@@ -20,6 +23,23 @@ VERSION = {
 """Of the API that is spoken: clients compare it with their own."""
 
 _READS, _CREATES, _EDITS, _DELETES = ("get", "list", "watch"), ("create",), ("patch", "update"), ("delete",)
+
+
+def answers(table: Sequence[Resource], writable: Collection[Resource]) -> dict[tuple[str, ...], Callable[[], Any]]:
+    """Return what is answered about the API itself, by the words of the path."""
+    found: dict[tuple[str, ...], Callable[[], Any]] = {
+        **dict.fromkeys([("healthz",), ("readyz",), ("livez",)], lambda: "ok"),
+        ("version",): lambda: VERSION,
+        ("api",): core_versions,
+        ("apis",): partial(groups, table),
+    }
+    for one in table:
+        path = ("apis", one.group, one.version) if one.group else ("api", one.version)
+        found[path] = partial(resources, table, one.api_version, writable)
+        if one.group:
+            about = {"kind": "APIGroup", "apiVersion": "v1", **group(one.group, one.version)}
+            found[path[:2]] = partial(dict, about)
+    return found
 
 
 def verbs(resource: Resource, writable: Collection[Resource]) -> list[str]:

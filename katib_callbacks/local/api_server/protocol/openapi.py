@@ -1,10 +1,11 @@
-"""OpenAPI v3, made from the models: ``kubectl explain`` reads it, and ``apply`` learns which options a request takes."""
+"""OpenAPI v3, made from the models: ``kubectl explain`` reads it, and ``apply`` learns which options there are."""
 
 import hashlib
 import inspect
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
@@ -27,9 +28,17 @@ _OBJECT = {
 }
 
 
-def index(table: Iterable[Resource], writable: Collection[Resource]) -> dict[str, Any]:
+def answers(table: Sequence[Resource], writable: Collection[Resource]) -> dict[tuple[str, ...], Callable[[], Any]]:
+    """Return what is answered about schemas, by the words of the path."""
+    found: dict[tuple[str, ...], Callable[[], Any]] = {("openapi", "v3"): partial(index, table, writable)}
+    for path in {_path(resource) for resource in table}:
+        words = ("openapi", "v3", *path.split("/"))
+        found[words] = partial(document, table, path, writable)
+    return found
+
+
+def index(table: Sequence[Resource], writable: Collection[Resource]) -> dict[str, Any]:
     """Return the answer to ``/openapi/v3``: where the document of each group and version is."""
-    table = list(table)
     paths = {}
     for resource in table:
         path = _path(resource)
@@ -72,7 +81,7 @@ def _operations(resource: Resource, schema: str, *, is_writable: bool) -> tuple[
     one: dict[str, Any] = {"get": {"responses": answer, "x-kubernetes-action": "get", **kind}}
     if is_writable:
         content = {"requestBody": {"content": {"application/json": body}}}
-        patches = {"requestBody": {"content": dict.fromkeys((MERGE, JSON, *APPLY), {"schema": _OPEN})}}
+        patches = {"requestBody": {"content": {kind: {"schema": _OPEN} for kind in (MERGE, JSON, *APPLY)}}}
         whole["post"] = {"x-kubernetes-action": "post", **content, **write}
         one["put"] = {"x-kubernetes-action": "put", **content, **write}
         one["patch"] = {"x-kubernetes-action": "patch", **patches, **write}

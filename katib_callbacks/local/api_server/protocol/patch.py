@@ -44,11 +44,11 @@ def merged(found: Any, patch: Any) -> Any:
 def _operated(found: dict[str, Any], operations: Sequence[Any]) -> dict[str, Any]:
     """Return an object after the operations of a JSON patch (RFC 6902)."""
     whole: Any = {"": copy.deepcopy(found)}
-    for one in operations:
-        try:
+    try:
+        for one in operations:
             _operate(whole, one)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise ApiError("Invalid", f"the server rejected our request due to an error in our request: {one}") from error
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise ApiError("Invalid", f"the server rejected our request due to an error in our request: {error}") from error
     result: dict[str, Any] = whole[""]
     return result
 

@@ -1,13 +1,25 @@
 """Tables that the server prints, as ``kubectl get`` asks for them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
-from katib_callbacks.local.api_server.resources.resource import Resource
+from katib_callbacks.local.api_server.resources.resource import Object, Resource
 from katib_callbacks.metrics import parse_timestamp
 
-def table(resource: Resource, objects: Iterable[Mapping[str, Any]], include: str) -> dict[str, Any]:
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGES = (
+    (120, "s", ""),
+    (600, "m", "s"),
+    (10_800, "m", ""),
+    (28_800, "h", "m"),
+    (172_800, "h", ""),
+    (691_200, "d", "h"),
+)
+"""Up to how many seconds an age has which units (apimachinery's HumanDuration)."""
+
+
+def table(resource: Resource, objects: Iterable[Object], include: str) -> dict[str, Any]:
     """Return the Table of objects; ``include`` is what of each one comes along: ``None``, ``Metadata``, ``Object``."""
     now = datetime.now(timezone.utc)
     definitions = [
@@ -35,22 +47,22 @@ def table(resource: Resource, objects: Iterable[Mapping[str, Any]], include: str
             kind = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
             row["object"] = {**kind, "metadata": shown["metadata"]}
         rows.append(row)
-    return {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": definitions, "rows": rows}
+    return {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {},
+        "columnDefinitions": definitions,
+        "rows": rows,
+    }
 
 
 def _age(timestamp: str | None, now: datetime) -> str:
     if not timestamp:
         return "<unknown>"
     seconds = max(0, int((now - parse_timestamp(timestamp)).total_seconds()))
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
-    for is_below, text in (  # apimachinery's HumanDuration, with its numbers
-        (seconds < 120, f"{seconds}s"),
-        (minutes < 10, f"{minutes}m{seconds % 60}s"),
-        (minutes < 180, f"{minutes}m"),
-        (hours < 8, f"{hours}h{minutes % 60}m"),
-        (hours < 48, f"{hours}h"),
-        (hours < 192, f"{days}d{hours % 24}h"),
-    ):
-        if is_below:
-            return text
-    return f"{days}d"
+    for limit, unit, smaller in _AGES:
+        if seconds < limit:
+            count, rest = divmod(seconds, _SECONDS[unit])
+            more = rest // _SECONDS[smaller] if smaller else 0
+            return f"{count}{unit}" + (f"{more}{smaller}" if more else "")
+    return f"{seconds // _SECONDS['d']}d"

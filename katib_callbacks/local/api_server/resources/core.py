@@ -1,4 +1,4 @@
-"""What Kubernetes itself would have of an experiment: a job and pods for each trial, events, namespaces."""
+"""Kubernetes' own part of an experiment: a job and pods for each trial, events, namespaces."""
 
 import hashlib
 import platform
@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local import states
 from katib_callbacks.local.api.models import utc_seconds
 from katib_callbacks.local.api.validation import API_VERSION
 from katib_callbacks.local.api_server.resources.katib import AGE, NAME, TRIAL_LABEL, key_of
 from katib_callbacks.local.api_server.resources.resource import Column, Key, Object, Snapshot, View, identity, owner
-from katib_callbacks.local.status import EXPERIMENT_LABEL
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.status import EXPERIMENT_LABEL
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.template import ProcessPlan, TrialTemplate
 
 _PHASES = {
@@ -238,7 +238,7 @@ def _events(
             "firstTimestamp": time_text(at_s),
             "lastTimestamp": time_text(at_s),
         }
-        event["metadata"]["creationTimestamp"] = event["firstTimestamp"]  # type: ignore[index]
+        event["metadata"]["creationTimestamp"] = event["firstTimestamp"]
         yield View((key[0], name), name, partial(dict, event))
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import runner
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
+from katib_callbacks.local.api_server.resources.katib import key_of
 from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
-from katib_callbacks.local.budget import budget_changes
-from katib_callbacks.local.store import ExperimentRow, ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.state.budget import budget_changes
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
 
 _WEBHOOK = 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request'
 _COUNTS = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
@@ -53,7 +54,7 @@ class ExperimentWriter:
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
                 (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row, tuple(store.trials(row.name))))
-                changes = _edited(row, view.shown(), change(view.shown()), trials=len(store.trials(row.name)))
+                changes = _edited(row, change(view.shown()), trials=len(store.trials(row.name)))
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}
                 columns.update(changes)
@@ -75,16 +76,17 @@ class ExperimentWriter:
             raise ApiError("InternalError", str(error), self._resource, key[1]) from error
 
 
-def _edited(row: ExperimentRow, shown: Object, new: Object, *, trials: int) -> dict[str, Any]:
+def _edited(row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
     """Return the columns that an edit changes; Katib's refusals are ExperimentErrors."""
-    for field in ("name", "namespace"):
-        if (new.get("metadata") or {}).get(field) != shown["metadata"][field]:
+    for field, value in zip(("namespace", "name"), key_of(row), strict=True):
+        if (new.get("metadata") or {}).get(field, value) != value:
             raise ApiError("BadRequest", f"metadata.{field} cannot be changed")
     old = row.source["spec"]
     spec = read({**new, "metadata": {"name": row.name}}).serialize()["spec"]
     if _without(spec, _COUNTS) != _without(old, _COUNTS):
         raise ExperimentError(
-            "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are editable"
+            "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are "
+            "editable"
         )
     counts = {name: spec.get(name) for name in _COUNTS if spec.get(name) != old.get(name)}
     columns: dict[str, Any] = budget_changes(row, counts, trials=trials) if counts else {}

@@ -6,8 +6,8 @@ from typing import Any
 
 from katib_callbacks.local.api.validation import API_VERSION
 from katib_callbacks.local.api_server.resources.resource import Column, Key, Object, Snapshot, View, identity, owner
-from katib_callbacks.local.status import experiment_object, suggestion_object, trial_object
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state.status import experiment_object, suggestion_object, trial_object
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE
 
 TRIAL_LABEL = "katib.kubeflow.org/trial"

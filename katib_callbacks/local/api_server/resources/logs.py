@@ -8,7 +8,7 @@ from pathlib import Path
 from katib_callbacks.local.api_server.protocol.errors import ApiError
 from katib_callbacks.local.api_server.resources.katib import TRIAL_LABEL
 from katib_callbacks.local.api_server.resources.resource import Object
-from katib_callbacks.local.status import EXPERIMENT_LABEL
+from katib_callbacks.local.state.status import EXPERIMENT_LABEL
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log, worker_log
 

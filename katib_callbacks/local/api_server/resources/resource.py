@@ -1,4 +1,4 @@
-"""What a resource is to the API: names, what of the store it shows, and what may be done to it."""
+"""A resource, as the API has it: its names, what of the store it shows, and what may be done to it."""
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from katib_callbacks.local.api.serialization import Model
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
 
 class Writer(Protocol):
-    """What changes the store for a resource; it blocks, and raises what ``protocol.errors`` makes a Status of."""
+    """A resource's way into the store. Blocks; an ApiError is the answer to the client."""
 
     def create(self, given: Object, *, is_dry_run: bool) -> Key | Object:
         """Store an object and begin what it asks for; returns its key, or what it would be."""

@@ -1,9 +1,13 @@
 """The resources that there are: one row each. A further one is a further row, and a writer in ``writers``."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.api_server.resources import core, katib
-from katib_callbacks.local.api_server.resources.resource import Resource
+from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
+from katib_callbacks.local.api_server.resources.resource import Resource, Writer
 
 _EVENT_FIELDS = (
     *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion")),
@@ -43,3 +47,9 @@ TABLE = (
         of_trial=core.jobs, categories=("all",), fields=("status.successful",), description="A trial's job.",
     ),
 )  # fmt: skip
+
+
+def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, Writer]:
+    """Return what writes the resources of a home that can be written."""
+    experiments = TABLE[0]
+    return {experiments: ExperimentWriter(home, experiments, folder, start)}

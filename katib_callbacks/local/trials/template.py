@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
@@ -42,6 +43,9 @@ _PORT = re.compile(r"(--(?:master[-_]port[= ]|rdzv[-_]endpoint[= ](?:localhost|1
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
 
 _FIELD_REFERENCES = {"metadata.name", "metadata.namespace"}
+
+_OF_A_CLUSTERS_DB_MANAGER = frozenset({settings.TLS_CA, settings.TLS_CERT, settings.TLS_KEY, settings.TOKEN_PATH})
+"""Variables by which a trial trusts, and is trusted by, a DB manager; the one here has neither TLS nor tokens."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ class TrialTemplate:
                 seen.add("containers beside the primary one")
             if key == "valueFrom" and _field_reference(value) is None:
                 seen.add("variables from the cluster (valueFrom)")
+            if key == "name" and value in _OF_A_CLUSTERS_DB_MANAGER:
+                seen.add("TLS and tokens of a cluster's DB manager (there is one of its own here)")
         return sorted(seen)
 
 
@@ -396,6 +402,8 @@ def _environment(container: Mapping[str, Any], ranks: dict[str, str], own: Mappi
     environ = dict(ranks)
     for entry in container.get("env") or ():
         name = str(entry.get("name"))
+        if name in _OF_A_CLUSTERS_DB_MANAGER:
+            continue
         if "valueFrom" in entry:
             reference = _field_reference(entry["valueFrom"])
             if reference is not None:

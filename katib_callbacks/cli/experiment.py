@@ -17,8 +17,8 @@ from katib_callbacks.errors import ExperimentError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from katib_callbacks.local.runner import Runner
-    from katib_callbacks.local.store import ExperimentRow, ExperimentStore, TrialRow
+    from katib_callbacks.local.running.runner import Runner
+    from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow
 
 DEFAULT_HOME = "katib-local"
 
@@ -88,8 +88,8 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
     from katib_callbacks.local.api.manifest import read_file  # noqa: PLC0415  as above
+    from katib_callbacks.local.running import runner  # noqa: PLC0415  --help does without
 
     home = Path(arguments.home)
     name, notes = runner.create(
@@ -110,7 +110,7 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int | None]:
 
 
 def _edit(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.budget import edit_budget  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state.budget import edit_budget  # noqa: PLC0415  --help does without
 
     with _opened(arguments.home) as store:
         is_restarted = edit_budget(store, arguments.name, **_counts(arguments))
@@ -120,7 +120,7 @@ def _edit(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.running import runner  # noqa: PLC0415  --help does without
 
     with _opened(arguments.home):  # says that there is no home
         was_run = runner.stop(Path(arguments.home), arguments.name)
@@ -132,7 +132,7 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.budget import edit_budget  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state.budget import edit_budget  # noqa: PLC0415  --help does without
 
     counts = _counts(arguments)
     with _opened(arguments.home) as store:
@@ -144,8 +144,8 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _run_stored(home: Path, name: str) -> int:
     from katib_callbacks.cli.experiment_progress import progress  # noqa: PLC0415  --help does without
-    from katib_callbacks.local import states  # noqa: PLC0415  as above
-    from katib_callbacks.local.runner import Runner  # noqa: PLC0415  as above
+    from katib_callbacks.local.running.runner import Runner  # noqa: PLC0415  as above
+    from katib_callbacks.local.state import states  # noqa: PLC0415  as above
 
     with _opened(str(home)) as store, progress(store.experiment(name), store.trials(name)) as shown:
         runner = Runner(home, name, shown.update)
@@ -180,7 +180,7 @@ def _stopping(runner: "Runner") -> Iterator[None]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local import states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state import states  # noqa: PLC0415  --help does without
     from katib_callbacks.local.trainer.objects import stored_object  # noqa: PLC0415  as above
 
     with _opened(arguments.home) as store:
@@ -241,7 +241,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local import runner  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.running import runner  # noqa: PLC0415  --help does without
 
     with _opened(arguments.home):
         runner.delete(Path(arguments.home), arguments.name)
@@ -252,8 +252,8 @@ def _delete(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _opened(home: str) -> "Iterator[ExperimentStore]":
     """Open the state of a home that there is: a misspelled one is not made."""
-    from katib_callbacks.local.runner import database  # noqa: PLC0415  --help does without
-    from katib_callbacks.local.store import ExperimentStore  # noqa: PLC0415  as above
+    from katib_callbacks.local.running.runner import database  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state.store import ExperimentStore  # noqa: PLC0415  as above
 
     path = database(Path(home))
     if not path.exists():
@@ -263,7 +263,7 @@ def _opened(home: str) -> "Iterator[ExperimentStore]":
 
 
 def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
-    from katib_callbacks.local.status import best_trial  # noqa: PLC0415  as above
+    from katib_callbacks.local.state.status import best_trial  # noqa: PLC0415  as above
     from katib_callbacks.local.trainer.objects import verdict  # noqa: PLC0415  --help does without
 
     trials = store.trials(row.name)
@@ -281,7 +281,8 @@ def _print_result(store: "ExperimentStore", row: "ExperimentRow") -> None:
 
 def _state(home: Path, row: "ExperimentRow", trials: "list[TrialRow]") -> str:
     """Return an experiment's state; ``Stopped`` if it is not over and no process runs it."""
-    from katib_callbacks.local import runner, states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.running import runner  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state import states  # noqa: PLC0415  --help does without
     from katib_callbacks.local.trainer.objects import verdict  # noqa: PLC0415  as above
 
     is_left = row.state not in states.FINAL_EXPERIMENT_STATES and not runner.is_run(home, row.name)
@@ -289,7 +290,7 @@ def _state(home: Path, row: "ExperimentRow", trials: "list[TrialRow]") -> str:
 
 
 def _print_first_failure(home: Path, store: "ExperimentStore", name: str) -> None:
-    from katib_callbacks.local import states  # noqa: PLC0415  --help does without
+    from katib_callbacks.local.state import states  # noqa: PLC0415  --help does without
     from katib_callbacks.local.trials.files import TrialFiles  # noqa: PLC0415  as above
     from katib_callbacks.local.trials.process import last_lines  # noqa: PLC0415  as above
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks.console import printable, say
 
 if TYPE_CHECKING:
-    from katib_callbacks.local.controller import Event
-    from katib_callbacks.local.store import ExperimentRow, TrialRow
+    from katib_callbacks.local.running.controller import Event
+    from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
 MAX_ROWS = 15
 """Trials in the live table: those that run, and the latest of the others."""

@@ -12,16 +12,16 @@ from types import TracebackType
 import grpc
 from sqlalchemy import URL
 
-from katib_callbacks.db_manager.arrivals import MAX_CALLS as MAX_ARRIVING
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
-from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.retention import Retention, check_days
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import MAX_CALLS as MAX_ARRIVING
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import call_places
+from katib_callbacks.db_manager.service.replies import LargeReplies
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore

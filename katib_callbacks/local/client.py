@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
-from katib_callbacks.local import runner, states
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import plain
-from katib_callbacks.local.budget import edit_budget
 from katib_callbacks.local.queries import DEFAULT_TIMEOUT_S, Queries
-from katib_callbacks.local.runner import DEFAULT_HOME, Runner, database
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.runner import DEFAULT_HOME, Runner, database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.budget import edit_budget
+from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE
 from katib_callbacks.local.tune import manifest as tuning
 from katib_callbacks.local.tune import source as objectives

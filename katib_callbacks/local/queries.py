@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import states
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
@@ -15,9 +14,10 @@ from katib_callbacks.local.api.models import (
 )
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
-from katib_callbacks.local.runner import database
-from katib_callbacks.local.status import assignments, experiment_object, metrics, suggestion_object, trial_object
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running.runner import database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.status import assignments, experiment_object, metrics, suggestion_object, trial_object
+from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.metrics import format_timestamp

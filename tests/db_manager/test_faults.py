@@ -13,13 +13,13 @@ import pytest
 
 from katib_callbacks import ConfigurationError, StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import call_places
+from katib_callbacks.db_manager.service.replies import LargeReplies, ReplyWriter
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire import messages, methods

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.health import LIVENESS
+from katib_callbacks.db_manager.service.health import LIVENESS
 from katib_callbacks.wire.client import DBManagerStub
 
 yaml = pytest.importorskip("yaml")

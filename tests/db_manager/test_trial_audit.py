@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from trials import ROW, hashed, new_token, refusal
 
 from katib_callbacks.cli.log_format import JsonFormatter
-from katib_callbacks.db_manager import DBManager, limits
-from katib_callbacks.db_manager.limits import Buckets, FailureLimit, host_of
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.service import limits
+from katib_callbacks.db_manager.service.limits import Buckets, FailureLimit, host_of
 from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, Refusal, plain
 from katib_callbacks.wire import methods
 

@@ -413,10 +413,13 @@ def test_the_command_serves_trials(trials, token, tmp_path):
         process.kill()
         process.communicate()
     assert process.returncode == 0
-    (line,) = err.splitlines()
+    # gRPC's own core writes there, too: when anybody else connects to a port that was theirs a moment ago, for example.
+    lines = [line for line in err.splitlines() if "refused /" in line]
+    assert len(lines) == 1, err
+    (line,) = lines
     assert "refused /api.v1.beta1.DBManager/ReportObservationLog from ipv" in line
     assert "with PERMISSION_DENIED, caller 'a', trial 'other-1': the credential is for other trials" in line
-    assert token not in line
+    assert token not in err
 
 
 @pytest.mark.parametrize("missing", ["--trial-listen-address", "--trial-tls-cert", "--trial-tls-key"])

@@ -40,7 +40,7 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
-    "net": {"grpc"},
+    "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "yaml"},

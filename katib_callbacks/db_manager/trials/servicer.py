@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
-from katib_callbacks.db_manager.health import Health
-from katib_callbacks.db_manager.katib_service import serialize
-from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health
+from katib_callbacks.db_manager.service.katib_service import serialize
+from katib_callbacks.db_manager.service.limits import FailureLimit, Places
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import experiment_of
 from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.local import states
 from katib_callbacks.local.api.models import utc_seconds
-from katib_callbacks.local.status import best_trial, experiment_object, trial_object
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.status import best_trial, experiment_object, trial_object
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.template import TrialTemplate
 

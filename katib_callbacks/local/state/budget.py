@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import states
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api.serialization import camel_case
-from katib_callbacks.local.states import with_condition
-from katib_callbacks.local.store import ExperimentRow, ExperimentStore
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.states import with_condition
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
 
 
 def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ExperimentError
-from katib_callbacks.local import states
-from katib_callbacks.local.db_manager_process import DBManagerProcess
 from katib_callbacks.local.plan import Budget, resolve
-from katib_callbacks.local.states import with_condition
-from katib_callbacks.local.store import ExperimentStore, TrialRow
-from katib_callbacks.local.suggestion import Suggestion
+from katib_callbacks.local.running.db_manager_process import DBManagerProcess
+from katib_callbacks.local.running.suggestion import Suggestion
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.states import with_condition
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trainer.status_server import TrainerStatusServer
 from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace

@@ -5,10 +5,10 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health
-from katib_callbacks.db_manager.limits import Places
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health
+from katib_callbacks.db_manager.service.limits import Places
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.wire import extension, messages, methods, reflection
 from katib_callbacks.wire.server import decode

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import grpc
 
-from katib_callbacks.db_manager.limits import Places
+from katib_callbacks.db_manager.service.limits import Places
 from katib_callbacks.db_manager.store.errors import BusyError
 
 MAX_CALLS = 256

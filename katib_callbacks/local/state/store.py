@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ExperimentError, StoreError
-from katib_callbacks.local import observation_log
-from katib_callbacks.local.states import CREATED, FINAL_TRIAL_STATES, condition
+from katib_callbacks.local.state import observation_log
+from katib_callbacks.local.state.states import CREATED, FINAL_TRIAL_STATES, condition
 from katib_callbacks.local.trainer.experiment import as_experiment, is_optimization_job
 from katib_callbacks.metrics import StoredMetricLog
 

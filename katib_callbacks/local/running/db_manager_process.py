@@ -26,7 +26,7 @@ MAX_SILENT_ENDS = 5
 
 _RETRY_INTERVAL_S = 0.1
 _FREE_PORT = "127.0.0.1:0"
-_PACKAGES = Path(__file__).resolve().parents[2]
+_PACKAGES = Path(__file__).resolve().parents[3]
 
 # The current folder is not searched, and ours last: a queue.py of the user's would take the standard library's place.
 _START = f"""

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import grpc
 
-from katib_callbacks.db_manager.limits import Places
+from katib_callbacks.db_manager.service.limits import Places
 from katib_callbacks.db_manager.store.errors import BusyError, TooLargeError
 
 MAX_REPLY_BYTES = 128 * 1024 * 1024

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
-from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.settings import make
 from katib_callbacks.local.algorithms.space import Point
 from katib_callbacks.local.plan import Budget, ResolvedExperiment
-from katib_callbacks.local.store import TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import TrialRow
 
 ExperimentVerdict = tuple[str, str, str]
 """The state, reason and message of an experiment that is over."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import (
@@ -33,7 +32,8 @@ from katib_callbacks.local.api.suggestions import (
     V1beta1TrialAssignment,
 )
 from katib_callbacks.local.api.validation import API_VERSION
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE, TrialTemplate
 
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"

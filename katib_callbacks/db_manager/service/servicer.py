@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.limits import Places, call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.replies import LARGE_REPLY_WAIT_S, LargeReplies, LargeReplyError, ReplyWriter
+from katib_callbacks.db_manager.service.limits import Places, call_places
+from katib_callbacks.db_manager.service.replies import LARGE_REPLY_WAIT_S, LargeReplies, LargeReplyError, ReplyWriter
+from katib_callbacks.db_manager.service.validation import InvalidRequestError, check_trial_name, filters, report_logs
 from katib_callbacks.db_manager.stopping.judge import Judge, read_question
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.db_manager.validation import InvalidRequestError, check_trial_name, filters, report_logs
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import extension, messages, methods
 

@@ -14,12 +14,10 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.local.certificates import make_certificates, server_context
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog, parse_timestamp
@@ -47,14 +45,6 @@ _PATH = re.compile(r"/apis/trainer\.kubeflow\.org/v1alpha1/namespaces/([^/]+)/tr
 _logger = logging.getLogger(__name__)
 
 
-def check_installed() -> None:
-    """Check that the package is there that makes certificates."""
-    if find_spec("cryptography") is None:
-        raise MissingDependencyError(
-            'an OptimizationJob needs cryptography, for its status server: pip install "katib-callbacks[local]"'
-        )
-
-
 @dataclass
 class _Admission:
     """A trial that may post: its tokens with the ends of their lives, and where its files are."""
@@ -78,11 +68,9 @@ class TrainerStatusServer:
         self._admissions: dict[str, _Admission] = {}
         self._gone: dict[str, str] = {}  # {token: the trial that has ended}
         self._turn = threading.Lock()
-        authority, pem = make_certificates([HOST], [])
-        context = server_context(pem)
-        self._authority = authority
+        self._authority, pem = make_certificates(HOST)
         self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.owner, self._http.context = self, context
+        self._http.owner, self._http.context = self, server_context(pem)
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(_POLL_S,), name="katib-callbacks-status-server", daemon=True
         )

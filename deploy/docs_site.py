@@ -1,6 +1,6 @@
 """Make the documentation's site complete: pages for the files beside `docs/` that its pages link.
 
-A hook of MkDocs (mkdocs.yml names it). In a checkout such a link leads to the file; on the site, to a page that shows it.
+A hook of MkDocs (mkdocs.yml names it). In a checkout such a link leads to the file, on the site to a page of the file.
 """
 
 import os

@@ -32,8 +32,8 @@ def read_rows(connection: sqlite3.Connection, trial: str) -> list[StoredMetricLo
 def read_rows_of_all(connection: sqlite3.Connection, experiment: str) -> dict[str, list[StoredMetricLog]]:
     """Return the rows of all trials of an experiment, each one's as :func:`read_rows` does."""
     query = """
-        SELECT name, metric_name, value, time FROM local_trials JOIN observation_logs ON trial_name = name
-        WHERE experiment = ? ORDER BY name, time, id
+        SELECT t.name, metric_name, r.value, time FROM local_trials t JOIN observation_logs r ON trial_name = t.name
+        WHERE t.experiment = ? ORDER BY t.name, r.time, r.id
     """
     found: dict[str, list[StoredMetricLog]] = {}
     for trial, name, value, time in connection.execute(query, (experiment,)):

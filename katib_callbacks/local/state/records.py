@@ -10,8 +10,8 @@ from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.pictures.records import ExperimentRecord, ParameterRecord, TrialRecord
 from katib_callbacks.reporting.progress_file import ProgressReader
-from katib_callbacks.visualization.records import ExperimentRecord, ParameterRecord, TrialRecord
 
 
 def experiment_record(store: ExperimentStore, home: Path, name: str, *, epochs: bool = True) -> ExperimentRecord:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from katib_callbacks.errors import ExperimentError
-from katib_callbacks.visualization.kinds import (
+from katib_callbacks.pictures.kinds import (
     BEST_COLOR,
     COLORS,
     KINDS,
-    MAX_NAMED_CURVES,
     MANY,
+    MAX_NAMED_CURVES,
     OTHER_COLOR,
     by_state,
     drawable,
@@ -19,8 +19,8 @@ from katib_callbacks.visualization.kinds import (
     floor,
     without_objective,
 )
-from katib_callbacks.visualization.records import SUCCEEDED, ExperimentRecord, check_installed
-from katib_callbacks.visualization.study import EXTRA, quiet, study_of
+from katib_callbacks.pictures.records import SUCCEEDED, ExperimentRecord, check_installed
+from katib_callbacks.pictures.study import EXTRA, quiet, study_of
 
 _SYMBOLS = {"EarlyStopped": "square-open", "Failed": "x", "MetricsUnavailable": "diamond-open"}
 _CELL = 300

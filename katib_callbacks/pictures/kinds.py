@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.visualization.records import UNFINISHED, ExperimentRecord, TrialRecord
-from katib_callbacks.visualization.study import quiet, short_names, study_of
+from katib_callbacks.pictures.records import UNFINISHED, ExperimentRecord, TrialRecord
+from katib_callbacks.pictures.study import quiet, short_names, study_of
 
 KINDS = {
     "objective": "Objective of each trial",
@@ -51,8 +51,7 @@ def drawable(record: ExperimentRecord, kind: str, metric: str | None = None) -> 
         ConfigurationError: There is no such kind, or no such metric.
         ExperimentError: It cannot be drawn yet; the message says why.
     """
-    if kind not in KINDS:
-        raise ConfigurationError(f"{kind!r} is not a kind of plot; known: {', '.join(KINDS)}")
+    check_kind(kind)
     valued = [trial for trial in record.trials if trial.objective is not None]
     name = metric or record.objective
     if kind == "curves":
@@ -81,6 +80,12 @@ def drawable(record: ExperimentRecord, kind: str, metric: str | None = None) -> 
         raise ExperimentError(f"experiment {record.name!r}: importances need trials with different objectives")
     chosen = replace(record, parameters=varied)
     return chosen if len(varied) <= most or kind == "importances" else replace(chosen, parameters=_top(chosen, most))
+
+
+def check_kind(kind: str) -> None:
+    """Raise ConfigurationError unless there is such a kind."""
+    if kind not in KINDS:
+        raise ConfigurationError(f"{kind!r} is not a kind of plot; known: {', '.join(KINDS)}")
 
 
 def importances(record: ExperimentRecord) -> dict[str, float]:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from katib_callbacks.visualization.records import (
+from katib_callbacks.pictures.records import (
     CREATED,
     RUNNING,
     ExperimentRecord,
@@ -13,7 +13,7 @@ from katib_callbacks.visualization.records import (
     as_number,
     check_installed,
 )
-from katib_callbacks.visualization.sparkline import thinned
+from katib_callbacks.pictures.sparkline import thinned
 
 EXTRA = "plot"
 
@@ -41,7 +41,7 @@ def study_of(record: ExperimentRecord, *, curves_of: str | None = None) -> Any:
     """Return a study in memory, whose trials have the numbers of ours; names and choices are shortened.
 
     A trial with an objective is COMPLETE, also one that was stopped early: its objective counts in Katib. With
-    ``curves_of`` each trial has that metric's values over epochs, and is RUNNING: Optuna draws no curve of a failed one.
+    ``curves_of`` each trial has that metric's values over epochs, and is RUNNING: Optuna draws none of a failed one.
     """
     with quiet() as optuna:
         study = optuna.create_study(direction="maximize" if record.is_maximized else "minimize")

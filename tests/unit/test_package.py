@@ -25,7 +25,7 @@ LAYERS = (
     {"wire", "net"},
     {"sinks", "db_manager"},
     {"reporting"},
-    {"recording"},
+    {"recording", "pictures"},
     {"local"},
     {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
@@ -44,6 +44,7 @@ THIRD_PARTY = {
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "yaml"},
+    "pictures": {"IPython", "matplotlib", "numpy", "optuna", "pandas", "plotly", "rich"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

@@ -520,6 +520,19 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, in `site`. A warning, such as a link that leads nowhere, is an error."""
+    session.install("-e", ".[db-manager]", "mkdocs-material==9.*", "mkdocstrings[python]>=1,<2")
+    session.run(
+        "mkdocs",
+        "build",
+        "--site-dir",
+        session.posargs[0] if session.posargs else "site",
+        env={"NO_MKDOCS_2_WARNING": "1"},
+    )
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, and of what its users write."""
     session.install("-e", ".[db-manager]", "mypy==2.4.*", "types-grpcio", "types-protobuf", "pytest>=9", "rich")

@@ -55,13 +55,8 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def serve(app: App, listening: socket.socket) -> None:
-    """Answer requests until SIGINT or SIGTERM, which then does what it always does."""
-    server(app).run(sockets=[listening])
-
-
 def server(app: App) -> Any:
-    """Return a server of uvicorn for an application; nothing is logged but errors."""
+    """Return a server of uvicorn, for its ``run(sockets=...)``, which ends at SIGINT and SIGTERM; it logs errors."""
     try:
         import uvicorn  # noqa: PLC0415  optional
     except ImportError as error:

@@ -27,6 +27,7 @@ LAYERS = (
     {"reporting"},
     {"recording"},
     {"local"},
+    {"visualization"},
     {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
 )
@@ -44,6 +45,7 @@ THIRD_PARTY = {
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "yaml"},
+    "visualization": {"starlette"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

@@ -1,0 +1,1 @@
+"""Pictures of experiments: on a page, in a terminal, in files."""

@@ -117,6 +117,9 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
+        progress = self._recorder.progress
+        if progress is not None and progress.is_due():  # as a rule where there is no batch hook
+            progress.show_share(share_of_epochs, epoch + 1, (self.params or {}).get("epochs"), 0, None)
         if logs and self._recorder.is_recording:
             self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)

@@ -260,7 +260,7 @@ class MetricRecorder:
 
         ``share`` returns what was done before this process began, and is called only where somebody is told.
         """
-        if self._run is None or not self.shows_progress:
+        if self._run is None or self._options.is_disabled:
             return
         try:
             self._run.begin_progress(
@@ -284,8 +284,9 @@ class MetricRecorder:
             selected = self._selection.choose(values)
             if self.progress is not None:
                 selected = self._numbers.convert(selected)
-                self.progress.update(self._numbers.shown(selected))
             is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
+            if self.progress is not None:
+                self.progress.update(self._numbers.shown(selected), self._rows.place)
             if is_new_row and not self._selection.has_all and self._rows.row_count > 1:  # so the first row is complete
                 self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
         except Exception:  # a mistake of ours stays away from the training that called

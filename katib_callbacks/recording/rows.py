@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
 _FLOAT = frozenset({float})
@@ -96,6 +97,12 @@ class RowBuffer:
         self.latest.update(values)
         self.since.update(dict.fromkeys(values, self.last))
         return is_new_row
+
+    @property
+    def place(self) -> Place:
+        """The place of the last row."""
+        epoch, step = (getattr(self.last, name, None) for name in ("epoch", "step"))
+        return Place(self.row_count, epoch, step)
 
     def close(self) -> None:
         """Reduce the open row. The first of equally good rows is the best one, as it is for the frameworks."""

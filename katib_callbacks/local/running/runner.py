@@ -19,7 +19,7 @@ from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.store import ExperimentStore
-from katib_callbacks.local.trainer import status_server
+from katib_callbacks.local.trainer import certificates
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
 from katib_callbacks.local.trainer.experiment import check as check_optimization_job
 from katib_callbacks.local.trials.files import TrialFiles
@@ -183,7 +183,7 @@ def create(
 
 
 def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:
-    status_server.check_installed()
+    certificates.check_installed()
     check_optimization_job(manifest)
     try:
         return resolve(as_experiment(manifest))

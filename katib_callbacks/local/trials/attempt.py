@@ -112,6 +112,7 @@ class Attempt:
             **workplace.receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
             settings.TERMINATION_MESSAGE_PATH: str(self._files.termination_log),
+            settings.LOCAL_PROGRESS: str(self._files.progress),
         }
         if plan.early_stopping is not None:
             own[settings.EARLY_STOPPING] = plan.early_stopping.text

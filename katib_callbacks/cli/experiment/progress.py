@@ -4,26 +4,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks.console import printable, say
-
-if TYPE_CHECKING:
-    from katib_callbacks.local.running.controller import Event
-    from katib_callbacks.local.state.store import ExperimentRow, TrialRow
+from katib_callbacks.local.running.controller import Event
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
 MAX_ROWS = 15
 """Trials in the live table: those that run, and the latest of the others."""
 
 _BAR_WIDTH = 40
 
-_UNFINISHED = ("Created", "Running")
+_UNFINISHED = (states.CREATED, states.RUNNING)
 
 
 class Progress:
     """Counts, the best trial and the latest ones, from events; of no more trials than are shown."""
 
-    def __init__(self, experiment: "ExperimentRow", trials: "Sequence[TrialRow]") -> None:
+    def __init__(self, experiment: ExperimentRow, trials: Sequence[TrialRow]) -> None:
         spec = experiment.manifest["spec"]
         self.name = experiment.name
         self.objective = str(spec["objective"]["objectiveMetricName"])
@@ -40,13 +39,13 @@ class Progress:
         """How many trials are in a final state."""
         return sum(self.counts.values())
 
-    def update(self, event: "Event") -> None:
+    def update(self, event: Event) -> None:
         """Take an event and show it."""
         if event.trial is not None:
             self._take(event.trial)
         self.show(event)
 
-    def show(self, event: "Event") -> None:
+    def show(self, event: Event) -> None:
         """Print a line."""
         trial = event.trial
         if trial is None:
@@ -59,7 +58,7 @@ class Progress:
         value = "" if trial.value is None else f", {printable(self.objective)} {trial.value:g}"
         say(f"[{self.done}{total}] {trial.name} {trial.state}{value}: {printable(event.message)}")
 
-    def _take(self, trial: "TrialRow") -> None:
+    def _take(self, trial: TrialRow) -> None:
         self.latest.pop(trial.name, None)
         self.latest[trial.name] = trial
         if len(self.latest) > MAX_ROWS:
@@ -77,13 +76,13 @@ class Progress:
 class LiveProgress(Progress):
     """The same on a terminal, drawn by rich when something has changed."""
 
-    def __init__(self, experiment: "ExperimentRow", trials: "Sequence[TrialRow]") -> None:
+    def __init__(self, experiment: ExperimentRow, trials: Sequence[TrialRow]) -> None:
         super().__init__(experiment, trials)
         from rich.live import Live  # noqa: PLC0415  optional
 
         self.live = Live(self._drawn(), auto_refresh=False)
 
-    def show(self, event: "Event") -> None:
+    def show(self, event: Event) -> None:
         """Draw again."""
         del event
         self.live.update(self._drawn(), refresh=True)
@@ -108,13 +107,13 @@ class LiveProgress(Progress):
         return Group(table, line)
 
 
-def parameters(trial: "TrialRow") -> str:
+def parameters(trial: TrialRow) -> str:
     """Return a trial's parameters on one line."""
     return printable(" ".join(f"{name}={value}" for name, value in trial.assignments.items()))
 
 
 @contextmanager
-def progress(experiment: "ExperimentRow", trials: "Sequence[TrialRow]") -> Iterator[Progress]:
+def progress(experiment: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[Progress]:
     """Show an experiment's progress: a live table on a terminal, else a line for each change."""
     if sys.stdout.isatty() and find_spec("rich") is not None:
         shown = LiveProgress(experiment, trials)

@@ -1,0 +1,70 @@
+"""``katib-callbacks experiment``: run experiments on this machine, and see what became of them."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+DEFAULT_HOME = "katib-local"
+
+
+def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand and its own."""
+    parser = subparsers.add_parser(
+        "experiment",
+        help="run Katib experiments on this machine",
+        description="Run Katib experiments on this machine: trials are processes, state lies in one SQLite file.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", "run an experiment from a YAML file, to its end")
+    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment, or an OptimizationJob")
+    run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
+    run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
+    run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")
+
+    resume = _named(commands, "resume", "go on with an experiment that was stopped or killed")
+    edit = _named(commands, "edit", "change the budget of an experiment, also of one that runs")
+    for option in ("max-trial-count", "parallel-trial-count", "max-failed-trial-count"):
+        resume.add_argument(f"--{option}", metavar="N", type=int, help="change the budget before")
+        edit.add_argument(f"--{option}", metavar="N", type=int, help="the new count")
+    _named(commands, "stop", "end the trials of an experiment that another process runs; resume goes on")
+
+    listing = _command(commands, "list", "list experiments")
+    status = _named(commands, "status", "show an experiment, its trials and the best hyperparameters")
+    for command in (listing, status):
+        command.add_argument("--json", action="store_true", help="as JSON, in the form of the API's objects")
+
+    logs = _named(commands, "logs", "show what a trial has written")
+    logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")
+
+    _named(commands, "delete", "delete an experiment, its trials, their rows and folders")
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        type=Path,
+        default=DEFAULT_HOME,
+        help="the folder of the state and of the trials (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run, command=name)
+    return parser
+
+
+def _named(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a command that takes the name of an experiment."""
+    parser = _command(commands, name, text)
+    parser.add_argument("name", metavar="NAME", help="the experiment")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from katib_callbacks.cli.experiment.commands import COMMANDS  # noqa: PLC0415  --help does without
+
+    return COMMANDS[arguments.command](arguments)

@@ -497,8 +497,8 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page."""
-    session.install(".[ui]", *TEST_TOOLS, "httpx")
+    """Test what is served over HTTP, and the page in Chromium; a missing Chromium is a failure."""
+    session.install(".[ui]", *TEST_TOOLS, "httpx", "selenium")
     session.run("pytest", *(session.posargs or ["tests/ui"]))
 
 

@@ -1,6 +1,7 @@
 """The page's server: its files, and JSON about experiments, by GET only."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ ASSETS = Path(__file__).with_name("assets")
 
 MOST_CURVES = 50
 """Trials in one answer."""
+
+NOT_FOUND = "there is nothing at this address"
 
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -33,6 +36,7 @@ def page(source: "Source") -> "App":
     """Return the page of a source as an ASGI application, to be put behind a door."""
     try:
         from starlette.applications import Starlette  # noqa: PLC0415  optional
+        from starlette.exceptions import HTTPException  # noqa: PLC0415  as above
         from starlette.requests import Request  # noqa: PLC0415  as above
         from starlette.responses import JSONResponse, Response  # noqa: PLC0415  as above
         from starlette.routing import Route  # noqa: PLC0415  as above
@@ -51,11 +55,15 @@ def page(source: "Source") -> "App":
 
         return Route(path, endpoint, methods=["GET"])
 
+    def refuse(_: Request, error: HTTPException) -> Response:
+        message = NOT_FOUND if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+        return JSONResponse({"error": message}, error.status_code, _HEADERS)
+
     def asset(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
         path = ASSETS / name
         if path.parent != ASSETS or path.suffix not in _TYPES or not path.is_file():
-            return JSONResponse({"error": "there is no such file"}, 404, headers=_HEADERS)
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=_HEADERS)
 
     app: App = Starlette(
@@ -81,7 +89,8 @@ def page(source: "Source") -> "App":
                     _number(request.query_params.get("offset")),
                 ),
             ),
-        ]
+        ],
+        exception_handlers={HTTPException: refuse},
     )
     return app
 

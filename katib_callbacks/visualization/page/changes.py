@@ -1,4 +1,4 @@
-"""What has changed since a page has asked: of a thousand trials only those that are others now are sent."""
+"""Changes since a page has asked: of a thousand trials only those that are others now are sent."""
 
 import secrets
 from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from katib_callbacks.errors import ExperimentError
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local.collectors.observation import (
     UNAVAILABLE,
     number,
@@ -50,6 +50,7 @@ class DBManagerSource:
         self._lock = threading.Lock()
         self._rows: Mapping[str, Rows] = {}
         self._due_s = float("-inf")
+        self._error: KatibCallbacksError | None = None
         self._changes = Changes()
 
     def close(self) -> None:
@@ -99,11 +100,16 @@ class DBManagerSource:
         with self._lock:
             begin_s = time.monotonic()
             if begin_s >= self._due_s:
+                self._error = None
                 try:
                     self._rows = {name: self._read(name) for name in self._names}
+                except KatibCallbacksError as error:
+                    self._error = error
                 finally:  # a server that does not answer is not asked more often
                     end_s = time.monotonic()
                     self._due_s = end_s + max(INTERVAL_S, PAUSE_FACTOR * (end_s - begin_s))
+            if self._error is not None:
+                raise self._error
             return self._rows
 
     def _rows_of(self, name: str) -> Rows:

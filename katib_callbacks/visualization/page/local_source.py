@@ -18,12 +18,15 @@ from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, Tr
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.template import TrialTemplate
+from katib_callbacks.reporting.progress_file import ProgressReader, ShownProgress
 from katib_callbacks.visualization.page.changes import Changes
-from katib_callbacks.visualization.page.curves import curves, drawn
+from katib_callbacks.visualization.page.curves import curves, drawn, fuller
 from katib_callbacks.visualization.page.logs import log_files, read_log, termination_message
 
 STOPPED = "Stopped"
 """The state that is shown of an experiment that is not over and that no process runs."""
+
+_REDUCED = ("latest", "min", "max")
 
 _STATES = (
     *(states.SUCCEEDED, states.EARLY_STOPPED, states.RUNNING, states.CREATED),
@@ -59,6 +62,7 @@ class LocalSource:
         self._store: ExperimentStore | None = None
         self._file: tuple[int, int] | None = None
         self._known: dict[str, _Known] = {}
+        self._readers: dict[str, ProgressReader] = {}
 
     def close(self) -> None:
         """Close the store. May be called twice."""
@@ -68,7 +72,7 @@ class LocalSource:
     def _close(self) -> None:
         if self._store is not None:
             self._store.close()
-        self._store, self._file, self._known = None, None, {}
+        self._store, self._file, self._known, self._readers = None, None, {}, {}
 
     @contextmanager
     def _opened(self) -> Iterator[ExperimentStore]:
@@ -103,7 +107,7 @@ class LocalSource:
             row = known.row if known is not None and known.version == version else None
             known = self._read(store, row or store.experiment(name), version)
             shown = zip(known.trials, known.shown, strict=True)
-            trials = [_trial(store, trial) if trial.state == states.RUNNING else one for trial, one in shown]
+            trials = [self._trial(store, trial) if trial.state == states.RUNNING else one for trial, one in shown]
             known.changes.take(self._experiment(known), trials)
             return known.changes.since(generation, revision)
 
@@ -111,7 +115,7 @@ class LocalSource:
         known = self._known.setdefault(row.name, _Known())
         if known.version != version:
             known.version, known.row, known.trials = version, row, store.trials(row.name)
-            known.shown = [_trial(store, trial) for trial in known.trials]
+            known.shown = [self._trial(store, trial) for trial in known.trials]
         return known
 
     def _experiment(self, known: _Known) -> dict[str, Any]:
@@ -161,15 +165,49 @@ class LocalSource:
 
     def _curves(self, store: ExperimentStore, trial: TrialRow) -> dict[str, Any]:
         rows = store.rows(trial.name)
-        found = curves((row.name, row.value, row.timestamp.timestamp()) for row in rows if row.timestamp.year > 1)
+        stored = curves((row.name, row.value, row.timestamp.timestamp()) for row in rows if row.timestamp.year > 1)
+        found = fuller(stored, self._progress(trial).rows)
         return {"state": trial.state, "number": trial.number, "metrics": drawn(found, trial.started_s)}
+
+    def _progress(self, trial: TrialRow) -> ShownProgress:
+        """Return how far a trial's callback says that it is, and was."""
+        path = TrialFiles(self._home, trial.experiment, trial.name).progress
+        if trial.state != states.RUNNING:
+            self._readers.pop(trial.name, None)
+            return ProgressReader(path).read()
+        return self._readers.setdefault(trial.name, ProgressReader(path)).read()
+
+    def _trial(self, store: ExperimentStore, trial: TrialRow) -> dict[str, Any]:
+        told = trial.conditions[-1]
+        shown: dict[str, Any] = {
+            "name": trial.name,
+            "number": trial.number,
+            "state": trial.state,
+            "reason": told["reason"],
+            "message": told["message"],
+            "parameters": trial.assignments,
+            "value": trial.value,
+            "metrics": {one["name"]: {key: one[key] for key in _REDUCED} for one in trial.observation or ()},
+            "started_s": trial.started_s,
+            "completed_s": trial.completed_s,
+        }
+        if trial.state == states.RUNNING:
+            progress = self._progress(trial)
+            latest = {**store.latest_values(trial.name), **{name: repr(one) for name, one in progress.latest.items()}}
+            shown["metrics"] = {name: {"latest": value} for name, value in latest.items()}
+            shown["progress"] = {
+                "share": progress.fraction,
+                "remaining_s": progress.remaining_s,
+                "row": progress.place and progress.place.row,
+            }
+        return shown
 
     def trial(self, name: str) -> dict[str, Any]:
         """Return all about a trial but its curves and the text of its logs."""
         with self._opened() as store:
             trial = store.trial(name)
             row = store.experiment(trial.experiment)
-            shown = _trial(store, trial)
+            shown = self._trial(store, trial)
         files = TrialFiles(self._home, row.name, name)
         return {
             **shown,
@@ -192,25 +230,6 @@ class LocalSource:
             found = store.trial(trial)
         piece = read_log(TrialFiles(self._home, found.experiment, found.name), file, offset)
         return {**piece, "is_over": found.state in states.FINAL_TRIAL_STATES}
-
-
-def _trial(store: ExperimentStore, trial: TrialRow) -> dict[str, Any]:
-    told = trial.conditions[-1]
-    observation = {one["name"]: {key: one[key] for key in ("latest", "min", "max")} for one in trial.observation or ()}
-    if trial.state == states.RUNNING:
-        observation = {name: {"latest": value} for name, value in store.latest_values(trial.name).items()}
-    return {
-        "name": trial.name,
-        "number": trial.number,
-        "state": trial.state,
-        "reason": told["reason"],
-        "message": told["message"],
-        "parameters": trial.assignments,
-        "value": trial.value,
-        "metrics": observation,
-        "started_s": trial.started_s,
-        "completed_s": trial.completed_s,
-    }
 
 
 def _parameter(spec: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ MESSAGE_BYTES = 4096
 
 
 def log_files(files: TrialFiles) -> list[Path]:
-    """Return the logs that a trial has, that of its primary process first."""
-    others = files.log.parent.glob(f"{files.log.stem}.*.log")
-    return [path for path in (files.log, *sorted(others)) if path.is_file()]
+    """Return a trial's logs that are not empty, and first that of its primary process in any case."""
+    others = sorted(files.log.parent.glob(f"{files.log.stem}.*.log"))
+    return [path for path in (files.log, *others) if path.is_file() and (path == files.log or path.stat().st_size)]
 
 
 def read_log(files: TrialFiles, name: str, offset: int | None) -> dict[str, Any]:

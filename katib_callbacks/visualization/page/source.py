@@ -1,4 +1,4 @@
-"""Where a page has its experiments from: what the page's server asks."""
+"""Source: where a page has its experiments from."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

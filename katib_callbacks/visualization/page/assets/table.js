@@ -11,7 +11,13 @@ const number = (text) => (text === undefined || text === null || text === "" ? N
 const objective = (trial) => trial.value ?? NaN;
 const lastPart = (name, experiment) => (name.startsWith(`${experiment}-`) ? name.slice(experiment.length + 1) : name);
 const OPENING = /^(Trial has failed\. Job message|Trial is early stopped|Metrics are not available): /;
-const reason = (trial) => (QUIET.has(trial.state) ? "" : trial.message.replace(OPENING, ""));
+export function progressOf({ progress }) {
+  if (!progress) return "";
+  const words = [progress.row && `epoch ${progress.row}`, progress.share !== null && `${Math.floor(progress.share * 100)} %`,
+    progress.remaining_s && `${duration(progress.remaining_s)} left`];
+  return words.filter(Boolean).join(" · ");
+}
+const reason = (trial) => trial.state === "Running" ? progressOf(trial) : (QUIET.has(trial.state) ? "" : trial.message.replace(OPENING, ""));
 const numeric = (text) => (Number.isFinite(Number(text)) ? Number(text) : text);
 
 function known(trial, name) {

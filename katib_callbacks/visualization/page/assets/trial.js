@@ -3,6 +3,7 @@
 import { ask, badge, duration, elapsed, h, moment, short } from "./dom.js";
 import { Chart } from "./chart.js";
 import { curveContent } from "./experiment.js";
+import { progressOf } from "./table.js";
 
 const MOST_CHARACTERS = 2_000_000;
 const NEAR_THE_END = 40;
@@ -105,7 +106,7 @@ export class TrialView {
   }
 
   drawFacts(trial) {
-    const words = [trial.started_s && `began ${moment(trial.started_s)}`, duration(elapsed(trial)), trial.attempts > 1 && `attempt ${trial.attempts}`];
+    const words = [trial.started_s && `began ${moment(trial.started_s)}`, duration(elapsed(trial)), progressOf(trial), trial.attempts > 1 && `attempt ${trial.attempts}`];
     this.facts.replaceChildren(
       h("div", { class: "row" }, h("h1", {}, `#${trial.number} ${trial.name}`), badge(trial.state)),
       h("p", { id: "message" }, trial.message), h("p", { class: "dim" }, trial.reason),

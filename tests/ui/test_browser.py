@@ -5,8 +5,7 @@ import threading
 from contextlib import closing
 
 import pytest
-from conftest import HOSTILE, STDOUT
-from homes import SUBMITTED, experiment
+from mixed import HOSTILE, STDOUT, SUBMITTED, experiment
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait

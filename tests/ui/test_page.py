@@ -5,10 +5,11 @@ from contextlib import closing
 
 import httpx
 import pytest
-from conftest import HOSTILE
+from mixed import HOSTILE, experiment
 
 from katib_callbacks.local.running.runner import database
-from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.state.states import condition
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.visualization.page.local_source import LocalSource
 
@@ -75,7 +76,7 @@ def test_the_termination_message_is_shown(ran, get):
 
 
 def test_only_what_has_changed_is_sent_again(local, get):
-    local.store(other := two_trials(local))
+    local.store(other := experiment())
     first = get(local.home, "api/experiments/one")
     nothing = get(local.home, "api/experiments/one", **seen(first))
     with ExperimentStore(database(local.home)) as store:
@@ -92,7 +93,7 @@ def test_only_what_has_changed_is_sent_again(local, get):
 
 
 def test_an_experiment_that_takes_the_name_of_a_deleted_one_is_sent_whole(local, get):
-    local.store(one := two_trials(local))
+    local.store(one := experiment())
     with ExperimentStore(database(local.home)) as store:
         add_trial(store, one, 0)
         first = get(local.home, "api/experiments/one")
@@ -105,7 +106,7 @@ def test_an_experiment_that_takes_the_name_of_a_deleted_one_is_sent_whole(local,
 
 
 def test_an_experiment_that_no_process_runs_is_stopped(local, get):
-    local.store(two_trials(local))
+    local.store(experiment())
 
     assert get(local.home, "api/experiments/one")["experiment"]["state"] == "Stopped"
 
@@ -180,17 +181,17 @@ def test_no_script_but_the_pages_own_may_run_and_no_other_page_may_read(ran, ser
 
 
 def test_a_home_that_is_deleted_is_missed_and_a_new_one_is_seen(local, get):
-    local.store(two_trials(local))
+    local.store(experiment())
     get(local.home, "api/experiments")
     shutil.rmtree(local.home)
     assert "holds no experiments" in get(local.home, "api/experiments", 404)["error"]
 
-    local.store({**two_trials(local), "metadata": {"name": "new"}})
+    local.store({**experiment(), "metadata": {"name": "new"}})
     assert [one["name"] for one in get(local.home, "api/experiments")] == ["new"]
 
 
 def test_a_runner_can_write_while_the_page_reads(local):
-    local.store(one := two_trials(local))
+    local.store(one := experiment())
     with closing(LocalSource(local.home)) as source, ExperimentStore(database(local.home)) as store:
         source.experiments()
         with store.editing("one") as (_, changes):  # holds the one lock of writers
@@ -200,16 +201,7 @@ def test_a_runner_can_write_while_the_page_reads(local):
         assert source.experiments()[0]["started_s"] == 1.0
 
 
-def two_trials(local):
-    from homes import experiment  # noqa: PLC0415  conftest has made it importable
-
-    return experiment()
-
-
 def add_trial(store, one, number):
-    from katib_callbacks.local.state.states import condition  # noqa: PLC0415
-    from katib_callbacks.local.state.store import TrialRow  # noqa: PLC0415
-
     created = condition("Created", "TrialCreated", "Trial is created", 1.0)
     name = f"{one['metadata']['name']}-{number}"
     nothing = dict.fromkeys(("told", "value", "observation", "started_s", "completed_s"))

@@ -44,8 +44,8 @@ THIRD_PARTY = {
     "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
-    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "yaml"},
     "visualization": {"starlette"},
+    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "yaml"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

@@ -20,7 +20,11 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = _command(commands, "run", "run an experiment from a YAML file, to its end")
-    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment, or an OptimizationJob")
+    source = run.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "file", metavar="FILE.yaml", nargs="?", help="a Katib Experiment, or an OptimizationJob; - reads it"
+    )
+    source.add_argument("-f", "--filename", metavar="FILE.yaml", help="the same, as kubectl has it")
     run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
     run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
     run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")

@@ -40,7 +40,7 @@ _FAILED = (states.FAILED, states.METRICS_UNAVAILABLE)
 def _run(arguments: argparse.Namespace) -> int:
     name, notes = runner.create(
         arguments.home,
-        read_file(arguments.file, arguments.name),
+        read_file(arguments.filename or arguments.file, arguments.name),
         folder=Path.cwd(),
         workdir=arguments.workdir,
         gpus_per_trial=arguments.gpus_per_trial,

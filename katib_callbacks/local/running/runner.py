@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError, MissingDependencyError
+from katib_callbacks.local import certificates
 from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.store import ExperimentStore
-from katib_callbacks.local.trainer import certificates
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
 from katib_callbacks.local.trainer.experiment import check as check_optimization_job
 from katib_callbacks.local.trials.files import TrialFiles
@@ -163,11 +164,7 @@ def create(
     ``folder`` has the files that the trials' commands name; without ``workdir`` each trial works in a folder of its
     own.
     """
-    manifest = read(experiment).serialize()
-    metadata = manifest["metadata"]
-    name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
-    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
-    check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
+    name, manifest, plan = admit(experiment)
     for warning in plan.warnings:
         _logger.warning("%s", warning)
     with ExperimentStore(database(home)) as store:
@@ -180,6 +177,16 @@ def create(
             gpus_per_trial=gpus_per_trial,
         )
     return name, plan.notes
+
+
+def admit(experiment: object) -> tuple[str, dict[str, Any], ResolvedExperiment]:
+    """Check an experiment or an OptimizationJob; returns its name, what is stored of it, and its plan."""
+    manifest = read(experiment).serialize()
+    metadata = manifest["metadata"]
+    name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
+    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
+    check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
+    return name, manifest, plan
 
 
 def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:

@@ -194,14 +194,14 @@ class ExperimentStore:
         query = "SELECT * FROM local_experiments WHERE ? IS NULL OR name = ? ORDER BY created_s, name"
         with self._mapped_errors():
             rows = self._connection.execute(query, (name, name)).fetchall()
-        return [_experiment(_decoded(row, _EXPERIMENT_JSON)) for row in rows]
+        return [experiment_row(row) for row in rows]
 
     def trials(self, experiment: str | None = None) -> list[TrialRow]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
         query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
         with self._mapped_errors():
             rows = self._connection.execute(query, (experiment, experiment)).fetchall()
-        return [TrialRow(**_decoded(row, _TRIAL_JSON)) for row in rows]
+        return [trial_row(row) for row in rows]
 
     def trial(self, name: str) -> TrialRow:
         """Return one trial, or raise ExperimentError."""
@@ -209,7 +209,7 @@ class ExperimentStore:
             row = self._connection.execute("SELECT * FROM local_trials WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise ExperimentError(f"there is no trial {name!r}")
-        return TrialRow(**_decoded(row, _TRIAL_JSON))
+        return trial_row(row)
 
     def add_trial(self, trial: TrialRow) -> None:
         """Store a new trial."""
@@ -309,12 +309,19 @@ class ExperimentStore:
             raise StoreError(f"{self.path}: {error}") from error
 
 
-def _experiment(columns: dict[str, Any]) -> ExperimentRow:
+def experiment_row(stored: sqlite3.Row | Mapping[str, Any]) -> ExperimentRow:
+    """Return the experiment of a table's row."""
+    columns = _decoded(stored, _EXPERIMENT_JSON)
     source = columns.pop("manifest")
     return ExperimentRow(**columns, manifest=as_experiment(source), source=source)
 
 
-def _decoded(row: sqlite3.Row, json_columns: tuple[str, ...]) -> dict[str, Any]:
+def trial_row(stored: sqlite3.Row | Mapping[str, Any]) -> TrialRow:
+    """Return the trial of a table's row."""
+    return TrialRow(**_decoded(stored, _TRIAL_JSON))
+
+
+def _decoded(row: sqlite3.Row | Mapping[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
     values = dict(row)
     for column in json_columns:
         if values[column] is not None:

@@ -1,7 +1,7 @@
 """The Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -46,36 +46,56 @@ def tuned(
         **({"env": environ} if environ else {}),
         **({"resources": plain(resources)} if resources is not None else {}),
     }
+    template = {
+        "primaryContainerName": container["name"],
+        "retain": retain,
+        "trialSpec": job(container, deadline_s) if workers is None else torch_job(container, *workers, deadline_s),
+    }
+    metadata = {"name": name, "namespace": namespace}
     specs = [plain(parameter) for parameter in parameters]
+    return experiment(metadata, specs, template, objective, algorithm, collector=collector, budget=budget)
+
+
+def experiment(
+    metadata: Mapping[str, str],
+    parameters: Sequence[Mapping[str, Any]],
+    template: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    algorithm: Mapping[str, Any],
+    *,
+    collector: str,
+    budget: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return an experiment over a template that refers to each parameter by its name."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": metadata,
         "spec": {
             "objective": objective,
             "algorithm": algorithm,
-            "parameters": specs,
+            "parameters": parameters,
             "metricsCollectorSpec": {"collector": {"kind": collector}},
             "trialTemplate": {
-                "primaryContainerName": container["name"],
-                "retain": retain,
-                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in specs],
-                "trialSpec": _job(container, deadline_s)
-                if workers is None
-                else _torch_job(container, deadline_s, *workers),
+                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in parameters],
+                **template,
             },
             **budget,
         },
     }
 
 
-def _job(container: dict[str, Any], deadline_s: int | None) -> dict[str, Any]:
+def job(container: Mapping[str, Any], deadline_s: int | None = None) -> dict[str, Any]:
+    """Return a Job of one pod with a container."""
     limit = {} if deadline_s is None else {"activeDeadlineSeconds": deadline_s}
     pod = {"spec": {"containers": [container], "restartPolicy": "Never"}}
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {**limit, "template": pod}}
 
 
-def _torch_job(container: dict[str, Any], deadline_s: int | None, workers: int, processes: int) -> dict[str, Any]:
+def torch_job(
+    container: Mapping[str, Any], workers: int, processes: int = 1, deadline_s: int | None = None
+) -> dict[str, Any]:
+    """Return a PyTorchJob of a master and other workers, all with the same container."""
     limit = {} if deadline_s is None else {"runPolicy": {"activeDeadlineSeconds": deadline_s}}
     replica = {"template": {"spec": {"containers": [container]}}}
     replicas = {"Master": {"replicas": 1, **replica}}

@@ -15,7 +15,7 @@ from katib_callbacks.net import web
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from katib_callbacks.visualization.page.source import Source
+    from katib_callbacks.page.source import Source
 
 
 def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,7 +57,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    from katib_callbacks.visualization.page.app import page  # noqa: PLC0415  --help does without
+    from katib_callbacks.page.app import page  # noqa: PLC0415  --help does without
 
     source = _source(arguments)
     try:
@@ -93,7 +93,7 @@ def _source(arguments: argparse.Namespace) -> "Source":
     trials = [trial for trial in arguments.trial if trial.startswith(prefix)]
     if not trials:
         raise ConfigurationError(f"--experiment: the name of no trial begins with {prefix!r}")
-    from katib_callbacks.visualization.page.db_manager_source import DBManagerSource  # noqa: PLC0415  --help does without
+    from katib_callbacks.page.db_manager_source import DBManagerSource  # noqa: PLC0415  --help does without
 
     objective = None
     if arguments.maximize or arguments.minimize:
@@ -104,7 +104,7 @@ def _source(arguments: argparse.Namespace) -> "Source":
 
 def _local_source(home: Path) -> "Source":
     from katib_callbacks.local.running.runner import database  # noqa: PLC0415  --help does without
-    from katib_callbacks.visualization.page.local_source import LocalSource  # noqa: PLC0415  as above
+    from katib_callbacks.page.local_source import LocalSource  # noqa: PLC0415  as above
 
     path = database(home)
     if not path.exists():

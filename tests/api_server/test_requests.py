@@ -4,6 +4,8 @@ import json
 
 from api_servers import EXPERIMENTS, TRIALS, experiment
 
+from katib_callbacks.local import LocalKatibClient
+
 
 def finished(server, name="one"):
     """Wait for the end of an experiment, and return it."""
@@ -35,3 +37,14 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
     assert (status, deleted["details"]["uid"]) == (200, made["metadata"]["uid"])
     assert server.ask("GET", f"{EXPERIMENTS}/one")[0] == 404
     assert server.ask("GET", TRIALS)[1]["items"] == []
+
+
+def test_an_experiment_of_the_api_is_seen_by_the_local_client_and_the_other_way_round(server):
+    with LocalKatibClient(home=server.home) as client:
+        server.ask("POST", EXPERIMENTS, experiment("theirs"))
+        assert client.wait_for_experiment_condition("theirs", timeout=300).status.trials_succeeded == 3
+
+        client.create_experiment(experiment("ours"))
+        client.wait_for_experiment_condition("ours", timeout=300)
+        _, shown = server.ask("GET", f"{EXPERIMENTS}/ours")
+        assert shown["status"]["trialsSucceeded"] == 3

@@ -6,8 +6,8 @@ import pytest
 from mixed import Local, mixed
 from served import TOKEN, serving
 
-from katib_callbacks.visualization.page.app import page
-from katib_callbacks.visualization.page.local_source import LocalSource
+from katib_callbacks.page.app import page
+from katib_callbacks.page.local_source import LocalSource
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from served import TOKEN, serving
 
 from katib_callbacks.local.running.runner import Runner
-from katib_callbacks.visualization.page.app import page
-from katib_callbacks.visualization.page.local_source import LocalSource
+from katib_callbacks.page.app import page
+from katib_callbacks.page.local_source import LocalSource
 
 WAIT_S = 90.0
 

@@ -11,7 +11,7 @@ from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.states import condition
 from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
-from katib_callbacks.visualization.page.local_source import LocalSource
+from katib_callbacks.page.local_source import LocalSource
 
 
 @pytest.fixture

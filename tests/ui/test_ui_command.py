@@ -12,8 +12,8 @@ import pytest
 from katib_callbacks import KatibReporter
 from katib_callbacks.cli import main
 from katib_callbacks.cli.logs import read_rows
-from katib_callbacks.visualization.page.app import page
-from katib_callbacks.visualization.page.db_manager_source import DBManagerSource
+from katib_callbacks.page.app import page
+from katib_callbacks.page.db_manager_source import DBManagerSource
 
 COMMAND = [sys.executable, "-m", "katib_callbacks.cli", "ui"]
 WAIT_S = 60.0
@@ -68,7 +68,7 @@ def test_a_missing_extra_is_named(ran, package):
 def test_nothing_of_it_is_imported_by_a_trial_or_by_another_command():
     program = (
         "import sys\nfrom katib_callbacks import cli, KatibReporter\ncli._parser()\n"
-        "print([name for name in sys.modules if name.startswith(('starlette', 'uvicorn', 'katib_callbacks.visual'))])"
+        "print([name for name in sys.modules if name.startswith(('starlette', 'uvicorn', 'katib_callbacks.page'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=WAIT_S)
 

@@ -247,6 +247,11 @@ class ExperimentStore:
         with self._mapped_errors():
             return observation_log.read_latest_values(self._connection, trial, LATEST_ROWS)
 
+    def rows_of_all(self, experiment: str) -> dict[str, list[StoredMetricLog]]:
+        """Return the rows of all trials of an experiment, each one's by time."""
+        with self._mapped_errors():
+            return observation_log.read_rows_of_all(self._connection, experiment)
+
     def stop_reason(self, trial: str) -> str | None:
         """Return why the DB manager ended a trial early; None if it did not."""
         with self._mapped_errors():

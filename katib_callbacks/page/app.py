@@ -9,7 +9,7 @@ from katib_callbacks.errors import ExperimentError, KatibCallbacksError, Missing
 
 if TYPE_CHECKING:
     from katib_callbacks.net.web import App
-    from katib_callbacks.visualization.page.source import Source
+    from katib_callbacks.page.source import Source
 
 ASSETS = Path(__file__).with_name("assets")
 

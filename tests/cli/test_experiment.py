@@ -13,7 +13,7 @@ import pytest
 
 from katib_callbacks.cli import main
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="`tests` has it")
 
 TEXT = """
 apiVersion: kubeflow.org/v1beta1

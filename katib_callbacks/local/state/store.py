@@ -193,11 +193,13 @@ class ExperimentStore:
             rows = self._connection.execute(query, (name, name)).fetchall()
         return [experiment_row(row) for row in rows]
 
-    def trials(self, experiment: str | None = None) -> list[TrialRow]:
-        """Return the trials of an experiment, or of all, in the order in which they were made."""
-        query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
+    def trials(self, experiment: str | None = None, *, first: int = 0) -> list[TrialRow]:
+        """Return the trials of an experiment, or of all, in the order in which they were made; from a number on."""
+        query = """
+            SELECT * FROM local_trials WHERE (? IS NULL OR experiment = ?) AND number >= ? ORDER BY experiment, number
+        """
         with self._mapped_errors():
-            rows = self._connection.execute(query, (experiment, experiment)).fetchall()
+            rows = self._connection.execute(query, (experiment, experiment, first)).fetchall()
         return [trial_row(row) for row in rows]
 
     def trial(self, name: str) -> TrialRow:
@@ -238,6 +240,11 @@ class ExperimentStore:
         """Return a trial's rows in the observation log, by time."""
         with self._mapped_errors():
             return observation_log.read_rows(self._connection, trial)
+
+    def latest_values(self, trial: str) -> list[tuple[str, str]]:
+        """Return names and values of a trial's last rows, by time: few, so that it costs little in however many."""
+        with self._mapped_errors():
+            return observation_log.read_last_values(self._connection, trial)
 
     def rows_of_all(self, experiment: str) -> dict[str, list[StoredMetricLog]]:
         """Return the rows of all trials of an experiment, each one's by time."""

@@ -1,23 +1,8 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
-import json
-
 from api_servers import EXPERIMENTS, TRIALS, experiment
 
-
-def finished(server, name="one"):
-    """Wait for the end of an experiment, and return it."""
-    for event in follow(server, EXPERIMENTS, fieldSelector=f"metadata.name={name}"):
-        conditions = event["object"].get("status", {}).get("conditions", [{}])
-        if conditions[-1].get("type") in {"Succeeded", "Failed"}:
-            return event["object"]
-    raise AssertionError
-
-
-def follow(server, path, **options):
-    with server.request("GET", path, watch="true", **options) as answer:
-        for line in answer:
-            yield json.loads(line)
+from katib_callbacks.local import LocalKatibClient
 
 
 def test_an_experiment_is_made_run_listed_and_deleted(server):
@@ -25,7 +10,7 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
     assert (status, made["metadata"]["name"]) == (201, "one")
     assert made["spec"]["trialTemplate"]["successCondition"]  # Katib's defaults are there
 
-    over = finished(server)
+    over = server.finished("one")
     assert over["status"]["trialsSucceeded"] == 3
     assert over["metadata"]["uid"] == made["metadata"]["uid"]
     _, trials = server.ask("GET", TRIALS, labelSelector="katib.kubeflow.org/experiment=one")
@@ -35,3 +20,14 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
     assert (status, deleted["details"]["uid"]) == (200, made["metadata"]["uid"])
     assert server.ask("GET", f"{EXPERIMENTS}/one")[0] == 404
     assert server.ask("GET", TRIALS)[1]["items"] == []
+
+
+def test_an_experiment_of_the_api_is_seen_by_the_local_client_and_the_other_way_round(server):
+    with LocalKatibClient(home=server.home) as client:
+        server.ask("POST", EXPERIMENTS, experiment("theirs"))
+        assert client.wait_for_experiment_condition("theirs", timeout=300).status.trials_succeeded == 3
+
+        client.create_experiment(experiment("ours"))
+        client.wait_for_experiment_condition("ours", timeout=300)
+        _, shown = server.ask("GET", f"{EXPERIMENTS}/ours")
+        assert shown["status"]["trialsSucceeded"] == 3

@@ -23,19 +23,10 @@ CREATE INDEX IF NOT EXISTS idx_observation_logs_trial_time ON observation_logs (
 """As :mod:`katib_callbacks.db_manager.store.table` has it: the first one who opens the file makes the table."""
 
 
-_LAST_VALUES = 32
-
-
 def read_rows(connection: sqlite3.Connection, trial: str) -> list[StoredMetricLog]:
     """Return a trial's rows by time, those of one time in the order of their arrival."""
     query = "SELECT metric_name, value, time FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
     return [_row(*row) for row in connection.execute(query, (trial,))]
-
-
-def read_last_values(connection: sqlite3.Connection, trial: str) -> list[tuple[str, str]]:
-    """Return names and values of a trial's last rows, by time."""
-    query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time DESC, id DESC LIMIT ?"
-    return connection.execute(query, (trial, _LAST_VALUES)).fetchall()[::-1]
 
 
 def read_rows_of_all(connection: sqlite3.Connection, experiment: str) -> dict[str, list[StoredMetricLog]]:
@@ -54,6 +45,12 @@ def read_values(connection: sqlite3.Connection, trial: str) -> Iterator[tuple[st
     """Yield names and values of a trial's rows by time, one row at a time."""
     query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
     yield from connection.execute(query, (trial,))
+
+
+def read_latest_values(connection: sqlite3.Connection, trial: str, count: int) -> dict[str, str]:
+    """Return the latest value of each metric that a trial's last rows have, by name."""
+    query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time DESC, id DESC LIMIT ?"
+    return dict(reversed(connection.execute(query, (trial, count)).fetchall()))
 
 
 def add_rows(connection: sqlite3.Connection, trial: str, rows: Iterable[StoredMetricLog]) -> None:

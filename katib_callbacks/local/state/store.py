@@ -22,6 +22,9 @@ from katib_callbacks.metrics import StoredMetricLog
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for another writer: the DB manager's writes sync the disk."""
 
+LATEST_ROWS = 200
+"""How many of a trial's rows are looked at for its latest values: a few epochs."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS local_experiments (
     name TEXT PRIMARY KEY,
@@ -241,10 +244,10 @@ class ExperimentStore:
         with self._mapped_errors():
             return observation_log.read_rows(self._connection, trial)
 
-    def latest_values(self, trial: str) -> list[tuple[str, str]]:
-        """Return names and values of a trial's last rows, by time: few, so that it costs little in however many."""
+    def latest_values(self, trial: str) -> dict[str, str]:
+        """Return the latest value of each metric of a trial that its last rows have."""
         with self._mapped_errors():
-            return observation_log.read_last_values(self._connection, trial)
+            return observation_log.read_latest_values(self._connection, trial, LATEST_ROWS)
 
     def rows_of_all(self, experiment: str) -> dict[str, list[StoredMetricLog]]:
         """Return the rows of all trials of an experiment, each one's by time."""

@@ -111,7 +111,7 @@ class Watch:
         if not latest and is_new:  # it has no callback, or not of ours
             self._values[trial.name] = {
                 name: value
-                for name, text in self._store.latest_values(trial.name)
+                for name, text in self._store.latest_values(trial.name).items()
                 if (value := as_number(text)) is not None
             }
         return RunningTrial(

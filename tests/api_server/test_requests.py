@@ -1,25 +1,8 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
-import json
-
 from api_servers import EXPERIMENTS, TRIALS, experiment
 
 from katib_callbacks.local import LocalKatibClient
-
-
-def finished(server, name="one"):
-    """Wait for the end of an experiment, and return it."""
-    for event in follow(server, EXPERIMENTS, fieldSelector=f"metadata.name={name}"):
-        conditions = event["object"].get("status", {}).get("conditions", [{}])
-        if conditions[-1].get("type") in {"Succeeded", "Failed"}:
-            return event["object"]
-    raise AssertionError
-
-
-def follow(server, path, **options):
-    with server.request("GET", path, watch="true", **options) as answer:
-        for line in answer:
-            yield json.loads(line)
 
 
 def test_an_experiment_is_made_run_listed_and_deleted(server):
@@ -27,7 +10,7 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
     assert (status, made["metadata"]["name"]) == (201, "one")
     assert made["spec"]["trialTemplate"]["successCondition"]  # Katib's defaults are there
 
-    over = finished(server)
+    over = server.finished("one")
     assert over["status"]["trialsSucceeded"] == 3
     assert over["metadata"]["uid"] == made["metadata"]["uid"]
     _, trials = server.ask("GET", TRIALS, labelSelector="katib.kubeflow.org/experiment=one")

@@ -196,11 +196,13 @@ class ExperimentStore:
             rows = self._connection.execute(query, (name, name)).fetchall()
         return [experiment_row(row) for row in rows]
 
-    def trials(self, experiment: str | None = None) -> list[TrialRow]:
-        """Return the trials of an experiment, or of all, in the order in which they were made."""
-        query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
+    def trials(self, experiment: str | None = None, *, first: int = 0) -> list[TrialRow]:
+        """Return the trials of an experiment, or of all, in the order in which they were made; from a number on."""
+        query = """
+            SELECT * FROM local_trials WHERE (? IS NULL OR experiment = ?) AND number >= ? ORDER BY experiment, number
+        """
         with self._mapped_errors():
-            rows = self._connection.execute(query, (experiment, experiment)).fetchall()
+            rows = self._connection.execute(query, (experiment, experiment, first)).fetchall()
         return [trial_row(row) for row in rows]
 
     def trial(self, name: str) -> TrialRow:

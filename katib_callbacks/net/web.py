@@ -58,11 +58,6 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def serve(app: App, listening: socket.socket) -> None:
-    """Answer requests until SIGINT or SIGTERM, which then does what it always does."""
-    server(app).run(sockets=[listening])
-
-
 def server(app: App, *, certificate: Path | None = None) -> Any:
     """Return a server of uvicorn for an application, over TLS if it has a certificate; nothing is logged but errors."""
     try:

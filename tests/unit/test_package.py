@@ -27,6 +27,7 @@ LAYERS = (
     {"reporting"},
     {"recording", "pictures"},
     {"local"},
+    {"page"},
     {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
 )
@@ -43,6 +44,7 @@ THIRD_PARTY = {
     "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
+    "page": {"starlette"},
     "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "yaml"},
     "pictures": {"IPython", "matplotlib", "numpy", "optuna", "pandas", "plotly", "rich"},
     "cli": {"grpc", "rich"},

@@ -119,16 +119,24 @@ class ObservationLogStore:
             UnstorableError: They were not stored, and never will be.
             StoreError: The database did not say that they are stored.
         """
+        batch = Batch(trial_name, logs, namespace)
+        self.submit(batch)
+        batch.wait()
+        if batch.is_contended:
+            self.write_contended(batch)
+
+    def submit(self, batch: Batch) -> None:
+        """Queue what :meth:`insert` stores; StoreError if the store is not open."""
         if self._writer is None:
             raise StoreError(f"{self.url}: the store is not open")
-        batch = Batch(trial_name, logs, namespace)
         self._writer.submit(batch)
-        batch.wait()
-        if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
-            with self._mapped_errors("write to"):
-                self._try_twice(lambda: self._write([batch], is_patient=True))
-                if isinstance(batch.error, ForeignTrialError):
-                    raise batch.error
+
+    def write_contended(self, batch: Batch) -> None:
+        """Write a batch of a trial that another manager is writing: wait for it here, not in everybody's way."""
+        with self._mapped_errors("write to"):
+            self._try_twice(lambda: self._write([batch], is_patient=True))
+            if isinstance(batch.error, ForeignTrialError):
+                raise batch.error
 
     def read(
         self,

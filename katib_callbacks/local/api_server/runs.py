@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from katib_callbacks.errors import KatibCallbacksError
+from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.states import condition
@@ -17,6 +18,9 @@ MAX_STARTS = 3
 """How often one server starts an experiment whose process ends before it does."""
 
 INTERRUPTED = "ExperimentInterrupted"
+
+_LOCK_TIMEOUT_S = 1.0
+"""Whoever asks whether an experiment is run has its lock for a moment."""
 
 _MARK = ".api-server"
 _LOG = "runner.log"
@@ -43,18 +47,19 @@ class Runs:
         self._left: set[str] = set()
 
     def start(self, name: str) -> None:
-        """Start an experiment's process, and remember that the API did."""
+        """Start an experiment's process, with its lock, and remember that the API did; one that runs is left to run."""
         folder = self._home / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MARK).touch()
-        with (folder / _LOG).open("ab") as output:
-            self._processes[name] = subprocess.Popen(  # noqa: S603  this very module
-                [sys.executable, "-c", _START, str(_PACKAGES), str(self._home), name],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        with suppress(ExperimentError), runner.locked(self._home, name, timeout_s=_LOCK_TIMEOUT_S) as lock:
+            (folder / _MARK).touch()
+            with (folder / _LOG).open("ab") as output:
+                self._processes[name] = subprocess.Popen(  # noqa: S603  this very module
+                    [sys.executable, "-c", _START, str(_PACKAGES), str(self._home), name, str(lock)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=(lock,),
+                )
 
     def look_after(self) -> None:
         """Go on with experiments of the API that nobody runs, and say of others that they were interrupted."""
@@ -90,7 +95,7 @@ class Runs:
 def main() -> None:
     """Run a stored experiment to its end, or until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    running = runner.Runner(Path(sys.argv[1]), sys.argv[2])
+    running = runner.Runner(Path(sys.argv[1]), sys.argv[2], lock=int(sys.argv[3]))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: running.request_stop())
     try:

@@ -8,7 +8,7 @@ import string
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,16 @@ def is_run(home: Path, name: str) -> bool:
 
 
 class Runner:
-    """Runs one experiment that is stored; ``on_event`` is called in the thread that runs."""
+    """Runs one experiment that is stored; ``on_event`` is called in the thread that runs.
 
-    def __init__(self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None) -> None:
+    ``lock`` is a descriptor of its lock, where the process that started this one has taken it.
+    """
+
+    def __init__(
+        self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None, *, lock: int | None = None
+    ) -> None:
         self._home = home
+        self._lock = lock
         self.name = name
         self._on_event = on_event
         self._controller: Controller | None = None
@@ -112,7 +118,8 @@ class Runner:
         """
         with ExperimentStore(database(self._home)) as store:
             store.experiment(self.name)
-            with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
+            taken = nullcontext(self._lock) if self._lock is not None else None
+            with taken or locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
                 row = store.experiment(self.name)
                 is_over = row.state in states.FINAL_EXPERIMENT_STATES and not store.unfinished_trials(self.name)
                 if is_over or self._is_stopping:

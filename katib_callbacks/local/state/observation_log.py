@@ -47,6 +47,12 @@ def read_values(connection: sqlite3.Connection, trial: str) -> Iterator[tuple[st
     yield from connection.execute(query, (trial,))
 
 
+def read_latest_values(connection: sqlite3.Connection, trial: str, count: int) -> dict[str, str]:
+    """Return the latest value of each metric that a trial's last rows have, by name."""
+    query = "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time DESC, id DESC LIMIT ?"
+    return dict(reversed(connection.execute(query, (trial, count)).fetchall()))
+
+
 def add_rows(connection: sqlite3.Connection, trial: str, rows: Iterable[StoredMetricLog]) -> None:
     """Add rows to a trial's."""
     connection.executemany(

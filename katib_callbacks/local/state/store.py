@@ -22,6 +22,9 @@ from katib_callbacks.metrics import StoredMetricLog
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for another writer: the DB manager's writes sync the disk."""
 
+LATEST_ROWS = 200
+"""How many of a trial's rows are looked at for its latest values: a few epochs."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS local_experiments (
     name TEXT PRIMARY KEY,
@@ -193,11 +196,13 @@ class ExperimentStore:
             rows = self._connection.execute(query, (name, name)).fetchall()
         return [experiment_row(row) for row in rows]
 
-    def trials(self, experiment: str | None = None) -> list[TrialRow]:
-        """Return the trials of an experiment, or of all, in the order in which they were made."""
-        query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
+    def trials(self, experiment: str | None = None, *, first: int = 0) -> list[TrialRow]:
+        """Return the trials of an experiment, or of all, in the order in which they were made; from a number on."""
+        query = """
+            SELECT * FROM local_trials WHERE (? IS NULL OR experiment = ?) AND number >= ? ORDER BY experiment, number
+        """
         with self._mapped_errors():
-            rows = self._connection.execute(query, (experiment, experiment)).fetchall()
+            rows = self._connection.execute(query, (experiment, experiment, first)).fetchall()
         return [trial_row(row) for row in rows]
 
     def trial(self, name: str) -> TrialRow:
@@ -238,6 +243,11 @@ class ExperimentStore:
         """Return a trial's rows in the observation log, by time."""
         with self._mapped_errors():
             return observation_log.read_rows(self._connection, trial)
+
+    def latest_values(self, trial: str) -> dict[str, str]:
+        """Return the latest value of each metric of a trial that its last rows have."""
+        with self._mapped_errors():
+            return observation_log.read_latest_values(self._connection, trial, LATEST_ROWS)
 
     def rows_of_all(self, experiment: str) -> dict[str, list[StoredMetricLog]]:
         """Return the rows of all trials of an experiment, each one's by time."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow, experiment_row, trial_row
 
-MAX_CHANGES = 10_000
+MAX_CHANGES = 5_000
 """How many are kept. Who asks for changes since an older one is told so, and lists anew."""
 
 _TABLES = {"local_experiments": experiment_row, "local_trials": trial_row}

@@ -17,8 +17,11 @@ from katib_callbacks.local.api_server.history.change_log import Change, ChangeLo
 from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
-MAX_EVENTS = 10_000
+MAX_EVENTS = 5_000
 """Of one resource, that can be watched from the past; from before them a watch is answered 410."""
+
+_MAX_SHOWN = 200
+"""So many of a resource's last events keep what they show; an older one makes it anew for who asks."""
 
 POLL_INTERVAL_S = 0.05
 
@@ -35,23 +38,28 @@ class Entry:
     view: View
     version: int
     _object: Object | None = field(default=None, repr=False)
+    _is_kept: bool = True
+
+    def forget(self) -> None:
+        """Keep the object no longer."""
+        self._object, self._is_kept = None, False
 
     @property
     def object(self) -> Object:
         """The object; not to be changed."""
-        if self._object is None:
-            shown = self.view.shown()
-            metadata = {"namespace": self.view.key[0], **shown["metadata"], "resourceVersion": str(self.version)}
-            if not self.resource.is_namespaced:
-                del metadata["namespace"]
-            metadata.setdefault("generation", 1)
-            self._object = {
-                "apiVersion": self.resource.api_version,
-                "kind": self.resource.kind,
-                **shown,
-                "metadata": metadata,
-            }
-        return self._object
+        shown = self._object or self._shown()
+        if self._is_kept:
+            self._object = shown
+        return shown
+
+    def _shown(self) -> Object:
+        shown = self.view.shown()
+        metadata = {"namespace": self.view.key[0], **shown["metadata"], "resourceVersion": str(self.version)}
+        if not self.resource.is_namespaced:
+            del metadata["namespace"]
+        metadata.setdefault("generation", 1)
+        kind = {"apiVersion": self.resource.api_version, "kind": self.resource.kind}
+        return {**kind, **shown, "metadata": metadata}
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,8 @@ class _Stream:
         if len(self.events) == MAX_EVENTS:
             self.since = self.events[0].entry.version
         self.events.append(event)
+        if len(self.events) > _MAX_SHOWN:
+            self.events[-_MAX_SHOWN - 1].entry.forget()
 
 
 class Journal:

@@ -47,6 +47,7 @@ EXPERIMENT = {
 }
 
 EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
+MERGE = "application/merge-patch+json"
 TRIALS = EXPERIMENTS.replace("experiments", "trials")
 
 
@@ -117,10 +118,23 @@ class ApiServer:
         finally:
             connection.close()
 
-    def ask(self, method, path, body=None, **options):
+    def ask(self, method, path, body=None, content_type="application/json", **options):
         """Return status and body of the answer to a request."""
-        with self.request(method, path, body, **options) as answer:
+        with self.request(method, path, body, headers={"Content-Type": content_type}, **options) as answer:
             return answer.status, json.loads(answer.read())
+
+    def follow(self, path, **options):
+        """Yield the events of a watch."""
+        with self.request("GET", path, watch="true", **options) as answer:
+            yield from map(json.loads, answer)
+
+    def finished(self, name):
+        """Wait for the end of an experiment, and return it."""
+        for event in self.follow(EXPERIMENTS, fieldSelector=f"metadata.name={name}"):
+            conditions = event["object"]["status"]["conditions"]
+            if conditions[-1]["type"] in {"Succeeded", "Failed"}:
+                return event["object"]
+        raise AssertionError
 
     def watch(self, path, count, **options):
         """Return so many events of a watch."""

@@ -13,7 +13,7 @@ import pytest
 
 from katib_callbacks.cli import main
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="`tests` has it")
 
 from katib_callbacks.local.api.manifest import read_file
 from katib_callbacks.local.running import runner

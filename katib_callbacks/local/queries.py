@@ -9,14 +9,16 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
+    V1beta1Metric,
     V1beta1OptimalTrial,
+    V1beta1ParameterAssignment,
     V1beta1Trial,
 )
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state import states
-from katib_callbacks.local.state.status import assignments, experiment_object, metrics, suggestion_object, trial_object
+from katib_callbacks.local.state.status import assignments, experiment_object, suggestion_object, trial_object
 from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
@@ -169,7 +171,12 @@ class Queries:
         with ExperimentStore(database(self._home)) as store:
             succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
         return [
-            {"name": row.name, "parameter_assignments": assignments(row), "metrics": metrics(row)} for row in succeeded
+            {
+                "name": row.name,
+                "parameter_assignments": [V1beta1ParameterAssignment(**one) for one in assignments(row)],
+                "metrics": [V1beta1Metric(**one) for one in row.observation or ()],
+            }
+            for row in succeeded
         ]
 
     def get_optimal_hyperparameters(

@@ -43,7 +43,7 @@ THIRD_PARTY = {
     "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
-    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "yaml"},
+    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "typing_extensions", "yaml"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

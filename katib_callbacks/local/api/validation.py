@@ -7,7 +7,7 @@ from typing import Any
 
 from katib_callbacks.local.api.go_regexp import PatternError, compile_pattern
 from katib_callbacks.local.api.models import V1beta1Experiment, V1ObjectMeta
-from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
+from katib_callbacks.local.api.serialization import Model, camel_case
 
 API_VERSION = "kubeflow.org/v1beta1"
 
@@ -68,7 +68,7 @@ def field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
     if not isinstance(data, Mapping):
         yield f"{path or 'the object'}: must be a mapping, not {_shown(data)}"
         return
-    known = {camel_case(field.name): field for field in model_fields(kind)}
+    known = {camel_case(field.name): field for field in kind.known_fields}
     is_open = kind.__name__ == "V1ObjectMeta"  # Kubernetes' own, with more fields than are listed here
     for name, value in data.items():
         place = f"{path}.{name}" if path else str(name)
@@ -80,16 +80,16 @@ def field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
                 api = "Katib" if kind.__name__.startswith("V1") else "Kubeflow Trainer"
                 yield f"{place}: {api} knows no such field; {hint}"
         elif value is not None:
-            yield from _value_faults(field.metadata["kind"], value, place, many=field.metadata["many"])
+            yield from _value_faults(field.kind, value, place, is_list=field.is_list)
 
 
-def _value_faults(kind: type, value: Any, path: str, *, many: bool) -> Iterator[str]:
-    if many:
+def _value_faults(kind: type, value: Any, path: str, *, is_list: bool = False) -> Iterator[str]:
+    if is_list:
         if not isinstance(value, (list, tuple)):
             yield f"{path}: must be a list, not {_shown(value)}"
             return
         for number, item in enumerate(value):
-            yield from _value_faults(kind, item, f"{path}[{number}]", many=False)
+            yield from _value_faults(kind, item, f"{path}[{number}]")
     elif issubclass(kind, Model):
         yield from field_faults(kind, value, path)
     elif kind in _TYPE_NAMES and not _is_a(kind, value):

@@ -3,13 +3,13 @@
 An OptimizationJob's reasons and messages are those of the controller that is in review (kubeflow/trainer#3828).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks.local.api.models import utc_seconds
 from katib_callbacks.local.state import states
-from katib_callbacks.local.state.status import best_trial, experiment_object, trial_object
+from katib_callbacks.local.state.status import assignments, best_trial, experiment_object, trial_object
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.template import TrialTemplate
@@ -44,7 +44,7 @@ def _optimization_job(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[st
     best = best_trial(row.manifest, trials)
     status = {
         **({"conditions": conditions} if conditions else {}),
-        **({} if best is None else {"result": {"trainJobName": best.name, "parameters": _assignments(best)}}),
+        **({} if best is None else {"result": {"trainJobName": best.name, "parameters": assignments(best)}}),
     }
     return {
         **row.source,
@@ -98,10 +98,6 @@ def _train_job_condition(trial: TrialRow) -> dict[str, Any]:
 
 def _condition(kind: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
     return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _time(at_s)}
-
-
-def _assignments(trial: TrialRow) -> list[Mapping[str, str]]:
-    return [{"name": name, "value": value} for name, value in trial.assignments.items()]
 
 
 def _time(seconds: float) -> str:

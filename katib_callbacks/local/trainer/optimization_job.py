@@ -3,16 +3,13 @@
 Source: pkg/apis/trainer/v1alpha1/optimizationjob_types.go and trainjob_types.go of kubeflow/trainer, at 8c0f5059b.
 """
 
-# ruff: noqa: RUF009  the calls make dataclass fields, which is what the rule asks for
-
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.models import V1ObjectMeta
-from katib_callbacks.local.api.serialization import Model, camel_case, model, scalar
+from katib_callbacks.local.api.serialization import Model, camel_case
 from katib_callbacks.local.api.validation import field_faults, name_faults, variable_faults
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
@@ -32,130 +29,116 @@ _DOUBLE = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _INT64 = range(-(2**63), 2**63)
 
 
-@dataclass
 class Objective(Model):
     """The metric that is optimised."""
 
-    metric: str | None = scalar(str)
-    direction: str | None = scalar(str)
+    metric: str | None = None
+    direction: str | None = None
 
 
-@dataclass
 class RandomAlgorithm(Model):
     """Random search."""
 
-    seed: int | None = scalar(int)
+    seed: int | None = None
 
 
-@dataclass
 class GridAlgorithm(Model):
     """Grid search."""
 
 
-@dataclass
 class SearchAlgorithm(Model):
     """One of the two."""
 
-    random: RandomAlgorithm | None = model(RandomAlgorithm)
-    grid: GridAlgorithm | None = model(GridAlgorithm)
+    random: RandomAlgorithm | None = None
+    grid: GridAlgorithm | None = None
 
 
-@dataclass
 class NumberSpace(Model):
     """A range of numbers, which are strings."""
 
-    min: str | None = scalar(str)
-    max: str | None = scalar(str)
-    type: str | None = scalar(str)
+    min: str | None = None
+    max: str | None = None
+    type: str | None = None
 
 
-@dataclass
 class CategoricalSpace(Model):
     """Strings to choose from."""
 
-    choices: list[str] | None = scalar(str, many=True)
+    choices: list[str] | None = None
 
 
-@dataclass
 class SearchSpace(Model):
     """One of the three."""
 
-    uniform: NumberSpace | None = model(NumberSpace)
-    log_uniform: NumberSpace | None = model(NumberSpace)
-    categorical: CategoricalSpace | None = model(CategoricalSpace)
+    uniform: NumberSpace | None = None
+    log_uniform: NumberSpace | None = None
+    categorical: CategoricalSpace | None = None
 
 
-@dataclass
 class Parameter(Model):
     """One hyperparameter."""
 
-    name: str | None = scalar(str)
-    search_space: SearchSpace | None = model(SearchSpace)
+    name: str | None = None
+    search_space: SearchSpace | None = None
 
 
-@dataclass
 class RuntimeRef(Model):
     """The training runtime, which a cluster has."""
 
-    name: str | None = scalar(str)
-    api_group: str | None = scalar(str)
-    kind: str | None = scalar(str)
+    name: str | None = None
+    api_group: str | None = None
+    kind: str | None = None
 
 
-@dataclass
 class Trainer(Model):
     """The container of the training."""
 
-    image: str | None = scalar(str)
-    command: list[str] | None = scalar(str, many=True)
-    args: list[str] | None = scalar(str, many=True)
-    env: list[dict[str, Any]] | None = scalar(dict, many=True)
-    num_nodes: int | None = scalar(int)
-    resources_per_node: dict[str, Any] | None = scalar(dict)
-    num_proc_per_node: Any = scalar(object)  # an int, in older releases a string as well
+    image: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[dict[str, Any]] | None = None
+    num_nodes: int | None = None
+    resources_per_node: dict[str, Any] | None = None
+    num_proc_per_node: Any = None  # an int, in older releases a string as well
 
 
-@dataclass
 class TrainJobSpec(Model):
     """The specification of a TrainJob."""
 
-    runtime_ref: RuntimeRef | None = model(RuntimeRef)
-    initializer: dict[str, Any] | None = scalar(dict)
-    trainer: Trainer | None = model(Trainer)
-    runtime_patches: list[dict[str, Any]] | None = scalar(dict, many=True)
-    suspend: bool | None = scalar(bool)
-    active_deadline_seconds: int | None = scalar(int)
-    managed_by: str | None = scalar(str)
+    runtime_ref: RuntimeRef | None = None
+    initializer: dict[str, Any] | None = None
+    trainer: Trainer | None = None
+    runtime_patches: list[dict[str, Any]] | None = None
+    suspend: bool | None = None
+    active_deadline_seconds: int | None = None
+    managed_by: str | None = None
 
 
-@dataclass
 class TrainJobTemplate(Model):
     """The TrainJob that each trial is."""
 
-    metadata: V1ObjectMeta | None = model(V1ObjectMeta)
-    spec: TrainJobSpec | None = model(TrainJobSpec)
+    metadata: V1ObjectMeta | None = None
+    spec: TrainJobSpec | None = None
 
 
-@dataclass
 class OptimizationJobSpec(Model):
     """The specification of an OptimizationJob, immutable as a whole."""
 
-    objectives: list[Objective] | None = model(Objective, many=True)
-    search_algorithm: SearchAlgorithm | None = model(SearchAlgorithm)
-    parameters: list[Parameter] | None = model(Parameter, many=True)
-    num_trials: int | None = scalar(int)
-    parallel_trials: int | None = scalar(int)
-    train_job_template: TrainJobTemplate | None = model(TrainJobTemplate)
+    objectives: list[Objective] | None = None
+    search_algorithm: SearchAlgorithm | None = None
+    parameters: list[Parameter] | None = None
+    num_trials: int | None = None
+    parallel_trials: int | None = None
+    train_job_template: TrainJobTemplate | None = None
 
 
-@dataclass
 class OptimizationJob(Model):
     """An OptimizationJob."""
 
-    api_version: str | None = scalar(str)
-    kind: str | None = scalar(str)
-    metadata: V1ObjectMeta | None = model(V1ObjectMeta)
-    spec: OptimizationJobSpec | None = model(OptimizationJobSpec)
+    api_version: str | None = None
+    kind: str | None = None
+    metadata: V1ObjectMeta | None = None
+    spec: OptimizationJobSpec | None = None
 
 
 def read(data: dict[str, Any]) -> OptimizationJob:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     bindparam,
     literal_column,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from katib_callbacks.db_manager.store.database import (
     ANSWER_TIMEOUT_S,
@@ -173,10 +173,6 @@ class MySQLDatabase(DatabaseServer):
     def is_refusal(self, error: DBAPIError) -> bool:
         """Return whether the server knows us and does not let us in."""
         return _code(error) in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
-
-    def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Return whether the connection died, or the statement lost against another one."""
-        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield what lies within the spans; trials whose names differ in case come along."""

@@ -1,7 +1,10 @@
 """The client's answers from the stored state: experiments, trials, metrics, logs."""
 
+# ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
+
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,6 @@ class Queries:
         Raises:
             ExperimentError: A RuntimeError: there is none of this name.
         """
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return experiment_object(store.experiment(name), store.trials(name))
 
@@ -58,7 +60,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Experiment]:
         """Return all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [experiment_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -73,55 +74,32 @@ class Queries:
         read = experiment or self.get_experiment(name, namespace, timeout)
         return list((read.status and read.status.conditions) or ())
 
-    def is_experiment_created(
+    def _has(
         self,
+        kind: str,
         name: str,
         namespace: str | None = None,
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Return whether an experiment is or was Created."""
-        return self._has(states.CREATED, name, namespace, experiment, timeout)
+        """Return whether a condition of an experiment holds, of one that was read before if it is given."""
+        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
+        return any(one.type == kind and one.status == "True" for one in conditions)
 
-    def is_experiment_running(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Running."""
-        return self._has(states.RUNNING, name, namespace, experiment, timeout)
+    is_experiment_created = partialmethod(_has, states.CREATED)
+    """Return whether an experiment is or was Created. With get_experiment_conditions' arguments, as below."""
 
-    def is_experiment_restarting(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Restarting, after its budget was raised."""
-        return self._has(states.RESTARTING, name, namespace, experiment, timeout)
+    is_experiment_running = partialmethod(_has, states.RUNNING)
+    """Return whether an experiment is Running."""
 
-    def is_experiment_succeeded(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Succeeded."""
-        return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
+    is_experiment_restarting = partialmethod(_has, states.RESTARTING)
+    """Return whether an experiment is Restarting, after its budget was raised."""
 
-    def is_experiment_failed(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Failed."""
-        return self._has(states.FAILED, name, namespace, experiment, timeout)
+    is_experiment_succeeded = partialmethod(_has, states.SUCCEEDED)
+    """Return whether an experiment has Succeeded."""
+
+    is_experiment_failed = partialmethod(_has, states.FAILED)
+    """Return whether an experiment has Failed."""
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
         """Return a trial with its status.
@@ -129,7 +107,6 @@ class Queries:
         Raises:
             ExperimentError: A RuntimeError: there is none of this name.
         """
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
             return trial_object(row, store.experiment(row.experiment).manifest)
@@ -138,7 +115,6 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Trial]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
             return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
@@ -151,7 +127,6 @@ class Queries:
         Raises:
             ExperimentError: A RuntimeError: there is no experiment of this name.
         """
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return suggestion_object(store.experiment(name), store.trials(name))
 
@@ -159,7 +134,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Suggestion]:
         """Return the suggestions of all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [suggestion_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -167,7 +141,6 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
         return [
@@ -204,7 +177,6 @@ class Queries:
         Raises:
             ExperimentError: A RuntimeError: there is no trial of this name.
         """
-        del namespace, db_manager_address, timeout
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         with ExperimentStore(database(self._home)) as store:
@@ -230,7 +202,6 @@ class Queries:
         Raises:
             ExperimentError: A RuntimeError: there is no such trial.
         """
-        del namespace
         if not name or not trial_name:
             raise ConfigurationError("get_job_logs: name and trial_name must be given")
         with ExperimentStore(database(self._home)) as store:
@@ -243,12 +214,6 @@ class Queries:
             else:
                 for one in logs:
                     yield from read_output(one)
-
-    def _has(
-        self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
-    ) -> bool:
-        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
-        return any(one.type == kind and one.status == "True" for one in conditions)
 
 
 def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]:

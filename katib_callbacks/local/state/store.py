@@ -15,7 +15,7 @@ from typing import Any
 
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.state.observation_log import ObservationLog
-from katib_callbacks.local.state.states import CREATED, FINAL_TRIAL_STATES, condition
+from katib_callbacks.local.state.states import CREATED, FINAL_EXPERIMENT_STATES, FINAL_TRIAL_STATES, condition
 from katib_callbacks.local.trainer.experiment import as_experiment, is_optimization_job
 from katib_callbacks.metrics import StoredMetricLog
 
@@ -107,8 +107,8 @@ class TrialRow:
     observation: list[dict[str, str]] | None
     conditions: list[dict[str, Any]]
     created_s: float
-    started_s: float | None
-    completed_s: float | None
+    started_s: float | None = None
+    completed_s: float | None = None
 
 
 _JSON = frozenset({"manifest", "conditions", "assignments", "point", "attempts", "observation"})
@@ -181,6 +181,10 @@ class ExperimentStore(ObservationLog):
     def unfinished_trials(self, experiment: str) -> list[TrialRow]:
         """Return the trials of an experiment that run or wait to run."""
         return [trial for trial in self.trials(experiment) if trial.state not in FINAL_TRIAL_STATES]
+
+    def is_over(self, experiment: str) -> bool:
+        """Return whether an experiment has its verdict, and no trial of it runs on or waits to."""
+        return self.experiment(experiment).state in FINAL_EXPERIMENT_STATES and not self.unfinished_trials(experiment)
 
     def add_trial(self, trial: TrialRow) -> None:
         """Store a new trial."""

@@ -1,14 +1,12 @@
-"""The Experiment that upstream's ``tune`` makes of its arguments."""
+"""Parts of the Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local.api.manifest import KIND
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
 from katib_callbacks.local.api.serialization import plain
-from katib_callbacks.local.api.validation import API_VERSION
 
 _logger = logging.getLogger(__name__)
 
@@ -17,55 +15,34 @@ PYTORCHJOB_CONTAINER = "pytorch"
 """Upstream's names of the primary containers."""
 
 
-def tuned(
+def template(
+    parameters: list[dict[str, Any]],
     *,
-    name: str,
-    namespace: str,
     script: str,
-    parameters: list[Any],
-    objective: dict[str, Any],
-    algorithm: dict[str, Any],
-    budget: dict[str, int],
-    collector: str,
     environ: list[dict[str, Any]],
-    workers: tuple[int, int] | None,
     image: str,
     resources: Any,
     deadline_s: int | None,
     retain: bool,
 ) -> dict[str, Any]:
-    """Return the experiment that upstream's ``tune`` makes of its arguments, as a mapping.
-
-    ``workers`` are a PyTorchJob's workers and the processes of each; None makes a Job.
-    """
+    """Return the trial template that upstream's ``tune`` makes: a Job, or a PyTorchJob for its ``TrainerResources``."""
+    workers = getattr(resources, "num_workers", None)
+    asked = resources if workers is None else resources.resources_per_worker
     container = {
         "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
         "image": image,
         "command": ["bash", "-c"],
         "args": [script],
         **({"env": environ} if environ else {}),
-        **({"resources": plain(resources)} if resources is not None else {}),
+        **({"resources": plain(asked)} if asked is not None else {}),
     }
-    specs = [plain(parameter) for parameter in parameters]
     return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "objective": objective,
-            "algorithm": algorithm,
-            "parameters": specs,
-            "metricsCollectorSpec": {"collector": {"kind": collector}},
-            "trialTemplate": {
-                "primaryContainerName": container["name"],
-                "retain": retain,
-                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in specs],
-                "trialSpec": _job(container, deadline_s)
-                if workers is None
-                else _torch_job(container, deadline_s, *workers),
-            },
-            **budget,
-        },
+        "primaryContainerName": container["name"],
+        "retain": retain,
+        "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in parameters],
+        "trialSpec": _job(container, deadline_s)
+        if workers is None
+        else _torch_job(container, deadline_s, workers, resources.num_procs_per_worker),
     }
 
 
@@ -99,12 +76,6 @@ def parameter(spec: Any, name: str) -> dict[str, Any]:
 def is_parameter(value: object) -> bool:
     """Return whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
     return type(value).__name__ == V1beta1ParameterSpec.__name__
-
-
-def objective(kind: str, name: str | None, others: list[str], goal: float | None) -> dict[str, Any]:
-    """Return ``spec.objective`` of ``tune``'s arguments."""
-    optional: dict[str, Any] = {} if goal is None else {"goal": goal}
-    return {"type": kind, "objectiveMetricName": name, "additionalMetricNames": others, **optional}
 
 
 def algorithm(name: str, settings: Any) -> dict[str, Any]:

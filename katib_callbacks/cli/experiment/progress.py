@@ -9,6 +9,7 @@ from typing import Any
 from katib_callbacks.console import printable, say
 from katib_callbacks.local.running.controller import Event
 from katib_callbacks.local.state import states
+from katib_callbacks.local.state.status import best_trial
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 
 MAX_ROWS = 15
@@ -27,7 +28,7 @@ class Progress:
         self.name = experiment.name
         self.objective = str(spec["objective"]["objectiveMetricName"])
         self.budget: int | None = spec.get("maxTrialCount")
-        self._sign = -1 if spec["objective"]["type"] == "maximize" else 1
+        self._manifest = experiment.manifest
         self.counts: dict[str, int] = {}
         self.best: TrialRow | None = None
         self.latest: dict[str, TrialRow] = {}
@@ -67,10 +68,7 @@ class Progress:
         if trial.state in _UNFINISHED:
             return
         self.counts[trial.state] = self.counts.get(trial.state, 0) + 1
-        if trial.value is not None and (
-            self.best is None or self._sign * trial.value < self._sign * (self.best.value or 0.0)
-        ):
-            self.best = trial
+        self.best = best_trial(self._manifest, [trial] if self.best is None else [self.best, trial])
 
 
 class LiveProgress(Progress):

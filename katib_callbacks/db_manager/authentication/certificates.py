@@ -24,12 +24,10 @@ _NAMESPACE_CHARACTERS = re.compile("[-a-z0-9]*", re.ASCII)
 
 
 class CertificateNames:
-    """Judges certificates by a template. Thread-safe.
+    """Judges certificates by a template of a whole name, a URI or a DNS name. Thread-safe.
 
-    Args:
-        template: A whole name: a URI such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}``, or a DNS name
-            such as ``{trial}.{namespace}.katib-trial``. ``{namespace}`` may be left out.
-        now: The wall clock.
+    Such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}`` or ``{trial}.{namespace}.katib-trial``;
+    ``{namespace}`` may be left out.
     """
 
     def __init__(self, template: str, now: Callable[[], datetime] | None = None) -> None:

@@ -19,10 +19,8 @@ DEFAULT_ETA = 3
 class Hyperband:
     """Brackets of rounds. The next round of a bracket waits for all trials of the one before.
 
-    Args:
-        resource_name: The parameter that says how long a trial runs.
-        r_l: The most that a trial gets of it.
-        eta: One of so many trials gets into the next round, with so many times the resource.
+    A trial runs as long as ``resource_name`` says, ``r_l`` at most; one of ``eta`` trials gets into the next round,
+    with so many times the resource.
     """
 
     def __init__(

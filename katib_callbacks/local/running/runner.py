@@ -189,11 +189,7 @@ def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:
 
 
 def stop(home: Path, name: str) -> bool:
-    """End the trials of an experiment that another process runs, so that it can be resumed; returns whether one did.
-
-    Raises:
-        ExperimentError: There is no such experiment, or its runner does not end.
-    """
+    """End the trials of an experiment that another process runs, so that it can be resumed; returns whether one did."""
     with ExperimentStore(database(home)) as store:
         store.experiment(name)
         was_run = is_run(home, name)

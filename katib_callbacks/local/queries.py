@@ -35,7 +35,11 @@ _FOLLOW_INTERVAL_S = 0.2
 
 
 class Queries:
-    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute."""
+    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute.
+
+    ``namespace``, ``timeout`` and ``db_manager_address`` are a cluster's, and without effect here. A name that there is
+    not is an ExperimentError, which is a RuntimeError.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -43,16 +47,7 @@ class Queries:
     def get_experiment(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Experiment:
-        """Return an experiment with its status.
-
-        Args:
-            name: Which.
-            namespace: Without effect here, as everywhere below.
-            timeout: Without effect here, as everywhere below but in :meth:`wait_for_experiment_condition`.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
+        """Return an experiment with its status."""
         with ExperimentStore(database(self._home)) as store:
             return experiment_object(store.experiment(name), store.trials(name))
 
@@ -102,11 +97,7 @@ class Queries:
     """Return whether an experiment has Failed."""
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
-        """Return a trial with its status.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
+        """Return a trial with its status."""
         with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
             return trial_object(row, store.experiment(row.experiment).manifest)
@@ -122,11 +113,7 @@ class Queries:
     def get_suggestion(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Suggestion:
-        """Return what the algorithm of an experiment was asked and has answered.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no experiment of this name.
-        """
+        """Return what the algorithm of an experiment was asked and has answered."""
         with ExperimentStore(database(self._home)) as store:
             return suggestion_object(store.experiment(name), store.trials(name))
 
@@ -166,17 +153,7 @@ class Queries:
         db_manager_address: str = DEFAULT_DB_MANAGER_ADDRESS,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> list[Any]:
-        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``.
-
-        Args:
-            name: The trial.
-            namespace: Without effect here.
-            db_manager_address: Without effect here: rows are read where this home keeps them.
-            timeout: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no trial of this name.
-        """
+        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         with ExperimentStore(database(self._home)) as store:
@@ -191,17 +168,7 @@ class Queries:
     def get_job_logs(
         self, name: str, trial_name: str, follow: bool | None = False, namespace: str | None = None
     ) -> Iterator[str]:
-        """Yield the lines that a trial's primary process has written.
-
-        Args:
-            name: The experiment.
-            trial_name: The trial.
-            follow: Whether to go on until the trial is over.
-            namespace: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no such trial.
-        """
+        """Yield the lines that a trial's primary process has written; with ``follow`` until the trial is over."""
         if not name or not trial_name:
             raise ConfigurationError("get_job_logs: name and trial_name must be given")
         with ExperimentStore(database(self._home)) as store:

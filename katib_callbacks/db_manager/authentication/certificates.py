@@ -40,7 +40,7 @@ class CertificateNames:
         self._x509: Any = x509
         self._is_uri = "://" in template
         self._pattern = _compile(template)
-        self._now = now or _utc_now
+        self._now = now or (lambda: datetime.now(timezone.utc))
         self._lock = Lock()
         self._known: OrderedDict[bytes, tuple[datetime, Grant | None]] = OrderedDict()
 
@@ -107,7 +107,3 @@ def _compile(template: str) -> re.Pattern[str]:
     for field, text in zip(fields, texts[1:], strict=True):
         pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else _NAMESPACE}){re.escape(text)}"
     return re.compile(pattern, re.ASCII)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -186,16 +186,12 @@ class TrialService(grpc.GenericRpcHandler):
         self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
         self._metrics.refusal(denied.kind)
         is_known = call.path in self._methods or call.path == methods.DELETE_OBSERVATION_LOG
-        self._metrics.call(_name(call.path) if is_known else "other", denied.code.name, elapsed_s, 0)
+        self._metrics.call(call.path.rpartition("/")[2] if is_known else "other", denied.code.name, elapsed_s, 0)
 
     def _check_health(self, _requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         """Answer for the server as a whole, whatever service is asked for: its name is not waited for."""
         with self._health_checks.enter():
             return self._health.Check(messages.HealthCheckRequest(), context)
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _token(context: grpc.ServicerContext) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.models import V1ObjectMeta
 from katib_callbacks.local.api.serialization import Model, camel_case
-from katib_callbacks.local.api.validation import field_faults, name_faults, variable_faults
+from katib_callbacks.local.api.validation import field_faults, name_faults, repeated_names, variable_faults
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 KIND = "OptimizationJob"
@@ -281,10 +281,7 @@ def _template_faults(template: TrainJobTemplate | None) -> Iterator[str]:
     if spec.active_deadline_seconds is not None and spec.active_deadline_seconds < 1:
         yield f"{path}.spec.activeDeadlineSeconds: must be at least 1, not {spec.active_deadline_seconds}"
     variables = (spec.trainer and spec.trainer.env) or []
-    named = [variable.get("name") for variable in variables]
-    for number, variable in enumerate(named):
-        if not variable or variable in named[:number]:
-            yield f"{path}.spec.trainer.env[{number}].name: must be specified, and only once: {variable!r}"
+    yield from repeated_names([variable.get("name") for variable in variables], f"{path}.spec.trainer.env")
     if len(variables) > _MAX_VARIABLES:
         yield f"{path}.spec.trainer.env: must have {_MAX_VARIABLES} variables at most, not {len(variables)}"
     yield from variable_faults({"env": variables}, f"{path}.spec.trainer")

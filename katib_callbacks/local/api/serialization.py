@@ -63,6 +63,13 @@ class Model:
         return {field.name: _to_dict(getattr(self, field.name)) for field in self.known_fields}
 
 
+def model(name: str, /, **fields: Any) -> Any:
+    """Make a model for this package alone: each field's type, or a list with the type of its items."""
+    kinds = {each: list[kind[0]] if isinstance(kind, list) else kind for each, kind in fields.items()}  # type: ignore[valid-type]
+    annotations = {each: kind | None for each, kind in kinds.items()}
+    return type(name, (Model,), {"__annotations__": annotations, **dict.fromkeys(fields)})
+
+
 def _kind(annotation: Any) -> tuple[type, bool]:
     """Return the type that an annotation names, and whether there is a list of them: ``list[str] | None``."""
     if hasattr(annotation, "__metadata__"):  # Annotated[Any, dict]: any type in Python, a mapping in JSON

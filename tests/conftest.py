@@ -197,6 +197,18 @@ def _after_grace(leaks: Callable[[], list[str]]) -> list[str]:
     return found
 
 
+# -- ports ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, for as long as the test lasts."""
+    from beside import held_port  # noqa: PLC0415  tests of this file have no other
+
+    with held_port() as port:
+        yield port
+
+
 # -- autolog -------------------------------------------------------------------------------------------------------
 
 

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     source, address = "--address", arguments.address
     if address is None:
         source, address = DB_MANAGER_ADDRESS, DEFAULT_RUNTIME.variable(DB_MANAGER_ADDRESS) or DEFAULT_LISTEN_ADDRESS
-    logs = _read(source, address, arguments.trial, arguments.metric, arguments.timeout)
+    logs = read_rows(source, address, arguments.trial, arguments.metric, arguments.timeout)
     if not logs:
         rows = f"rows of metric {printable(arguments.metric)!r}" if arguments.metric else "rows"
         print(f"the DB manager at {address} holds no {rows} for trial {printable(arguments.trial)!r}", file=sys.stderr)
@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(source: str, address: str, trial_name: str, metric_name: str, timeout_s: float) -> list[StoredMetricLog]:
+def read_rows(source: str, address: str, trial_name: str, metric_name: str, timeout_s: float) -> list[StoredMetricLog]:
+    """Read a trial's rows from a DB manager; ``source`` is what an error about the address names."""
     import grpc  # noqa: PLC0415  --help does without
 
     from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415  as grpc

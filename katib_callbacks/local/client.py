@@ -171,22 +171,10 @@ class LocalKatibClient(Queries):
         objectives.check_packages(packages_to_install or ())
         searched = {key: value for key, value in parameters.items() if tuning.is_parameter(value)}
         arguments = {key: f"${{trialParameters.{key}}}" if key in searched else parameters[key] for key in parameters}
-        specs = [tuning.parameter(spec, key) for key, spec in searched.items()]
-        spec = {
-            "objective": {
-                "type": objective_type,
-                "goal": objective_goal,
-                "objectiveMetricName": objective_metric_name,
-                "additionalMetricNames": list(additional_metric_names),
-            },
-            "algorithm": tuning.algorithm(algorithm_name, algorithm_settings),
-            "parameters": specs,
-            "maxTrialCount": max_trial_count,
-            "parallelTrialCount": parallel_trial_count,
-            "maxFailedTrialCount": max_failed_trial_count,
-            "metricsCollectorSpec": {"collector": {"kind": "StdOut", **(metrics_collector_config or {})}},
-            "trialTemplate": tuning.template(
-                specs,
+        experiment = tuning.experiment(
+            {"name": name, "namespace": namespace or self.namespace},
+            [tuning.parameter(spec, key) for key, spec in searched.items()],
+            tuning.template(
                 script=objectives.script(objective, arguments),
                 environ=tuning.environment(env_per_trial),
                 image=base_image,
@@ -194,10 +182,21 @@ class LocalKatibClient(Queries):
                 deadline_s=trial_active_deadline_seconds,
                 retain=retain_trials,
             ),
-        }
-        self._create(
-            {"metadata": {"name": name, "namespace": namespace or self.namespace}, "spec": spec}, is_tuned=True
+            {
+                "type": objective_type,
+                "goal": objective_goal,
+                "objectiveMetricName": objective_metric_name,
+                "additionalMetricNames": list(additional_metric_names),
+            },
+            tuning.algorithm(algorithm_name, algorithm_settings),
+            collector=(metrics_collector_config or {}).get("kind", "StdOut"),
+            budget={
+                "maxTrialCount": max_trial_count,
+                "parallelTrialCount": parallel_trial_count,
+                "maxFailedTrialCount": max_failed_trial_count,
+            },
         )
+        self._create(experiment, is_tuned=True)
 
     def resume_experiment(self, name: str) -> None:
         """Go on with an experiment whose runner has stopped or was killed. Nothing happens if it is over or runs."""

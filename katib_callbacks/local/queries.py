@@ -21,11 +21,14 @@ from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state import states
+from katib_callbacks.local.state.records import experiment_record
 from katib_callbacks.local.state.status import assignments, experiment_object, suggestion_object, trial_object
 from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.metrics import format_timestamp
+from katib_callbacks.pictures.frames import data_frame
+from katib_callbacks.pictures.records import ExperimentRecord
 
 DEFAULT_TIMEOUT_S = 120
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
@@ -181,6 +184,42 @@ class Queries:
             else:
                 for one in logs:
                     yield from read_output(one)
+
+    # -- what upstream's client has no need of ---------------------------------------------------------------------
+
+    def to_dataframe(self, name: str, *, rows: bool = False) -> Any:
+        """Return a pandas DataFrame of an experiment: a row a trial, or a row for each that the trials have reported.
+
+        Args:
+            name: The experiment.
+            rows: Whether the rows of metrics are wanted: columns ``trial``, ``time``, ``metric``, ``value``.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is none of this name.
+            MissingDependencyError: An ImportError: pandas is missing, which the extra ``data`` has.
+        """
+        return data_frame(self._record(name, epochs=False), rows=rows)
+
+    def plot(self, name: str, kind: str = "objective", *, metric: str | None = None) -> Any:
+        """Return a plotly figure of an experiment, which a notebook shows, and ``write_html`` saves.
+
+        Args:
+            name: The experiment.
+            kind: ``objective``, ``curves``, ``parallel``, ``slices``, ``importances`` or ``contour``.
+            metric: That of the curves; by default the objective.
+
+        Raises:
+            ConfigurationError: A ValueError: there is no such kind.
+            ExperimentError: A RuntimeError: there is no such experiment, or it cannot be drawn yet.
+            MissingDependencyError: An ImportError: plotly is missing, which the extra ``plot`` has.
+        """
+        from katib_callbacks.pictures.html import figure  # noqa: PLC0415  optional
+
+        return figure(self._record(name), kind, metric)
+
+    def _record(self, name: str, *, epochs: bool = True) -> ExperimentRecord:
+        with ExperimentStore(database(self._home)) as store:
+            return experiment_record(store, self._home, name, epochs=epochs)
 
 
 def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -21,6 +22,8 @@ _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
 """An ASGI application."""
+Refusal = Callable[[int, str], tuple[str, bytes]]
+"""What makes the body of an answer, and its content type, of its HTTP status and a sentence."""
 
 
 def new_token() -> str:
@@ -55,13 +58,8 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def serve(app: App, listening: socket.socket) -> None:
-    """Answer requests until SIGINT or SIGTERM, which then does what it always does."""
-    server(app).run(sockets=[listening])
-
-
-def server(app: App) -> Any:
-    """Return a server of uvicorn for an application; nothing is logged but errors."""
+def server(app: App, *, certificate: Path | None = None) -> Any:
+    """Return a server of uvicorn for an application, over TLS if it has a certificate; nothing is logged but errors."""
     try:
         import uvicorn  # noqa: PLC0415  optional
     except ImportError as error:
@@ -75,6 +73,7 @@ def server(app: App) -> Any:
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=certificate,
     )
     return uvicorn.Server(config)
 
@@ -86,8 +85,11 @@ class Door:
     ``/``. The name in ``Host`` is checked because a page of another site can have its own name lead here.
     """
 
-    def __init__(self, app: App, *, token: str, listening: socket.socket, host: str) -> None:
+    def __init__(
+        self, app: App, *, token: str, listening: socket.socket, host: str, refusal: Refusal | None = None
+    ) -> None:
         self._app = app
+        self._refusal = refusal or _plain_refusal
         self._token = token
         bound, port = listening.getsockname()[:2]
         self._is_loopback = is_loopback(bound)
@@ -102,7 +104,7 @@ class Door:
             return
         headers = list(scope["headers"])
         if not self._is_named(_values(headers, b"host")):
-            await _answer(send, 403, "This server does not answer to that name.")
+            await self._refuse(send, 403, "This server does not answer to that name.")
             return
         in_url = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
         if scope["method"] == "GET" and scope["path"] == "/" and any(map(self._is_token, in_url)):
@@ -111,7 +113,13 @@ class Door:
         elif any(map(self._is_token, self._shown(headers))):
             await self._app(scope, receive, send)
         else:
-            await _answer(send, 401, "Open the URL that the command has printed: it has a token, which lets you in.")
+            await self._refuse(
+                send, 401, "Open the URL that the command has printed: it has a token, which lets you in."
+            )
+
+    async def _refuse(self, send: _Send, status: int, text: str) -> None:
+        body, content_type = self._refusal(status, text)
+        await _answer(send, status, body, [(b"content-type", content_type)])
 
     def _is_named(self, hosts: list[str]) -> bool:
         """Return whether a request names this server; elsewhere than on loopback by any number, too."""
@@ -149,10 +157,13 @@ def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key.lower() == name]
 
 
+def _plain_refusal(_status: int, text: str) -> tuple[str, bytes]:
+    return f"{text}\n", b"text/plain; charset=utf-8"
+
+
 async def _answer(send: _Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    body = f"{text}\n".encode() if text else b""
+    body = text.encode()
     fixed = [
-        (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         (b"referrer-policy", b"no-referrer"),

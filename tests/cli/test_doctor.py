@@ -91,7 +91,7 @@ def test_where_all_is_well_every_check_says_so(doctor, katib_db_manager):
     assert "katib: this is a Katib trial in Push mode (KATIB_TRIAL_NAME=test-trial)" in found["sinks"]
     written = found["write"][1].split()[4]
     with grpc.insecure_channel(katib_db_manager.address) as channel:
-        assert DBManagerStub(channel).get(written, timeout_s=30) == []
+        assert DBManagerStub(channel).get(written, timeout_s=60) == []
 
 
 def test_text_has_a_line_for_each_finding_with_what_to_do(monkeypatch, capsys):

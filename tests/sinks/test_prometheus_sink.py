@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
+from beside import held_port
 from certificates import Authority
-from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
+from http_partners import answer, drip, hang, reset, slowly, wait_until
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -37,7 +39,8 @@ class Server:
     def __init__(self, folder, program, *arguments):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: apt-get install {program}")
-        self.port = free_port()
+        self._held = ExitStack()
+        self.port = self._held.enter_context(held_port())
         self._log = (folder / f"{program}.log").open("wb")
         command = [program, f"--web.listen-address=127.0.0.1:{self.port}", *arguments]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=folder)
@@ -51,13 +54,14 @@ class Server:
             return False
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
             return response.read().decode()
 
     def stop(self):
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
         self._log.close()
+        self._held.close()
 
 
 @pytest.fixture(scope="module")

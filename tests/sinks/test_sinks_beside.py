@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
+from http_partners import answer, drip, hang, reset, slowly, wait_until
 
 from katib_callbacks import ConfigurationError, DeliveryError, KatibReporter, SinkOutcome
 from katib_callbacks.recording.recorder import MetricRecorder
@@ -48,7 +48,8 @@ def failing(request, partner, tmp_path):
         return f"file://{tmp_path}/file/rows.jsonl", "cannot be written"
     pytest.importorskip("prometheus_client")
     if request.param == "down":
-        return f"prometheus+http://user:s3cret@127.0.0.1:{free_port()}", "Connection refused"
+        port = request.getfixturevalue("closed_port")
+        return f"prometheus+http://user:s3cret@127.0.0.1:{port}", "Connection refused"
     behaviour, error = {
         "slow": (slowly(0.3, answer(200)), None),
         "hanging": (hang, "still sending"),
@@ -177,9 +178,9 @@ def test_one_line_until_it_has_worked_again(katib_db_manager, caplog):
     assert [line.rpartition(" ")[2] for line in our_lines(caplog)] == ["one", "three"]
 
 
-def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path):
+def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path, closed_port):
     path = tmp_path / "rows.jsonl"
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{closed_port}"
     reporter = KatibReporter(address, trial_name="trial", timeout_s=0.3, sinks=["katib", f"file://{path}"])
     with reporter, pytest.raises(DeliveryError):
         reporter.report({"loss": 1})
@@ -188,10 +189,10 @@ def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path):
     assert json.loads(path.read_text())["name"] == "loss"
 
 
-def test_rows_lie_in_the_spool_for_katib_alone(tmp_path):
+def test_rows_lie_in_the_spool_for_katib_alone(tmp_path, closed_port):
     path = tmp_path / "rows.jsonl"
     options = {"trial_name": "trial", "timeout_s": 0.3, "spool_dir": tmp_path / "spool"}
-    reporter = KatibReporter(f"127.0.0.1:{free_port()}", sinks=["katib", f"file://{path}"], **options)
+    reporter = KatibReporter(f"127.0.0.1:{closed_port}", sinks=["katib", f"file://{path}"], **options)
     with reporter, pytest.raises(DeliveryError, match="The rows are in"):
         reporter.report({"loss": 1})
     wait_for_couriers()
@@ -202,9 +203,9 @@ def test_rows_lie_in_the_spool_for_katib_alone(tmp_path):
         KatibReporter(sinks=[f"file://{path}", "katib"], **options)
 
 
-def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager):
+def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager, closed_port):
     pytest.importorskip("prometheus_client")
-    port = free_port()
+    port = closed_port
     sinks = ["katib", *(f"prometheus+http://user:{word}@127.0.0.1:{port}" for word in ("one-secret", "another"))]
     with KatibReporter(sinks=sinks) as reporter:
         receipt = reporter.report({"loss": 1})

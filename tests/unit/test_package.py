@@ -25,8 +25,9 @@ LAYERS = (
     {"wire", "net"},
     {"sinks", "db_manager"},
     {"reporting"},
-    {"recording"},
+    {"recording", "pictures"},
     {"local"},
+    {"page"},
     {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
 )
@@ -43,7 +44,9 @@ THIRD_PARTY = {
     "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
-    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "typing_extensions", "yaml"},
+    "page": {"starlette"},
+    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "typing_extensions", "yaml"},
+    "pictures": {"IPython", "matplotlib", "numpy", "optuna", "pandas", "plotly", "rich"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

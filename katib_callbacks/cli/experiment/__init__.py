@@ -17,7 +17,11 @@ def add_parser(subparsers: Any) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = _command(commands, "run", "run an experiment from a YAML file, to its end")
-    run.add_argument("file", metavar="FILE.yaml", help="a Katib Experiment, or an OptimizationJob")
+    source = run.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "file", metavar="FILE.yaml", nargs="?", help="a Katib Experiment, or an OptimizationJob; - reads it"
+    )
+    source.add_argument("-f", "--filename", metavar="FILE.yaml", help="the same, as kubectl has it")
     run.add_argument("--name", metavar="NAME", help="which experiment, where the file holds several")
     run.add_argument("--workdir", metavar="DIR", type=Path, help="all trials work there (default: a folder for each)")
     run.add_argument("--gpus-per-trial", metavar="N", type=int, help="share out the GPUs (default: as the file says)")
@@ -37,6 +41,21 @@ def add_parser(subparsers: Any) -> None:
     logs = _named(commands, "logs", "show what a trial has written")
     logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")
+
+    export = _named(commands, "export", "write the trials of an experiment into a file, for a table or a notebook")
+    export.add_argument("--rows", action="store_true", help="a row for each value (default: for each trial)")
+    plot = _named(commands, "plot", "draw an experiment into a file that can be opened anywhere")
+    plot.add_argument(
+        "--kind",
+        metavar="KIND",
+        action="append",
+        help="objective, curves, parallel, slices, importances or contour; may be given again (default: all)",
+    )
+    plot.add_argument("--metric", metavar="NAME", help="that of the curves (default: the objective)")
+    for command, endings in ((export, ".csv, .json or .parquet"), (plot, ".html or .png")):
+        command.add_argument(
+            "-o", "--output", metavar="FILE", type=Path, required=True, help=f"the file, which ends in {endings}"
+        )
 
     _named(commands, "delete", "delete an experiment, its trials, their rows and folders")
 

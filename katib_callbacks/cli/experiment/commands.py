@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from katib_callbacks.cli.experiment import pictures
+from katib_callbacks.cli.experiment.home import opened
 from katib_callbacks.cli.experiment.progress import parameters, progress
 from katib_callbacks.console import print_columns, printable, say
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.api.manifest import read_file
 from katib_callbacks.local.running import runner
-from katib_callbacks.local.running.runner import Runner, database
+from katib_callbacks.local.running.runner import Runner
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.budget import edit_budget
 from katib_callbacks.local.state.status import best_trial
@@ -40,7 +42,7 @@ _FAILED = (states.FAILED, states.METRICS_UNAVAILABLE)
 def _run(arguments: argparse.Namespace) -> int:
     name, notes = runner.create(
         arguments.home,
-        read_file(arguments.file, arguments.name),
+        read_file(arguments.filename or arguments.file, arguments.name),
         folder=Path.cwd(),
         workdir=arguments.workdir,
         gpus_per_trial=arguments.gpus_per_trial,
@@ -56,7 +58,7 @@ def _counts(arguments: argparse.Namespace) -> dict[str, int | None]:
 
 
 def _edit(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home) as store:
+    with opened(arguments.home) as store:
         is_restarted = edit_budget(store, arguments.name, **_counts(arguments))
     if is_restarted:
         say(_how_to_go_on(arguments.home, arguments.name))
@@ -64,7 +66,7 @@ def _edit(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home):  # says that there is no home
+    with opened(arguments.home):  # says that there is no home
         was_run = runner.stop(arguments.home, arguments.name)
     if was_run:
         say(f"stopped; {_how_to_go_on(arguments.home, arguments.name)}")
@@ -75,7 +77,7 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     counts = _counts(arguments)
-    with _opened(arguments.home) as store:
+    with opened(arguments.home) as store:
         store.experiment(arguments.name)
         if any(count is not None for count in counts.values()):
             edit_budget(store, arguments.name, **counts)
@@ -83,11 +85,11 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _run_stored(home: Path, name: str) -> int:
-    with _opened(home) as store, progress(store.experiment(name), store.trials(name)) as shown:
+    with opened(home) as store, progress(store.experiment(name), store.trials(name)) as shown:
         running = Runner(home, name, shown.update)
         with _stopping(running):
             running.run()
-    with _opened(home) as store:
+    with opened(home) as store:
         row = store.experiment(name)
         _print_result(store, row)
         is_stopped = not store.is_over(name)
@@ -116,7 +118,7 @@ def _stopping(running: Runner) -> Iterator[None]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home) as store:
+    with opened(arguments.home) as store:
         experiments = [(row, store.trials(row.name)) for row in store.experiments()]
     if arguments.json:
         for row, trials in experiments:
@@ -133,7 +135,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home) as store:
+    with opened(arguments.home) as store:
         row = store.experiment(arguments.name)
         trials = store.trials(row.name)
         if arguments.json:
@@ -153,7 +155,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home) as store:
+    with opened(arguments.home) as store:
         store.experiment(arguments.name)
         trials = [trial for trial in store.trials(arguments.name) if trial.started_s is not None]
     if not trials:
@@ -167,7 +169,7 @@ def _logs(arguments: argparse.Namespace) -> int:
 
 
 def _delete(arguments: argparse.Namespace) -> int:
-    with _opened(arguments.home):
+    with opened(arguments.home):
         runner.delete(arguments.home, arguments.name)
     say(f"experiment {arguments.name} is deleted")
     return 0
@@ -182,17 +184,9 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "status": _status,
     "logs": _logs,
     "delete": _delete,
+    "export": pictures.export,
+    "plot": pictures.plot,
 }
-
-
-@contextmanager
-def _opened(home: Path) -> Iterator[ExperimentStore]:
-    """Open the state of a home that there is: a misspelled one is not made."""
-    path = database(home)
-    if not path.exists():
-        raise ExperimentError(f"{home} holds no experiments (no {path.name}); --home names another folder")
-    with ExperimentStore(path) as store:
-        yield store
 
 
 def _how_to_go_on(home: Path, name: str) -> str:

@@ -4,6 +4,7 @@ Whatever is legal is kept; what this machine makes of it is :mod:`katib_callback
 """
 
 import copy
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,10 +42,10 @@ Manifest: TypeAlias = Mapping[str, Any]
 def read_file(path: str | Path, name: str | None = None) -> Model:
     """Read an Experiment or an OptimizationJob from a YAML (or JSON) file as ``kubectl`` does, lists included.
 
-    ``name`` picks one of several. ConfigurationError names every fault.
+    ``-`` is standard input. ``name`` picks one of several. ConfigurationError names every fault.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     try:

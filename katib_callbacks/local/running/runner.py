@@ -8,17 +8,18 @@ import string
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError, MissingDependencyError
+from katib_callbacks.local import certificates
 from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
 from katib_callbacks.local.state.store import ExperimentStore
-from katib_callbacks.local.trainer import certificates
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
 from katib_callbacks.local.trainer.experiment import check as check_optimization_job
 from katib_callbacks.local.trials.files import TrialFiles
@@ -87,10 +88,16 @@ def is_run(home: Path, name: str) -> bool:
 
 
 class Runner:
-    """Runs one experiment that is stored; ``on_event`` is called in the thread that runs."""
+    """Runs one experiment that is stored; ``on_event`` is called in the thread that runs.
 
-    def __init__(self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None) -> None:
+    ``lock`` is a descriptor of its lock, where the process that started this one has taken it.
+    """
+
+    def __init__(
+        self, home: Path, name: str, on_event: Callable[[Event], None] = lambda _: None, *, lock: int | None = None
+    ) -> None:
         self._home = home
+        self._lock = lock
         self.name = name
         self._on_event = on_event
         self._controller: Controller | None = None
@@ -110,7 +117,8 @@ class Runner:
         """
         with ExperimentStore(database(self._home)) as store:
             store.experiment(self.name)
-            with locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
+            taken = nullcontext(self._lock) if self._lock is not None else None
+            with taken or locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
                 if store.is_over(self.name) or self._is_stopping:
                     return store.experiment(self.name).state
                 controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
@@ -160,11 +168,7 @@ def create(
     ``folder`` has the files that the trials' commands name; without ``workdir`` each trial works in a folder of its
     own.
     """
-    manifest = read(experiment).serialize()
-    metadata = manifest["metadata"]
-    name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
-    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
-    check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
+    name, manifest, plan = admit(experiment)
     for warning in plan.warnings:
         _logger.warning("%s", warning)
     with ExperimentStore(database(home)) as store:
@@ -177,6 +181,16 @@ def create(
             gpus_per_trial=gpus_per_trial,
         )
     return name, plan.notes
+
+
+def admit(experiment: object) -> tuple[str, dict[str, Any], ResolvedExperiment]:
+    """Check an experiment or an OptimizationJob; returns its name, what is stored of it, and its plan."""
+    manifest = read(experiment).serialize()
+    metadata = manifest["metadata"]
+    name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
+    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
+    check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
+    return name, manifest, plan
 
 
 def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:

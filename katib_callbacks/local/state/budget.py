@@ -24,11 +24,11 @@ def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool
     if not given:
         raise ConfigurationError("edit_experiment_budget: one of the counts must be given")
     with store.editing(name) as (row, changes):
-        changes.update(_changes(row, given, trials=len(store.trials(name))))
+        changes.update(budget_changes(row, given, trials=len(store.trials(name))))
     return "conditions" in changes
 
 
-def _changes(row: ExperimentRow, given: Mapping[str, int], *, trials: int) -> dict[str, Any]:
+def budget_changes(row: ExperimentRow, given: Mapping[str, int | None], *, trials: int) -> dict[str, Any]:
     """Return the columns of an experiment that change; its conditions among them if it is started again."""
     changed: dict[str, Any] = {**row.manifest, "spec": {**row.manifest["spec"], **given}}
     if row.is_optimization_job:

@@ -17,6 +17,9 @@ from katib_callbacks.metrics import StoredMetricLog
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for another writer: the DB manager's writes sync the disk."""
 
+LATEST_ROWS = 200
+"""How many of a trial's rows are looked at for its latest values: a few epochs."""
+
 
 class ObservationLog:
     """The rows of all trials in one file, which is made with its folder. For one thread at a time."""
@@ -59,10 +62,25 @@ CREATE INDEX IF NOT EXISTS idx_observation_logs_trial_time ON observation_logs (
     def rows(self, trial: str) -> list[StoredMetricLog]:
         """Return a trial's rows by time, those of one time in the order of their arrival."""
         query = "SELECT metric_name, value, time FROM observation_logs WHERE trial_name = ? ORDER BY time, id"
-        return [
-            StoredMetricLog(name, value, datetime.fromisoformat(time).replace(tzinfo=timezone.utc))
-            for name, value, time in self._read(query, trial)
-        ]
+        return [_row(*row) for row in self._read(query, trial)]
+
+    def rows_of_all(self, experiment: str) -> dict[str, list[StoredMetricLog]]:
+        """Return the rows of all trials of an experiment, each one's as :meth:`rows` does."""
+        query = """
+            SELECT t.name, metric_name, r.value, time FROM local_trials t JOIN observation_logs r ON trial_name = t.name
+            WHERE t.experiment = ? ORDER BY t.name, r.time, r.id
+        """
+        found: dict[str, list[StoredMetricLog]] = {}
+        for trial, *row in self._read(query, experiment):
+            found.setdefault(trial, []).append(_row(*row))
+        return found
+
+    def latest_values(self, trial: str) -> dict[str, str]:
+        """Return the latest value of each metric of a trial that its last rows have."""
+        query = (
+            "SELECT metric_name, value FROM observation_logs WHERE trial_name = ? ORDER BY time DESC, id DESC LIMIT ?"
+        )
+        return dict(map(tuple, reversed(self._read(query, trial, LATEST_ROWS))))
 
     @contextmanager
     def values(self, trial: str) -> Iterator[Iterable[tuple[str, str]]]:
@@ -134,6 +152,10 @@ CREATE INDEX IF NOT EXISTS idx_observation_logs_trial_time ON observation_logs (
             yield
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}") from error
+
+
+def _row(name: str, value: str, time: str) -> StoredMetricLog:
+    return StoredMetricLog(name, value, datetime.fromisoformat(time).replace(tzinfo=timezone.utc))
 
 
 def _text(timestamp: datetime) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.local.trainer.certificates import HOST, make_certificates
+from katib_callbacks.local.certificates import make_certificates, server_context
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog, parse_timestamp
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
@@ -33,6 +33,9 @@ MAX_BODY_BYTES = 1 << 16
 MAX_METRICS = 256
 MAX_TEXT = 64
 _MAX_INT32 = 2**31 - 1
+
+HOST = "localhost"
+"""The one name in the certificate, as the real one has one only."""
 
 _CONNECTION_S = 60.0
 _MOST_READ_BYTES = 1 << 20
@@ -65,9 +68,9 @@ class TrainerStatusServer:
         self._admissions: dict[str, _Admission] = {}
         self._gone: dict[str, str] = {}  # {token: the trial that has ended}
         self._turn = threading.Lock()
-        self._authority, context = make_certificates()
+        self._authority, pem = make_certificates(HOST)
         self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.owner, self._http.context = self, context
+        self._http.owner, self._http.context = self, server_context(pem)
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(_POLL_S,), name="katib-callbacks-status-server", daemon=True
         )

@@ -1,12 +1,14 @@
 """Parts of the Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.local.api.manifest import KIND
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
 from katib_callbacks.local.api.serialization import plain
+from katib_callbacks.local.api.validation import API_VERSION
 
 _logger = logging.getLogger(__name__)
 
@@ -15,8 +17,36 @@ PYTORCHJOB_CONTAINER = "pytorch"
 """Upstream's names of the primary containers."""
 
 
+def experiment(
+    metadata: Mapping[str, str],
+    parameters: Sequence[Mapping[str, Any]],
+    template: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    algorithm: Mapping[str, Any],
+    *,
+    collector: str,
+    budget: Mapping[str, int | None],
+) -> dict[str, Any]:
+    """Return an experiment over a template that refers to each parameter by its name."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": metadata,
+        "spec": {
+            "objective": objective,
+            "algorithm": algorithm,
+            "parameters": parameters,
+            "metricsCollectorSpec": {"collector": {"kind": collector}},
+            "trialTemplate": {
+                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in parameters],
+                **template,
+            },
+            **budget,
+        },
+    }
+
+
 def template(
-    parameters: list[dict[str, Any]],
     *,
     script: str,
     environ: list[dict[str, Any]],
@@ -39,20 +69,23 @@ def template(
     return {
         "primaryContainerName": container["name"],
         "retain": retain,
-        "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in parameters],
-        "trialSpec": _job(container, deadline_s)
+        "trialSpec": job(container, deadline_s)
         if workers is None
-        else _torch_job(container, deadline_s, workers, resources.num_procs_per_worker),
+        else torch_job(container, workers, resources.num_procs_per_worker, deadline_s),
     }
 
 
-def _job(container: dict[str, Any], deadline_s: int | None) -> dict[str, Any]:
+def job(container: Mapping[str, Any], deadline_s: int | None = None) -> dict[str, Any]:
+    """Return a Job of one pod with a container."""
     limit = {} if deadline_s is None else {"activeDeadlineSeconds": deadline_s}
     pod = {"spec": {"containers": [container], "restartPolicy": "Never"}}
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {**limit, "template": pod}}
 
 
-def _torch_job(container: dict[str, Any], deadline_s: int | None, workers: int, processes: int) -> dict[str, Any]:
+def torch_job(
+    container: Mapping[str, Any], workers: int, processes: int = 1, deadline_s: int | None = None
+) -> dict[str, Any]:
+    """Return a PyTorchJob of a master and other workers, all with the same container."""
     limit = {} if deadline_s is None else {"runPolicy": {"activeDeadlineSeconds": deadline_s}}
     replica = {"template": {"spec": {"containers": [container]}}}
     replicas = {"Master": {"replicas": 1, **replica}}

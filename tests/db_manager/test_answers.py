@@ -98,7 +98,9 @@ def test_a_message_has_no_extensions(reflect):
 
 
 def test_grpcs_own_reflection_client_calls_the_server_by_what_it_was_told(server, open_channel):
-    database_of = pytest.importorskip("grpc_reflection.v1alpha.proto_reflection_descriptor_database")
+    database_of = pytest.importorskip(
+        "grpc_reflection.v1alpha.proto_reflection_descriptor_database", reason="`databases` has it"
+    )
     from google.protobuf import descriptor_pool, message_factory  # noqa: PLC0415
 
     channel = open_channel(server.address)
@@ -112,8 +114,10 @@ def test_grpcs_own_reflection_client_calls_the_server_by_what_it_was_told(server
 
 
 def test_grpcs_own_health_client_reads_check_and_watch(server, open_channel):
-    health = pytest.importorskip("grpc_health.v1.health_pb2")
-    stub = pytest.importorskip("grpc_health.v1.health_pb2_grpc").HealthStub(open_channel(server.address))
+    health = pytest.importorskip("grpc_health.v1.health_pb2", reason="`databases` has it")
+    stub = pytest.importorskip("grpc_health.v1.health_pb2_grpc", reason="`databases` has it").HealthStub(
+        open_channel(server.address)
+    )
     request = health.HealthCheckRequest(service=methods.DB_MANAGER_SERVICE)
     assert stub.Check(request, timeout=60).status == health.HealthCheckResponse.SERVING
     assert next(stub.Watch(request, timeout=60)).status == health.HealthCheckResponse.SERVING
@@ -272,7 +276,7 @@ def scrape(address):
 
 
 def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_channel, open_raw, make_logs):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     with DBManager(database_url, metrics_address="127.0.0.1:0") as db_manager:
         stub, raw = DBManagerStub(open_channel(db_manager.address)), open_raw(db_manager)
         for number in range(3):
@@ -290,7 +294,7 @@ def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_ch
 
 
 def test_readiness_follows_the_database_and_its_return_is_logged(db, open_raw, caplog):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     with DBManager(f"sqlite:///{db}", metrics_address="127.0.0.1:0") as db_manager:
         assert ready(db_manager) == (200, b"serving\n")
         db.rename(db.parent / "away")
@@ -353,7 +357,7 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     monitor = HealthMonitor(store.check)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers(
-        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals),)
+        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals, workers),)
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

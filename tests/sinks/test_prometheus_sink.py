@@ -26,7 +26,7 @@ from katib_callbacks.sinks import prometheus as pushing
 from katib_callbacks.sinks.prometheus import PushgatewaySink, push_request, target_of
 
 if not os.environ.get("TEST_PUSHGATEWAY"):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
 from prometheus_client.parser import text_string_to_metric_families
 
 NAMES = st.text(min_size=1, max_size=40).filter(lambda name: name_problem(name) is None)

@@ -46,7 +46,7 @@ def failing(request, partner, tmp_path):
     if request.param == "file":
         (tmp_path / "file").touch()
         return f"file://{tmp_path}/file/rows.jsonl", "cannot be written"
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
     if request.param == "down":
         port = request.getfixturevalue("closed_port")
         return f"prometheus+http://user:s3cret@127.0.0.1:{port}", "Connection refused"
@@ -204,7 +204,7 @@ def test_rows_lie_in_the_spool_for_katib_alone(tmp_path, closed_port):
 
 
 def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager, closed_port):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
     port = closed_port
     sinks = ["katib", *(f"prometheus+http://user:{word}@127.0.0.1:{port}" for word in ("one-secret", "another"))]
     with KatibReporter(sinks=sinks) as reporter:

@@ -38,6 +38,8 @@ def add_parser(subparsers: Any) -> None:
     for command in (listing, status):
         command.add_argument("--json", action="store_true", help="as JSON, in the form of the API's objects")
 
+    _named(commands, "watch", "show an experiment that another process runs, live, until it is over")
+
     logs = _named(commands, "logs", "show what a trial has written")
     logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from katib_callbacks.cli.experiment import pictures
 from katib_callbacks.cli.experiment.home import opened
-from katib_callbacks.cli.experiment.progress import parameters, progress
+from katib_callbacks.cli.experiment.progress import parameters, progress, watch
 from katib_callbacks.console import print_columns, printable, say
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local import LocalKatibClient
@@ -85,8 +85,8 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _run_stored(home: Path, name: str) -> int:
-    with opened(home) as store, progress(store.experiment(name), store.trials(name)) as shown:
-        running = Runner(home, name, shown.update)
+    with progress(home, name) as take_event:
+        running = Runner(home, name, take_event)
         with _stopping(running):
             running.run()
     with opened(home) as store:
@@ -168,6 +168,17 @@ def _logs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _watch(arguments: argparse.Namespace) -> int:
+    snapshot = watch(arguments.home, arguments.name)
+    with opened(arguments.home) as store:
+        row = store.experiment(arguments.name)
+        _print_result(store, row)
+    if snapshot.is_over:
+        return 0 if row.state == states.SUCCEEDED else EXIT_FAILED
+    say(f"no process runs it; {_how_to_go_on(arguments.home, row.name)}")
+    return EXIT_STOPPED
+
+
 def _delete(arguments: argparse.Namespace) -> int:
     with opened(arguments.home):
         runner.delete(arguments.home, arguments.name)
@@ -183,6 +194,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "list": _list,
     "status": _status,
     "logs": _logs,
+    "watch": _watch,
     "delete": _delete,
     "export": pictures.export,
     "plot": pictures.plot,

@@ -76,26 +76,28 @@ class Arrivals:
         Yields a list with the request (empty where the client sent none). Take it out, and its bytes are given back
         while the block lasts. ``key`` is the caller or its connection.
         """
-        with ExitStack() as place, ExitStack() as work:
-            with self.limit(key, context) as call:
+        call = self._add(key, context)
+        with ExitStack() as place:
+            try:
                 if key not in self._small:
                     place.enter_context(self._place(call))
                 received = [data for data in (next(requests, None),) if data is not None]
+            finally:
+                self._calls.pop(id(call), None)
             size = len(received[0]) if received else 0
             self._note(call, size)
-            work.enter_context(self._at_work.enter(weight=size, timeout_s=PLACE_TIMEOUT_S))
-            place.close()
+            self._at_work.take(weight=size, timeout_s=PLACE_TIMEOUT_S)
+        try:
             yield received
+        finally:
+            self._at_work.give_back(weight=size)
 
     @contextmanager
-    def limit(self, key: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
+    def limit(self, key: str, context: grpc.ServicerContext) -> Iterator[None]:
         """End a call, with CANCELLED, whose client keeps the block waiting: nothing else wakes its handler."""
-        if len(self._calls) >= MAX_CALLS:
-            self._make_room()
-        call = _Call(key, context)
-        self._calls[id(call)] = call
+        call = self._add(key, context)
         try:
-            yield call
+            yield
         finally:
             self._calls.pop(id(call), None)
 
@@ -103,6 +105,13 @@ class Arrivals:
         """End the thread. May be called twice."""
         self._is_closed.set()
         self._thread.join()
+
+    def _add(self, key: str, context: grpc.ServicerContext) -> "_Call":
+        if len(self._calls) >= MAX_CALLS:
+            self._make_room()
+        call = _Call(key, context)
+        self._calls[id(call)] = call
+        return call
 
     def _make_room(self) -> None:
         calls = list(self._calls.values())

@@ -166,10 +166,12 @@ class ExperimentStore(ObservationLog):
         query = "SELECT * FROM local_experiments WHERE ? IS NULL OR name = ? ORDER BY created_s, name"
         return [experiment_row(row) for row in self._read(query, name, name)]
 
-    def trials(self, experiment: str | None = None) -> list[TrialRow]:
-        """Return the trials of an experiment, or of all, in the order in which they were made."""
-        query = "SELECT * FROM local_trials WHERE ? IS NULL OR experiment = ? ORDER BY experiment, number"
-        return [trial_row(row) for row in self._read(query, experiment, experiment)]
+    def trials(self, experiment: str | None = None, *, first: int = 0) -> list[TrialRow]:
+        """Return the trials of an experiment, or of all, in the order in which they were made; from a number on."""
+        query = """
+            SELECT * FROM local_trials WHERE (? IS NULL OR experiment = ?) AND number >= ? ORDER BY experiment, number
+        """
+        return [trial_row(row) for row in self._read(query, experiment, experiment, first)]
 
     def trial(self, name: str) -> TrialRow:
         """Return one trial, or raise ExperimentError."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,8 +36,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per line, with name, value (a string) and timestamp"
     )
+    parser.add_argument("--plot", action="store_true", help="draw each metric's curve in place of a table")
     parser.add_argument(
         "--address",
+        "--db-manager",
         metavar="HOST:PORT",
         help=f"the DB manager's address (default: {DB_MANAGER_ADDRESS}, or else {DEFAULT_LISTEN_ADDRESS})",
     )
@@ -69,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         for log in logs:
             row = {"name": log.name, "value": log.value, "timestamp": format_timestamp(log.timestamp)}
             print(json.dumps(row))
+    elif arguments.plot:
+        _plot(logs)
     else:
         _print_table([(format_timestamp(log.timestamp), printable(log.name), printable(log.value)) for log in logs])
     return 0
@@ -101,6 +106,13 @@ def _error(error: Exception, address: str) -> KatibCallbacksError:
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
         return UnavailableError(f"no answer from a DB manager at {address}: {details}", attempts=1)
     return RejectedError(f"the DB manager at {address} answered {code.name}: {details}", attempts=1)
+
+
+def _plot(logs: Sequence[StoredMetricLog]) -> None:
+    from katib_callbacks.pictures.sparkline import curves  # noqa: PLC0415  a table does without
+
+    for line in curves([(log.name, log.value) for log in logs], shutil.get_terminal_size().columns):
+        print(line)
 
 
 def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:

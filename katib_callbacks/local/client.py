@@ -4,7 +4,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from katib_callbacks.local.running.runner import DEFAULT_HOME, database
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.budget import edit_budget
 from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.state.watch import Watch
 from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE
 from katib_callbacks.local.tune import manifest as tuning
 from katib_callbacks.local.tune import source as objectives
+from katib_callbacks.pictures.notebook import shown_while_waiting
 
 BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"
 """Upstream's default (constants/constants.py). An image has no effect here."""
@@ -214,7 +217,9 @@ class LocalKatibClient(Queries):
         polling_interval: float = 15,
         apiserver_timeout: float = DEFAULT_TIMEOUT_S,
     ) -> V1beta1Experiment:
-        """Wait until an experiment is in a condition.
+        """Wait until an experiment is in a condition, and show it meanwhile.
+
+        A notebook's output and a terminal show it live; elsewhere an INFO line of the log says how each trial ended.
 
         Args:
             name: Which.
@@ -229,19 +234,21 @@ class LocalKatibClient(Queries):
             WaitTimeoutError: A TimeoutError: it is not in the condition after that time.
         """
         give_up_at_s = time.monotonic() + timeout
-        while True:
-            experiment = self.get_experiment(name, namespace, apiserver_timeout)
-            if self._has(expected_condition, name, namespace, experiment, apiserver_timeout):
-                return experiment
-            conditions = self.get_experiment_conditions(name, namespace, experiment)
-            if self.is_experiment_failed(name, namespace, experiment):
-                raise ExperimentError(f"experiment {name!r} has failed: {conditions[-1].message}")
-            if self.is_experiment_succeeded(name, namespace, experiment):
-                raise ExperimentError(f"experiment {name!r} is Succeeded, and will not be {expected_condition}")
-            left_s = give_up_at_s - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimeoutError(f"experiment {name!r} is not {expected_condition} after {timeout:g} s")
-            self._runners.wait(name, min(left_s, polling_interval, _CHECK_INTERVAL_S))
+        with ExperimentStore(database(self._home)) as store, self._shown(name) as update:
+            while True:
+                row = store.experiment(name)
+                holding = {one["type"] for one in row.conditions if one["status"] == "True"}
+                if expected_condition in holding:
+                    return self.get_experiment(name)
+                if states.FAILED in holding:
+                    raise ExperimentError(f"experiment {name!r} has failed: {row.conditions[-1]['message']}")
+                if states.SUCCEEDED in holding:
+                    raise ExperimentError(f"experiment {name!r} is Succeeded, and will not be {expected_condition}")
+                left_s = give_up_at_s - time.monotonic()
+                if left_s <= 0:
+                    raise WaitTimeoutError(f"experiment {name!r} is not {expected_condition} after {timeout:g} s")
+                update()
+                self._runners.wait(name, min(left_s, polling_interval, _CHECK_INTERVAL_S))
 
     def edit_experiment_budget(
         self,
@@ -291,6 +298,15 @@ class LocalKatibClient(Queries):
         if notes and not is_tuned:  # there only the arguments are the user's, and they were said
             self._say_once(**dict.fromkeys(notes, True))
         self._runners.start(name)
+
+    @contextmanager
+    def _shown(self, name: str) -> Iterator[Callable[[], None]]:
+        """Show an experiment; yields what is to be called meanwhile. Its store is its own: a thread may read it."""
+        with (
+            ExperimentStore(database(self._home)) as store,
+            shown_while_waiting(Watch(store, self._home, name).look) as update,
+        ):
+            yield update
 
     def _say_once(self, **given: Any) -> None:
         new = [name for name, value in given.items() if value is not None and name not in self._said]

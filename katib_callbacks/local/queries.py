@@ -22,12 +22,20 @@ from katib_callbacks.local.collectors.stdout import read_output
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.records import experiment_record
-from katib_callbacks.local.state.status import assignments, experiment_object, suggestion_object, trial_object
+from katib_callbacks.local.state.status import (
+    assignments,
+    best_trial,
+    experiment_object,
+    suggestion_object,
+    trial_object,
+)
 from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.metrics import format_timestamp
 from katib_callbacks.pictures.frames import data_frame
+from katib_callbacks.pictures.notebook import table_html
 from katib_callbacks.pictures.records import ExperimentRecord
 
 DEFAULT_TIMEOUT_S = 120
@@ -216,6 +224,15 @@ class Queries:
         from katib_callbacks.pictures.html import figure  # noqa: PLC0415  optional
 
         return figure(self._record(name), kind, metric)
+
+    def _repr_html_(self) -> str:
+        with ExperimentStore(database(self._home)) as store:
+            rows = [
+                (row.name, verdict(row, trials)[0], len(trials), getattr(best_trial(row.manifest, trials), "value", ""))
+                for row in store.experiments()
+                for trials in [store.trials(row.name)]
+            ]
+        return table_html(("Experiment", "State", "Trials", "Best"), rows)
 
     def _record(self, name: str, *, epochs: bool = True) -> ExperimentRecord:
         with ExperimentStore(database(self._home)) as store:

@@ -1,5 +1,6 @@
 """The experiments of this machine: what their store and the files of their trials say, only read."""
 
+import math
 import shlex
 import threading
 import time
@@ -196,8 +197,8 @@ class LocalSource:
             latest = {**store.latest_values(trial.name), **{name: repr(one) for name, one in progress.latest.items()}}
             shown["metrics"] = {name: {"latest": value} for name, value in latest.items()}
             shown["progress"] = {
-                "share": progress.fraction,
-                "remaining_s": progress.remaining_s,
+                "share": _finite(progress.fraction),
+                "remaining_s": _finite(progress.remaining_s),
                 "row": progress.place and progress.place.row,
             }
         return shown
@@ -230,6 +231,11 @@ class LocalSource:
             found = store.trial(trial)
         piece = read_log(TrialFiles(self._home, found.experiment, found.name), file, offset)
         return {**piece, "is_over": found.state in states.FINAL_TRIAL_STATES}
+
+
+def _finite(value: object) -> float | None:
+    """Return a number that JSON has; a trial's own program may have written the file."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _parameter(spec: dict[str, Any]) -> dict[str, Any]:

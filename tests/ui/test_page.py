@@ -1,7 +1,9 @@
 """The page's server: what it says of experiments that were really run, and that it only reads."""
 
+import json
 import shutil
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -11,6 +13,8 @@ from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.states import condition
 from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.page.curves import MOST_POINTS
 from katib_callbacks.page.local_source import LocalSource
 
 
@@ -201,7 +205,48 @@ def test_a_runner_can_write_while_the_page_reads(local):
         assert source.experiments()[0]["started_s"] == 1.0
 
 
-def add_trial(store, one, number):
+def test_a_running_trial_shows_what_its_callback_wrote_and_the_curve_before_anything_is_reported(local, get):
+    local.store(one := experiment())
+    with ExperimentStore(database(local.home)) as store:
+        add_trial(store, one, 0, state="Running")
+    progress = TrialFiles(local.home, "one", "one-0").progress
+    progress.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"fraction": 0.25, "remaining_s": 9.0, "row": 1, "epoch": 1, "step": None, "values": {"loss": 2.0}},
+        {"fraction": 0.5, "remaining_s": 6.0, "row": 2, "epoch": 2, "step": None, "values": {"loss": 1.0}},
+    ]
+    progress.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+
+    (trial,) = get(local.home, "api/experiments/one")["trials"]
+    assert trial["metrics"] == {"loss": {"latest": "1.0"}}
+    assert trial["progress"] == {"share": 0.5, "remaining_s": 6.0, "row": 2}
+    curve = get(local.home, "api/curves", trial="one-0")["one-0"]["metrics"]["loss"]
+    assert curve == {"index": [1, 2], "value": [2.0, 1.0], "seconds": []}
+
+    with progress.open("a", encoding="utf-8") as file:  # a trial's own program may write there
+        file.write('{"fraction": NaN, "remaining_s": "soon"}\nno JSON\n')
+    (trial,) = get(local.home, "api/experiments/one")["trials"]
+    assert trial["progress"] == {"share": None, "remaining_s": None, "row": 2}
+
+
+def test_of_a_very_long_curve_the_extremes_stay(local, get):
+    local.store(one := experiment())
+    logs = [StoredMetricLog("loss", "nan" if step == 3 else repr(abs(step - 7000.5)), at(step)) for step in range(9000)]
+    with ExperimentStore(database(local.home)) as store:
+        add_trial(store, one, 0)
+        store.add_rows("one-0", logs)
+
+    curve = get(local.home, "api/curves", trial="one-0")["one-0"]["metrics"]["loss"]
+    assert len(curve["value"]) <= MOST_POINTS
+    assert (curve["index"][0], curve["index"][-1]) == (1, 9000)
+    assert (min(curve["value"]), max(curve["value"])) == (0.5, 7000.5)
+
+
+def at(step):
+    return datetime(2026, 1, 31, 12, tzinfo=timezone.utc) + timedelta(seconds=step)
+
+
+def add_trial(store, one, number, state="Created"):
     created = condition("Created", "TrialCreated", "Trial is created", 1.0)
     name = f"{one['metadata']['name']}-{number}"
     nothing = dict.fromkeys(("told", "value", "observation", "started_s", "completed_s"))
@@ -213,7 +258,7 @@ def add_trial(store, one, number):
             assignments={"x": "0.5"},
             point={},
             asked=number,
-            state="Created",
+            state=state,
             attempts=[],
             conditions=[created],
             created_s=1.0,

@@ -58,6 +58,11 @@ class Model:
         written = {name: plain(value) for name, value in values.items() if value is not None}
         return {**written, **plain(self.__dict__.get("unknown", {}))}
 
+    def _repr_html_(self) -> str:
+        from katib_callbacks.pictures.notebook import object_html  # noqa: PLC0415  in notebooks alone
+
+        return object_html(self.serialize())
+
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping with the attributes' own names, nested, None included: upstream's ``to_dict``."""
         return {field.name: _to_dict(getattr(self, field.name)) for field in self.known_fields}

@@ -1,10 +1,22 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
+import json
+
 import pytest
 from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
 
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.running import runner
+
+
+def test_the_client_is_warned_of_what_has_no_effect_here(shared):
+    with shared.request("POST", EXPERIMENTS, experiment("four"), dryRun="All") as answer:
+        made = json.loads(answer.read())
+
+    assert (answer.status, made["metadata"]["name"]) == (201, "four")
+    warning = '299 - "without effect on one machine: the image (this Python\'s environment is used)"'
+    assert answer.getheader("Warning") == warning
+    assert shared.ask("GET", f"{EXPERIMENTS}/four")[0] == 404
 
 
 def test_an_experiment_is_made_run_listed_and_deleted(server):

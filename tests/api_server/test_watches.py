@@ -119,12 +119,30 @@ def process_of(home, name):
     raise AssertionError
 
 
-def test_an_experiment_that_nobody_runs_is_said_to_be_interrupted(server):
-    runner.create(server.home, experiment("left"), folder=server.home)
+def test_an_experiment_that_was_stopped_stays_so(server, tmp_path):
+    waits = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done"
+    server.ask("POST", EXPERIMENTS, experiment(script=waits))
+    events = server.follow(TRIALS)
+    next(events)
+    events.close()
+    assert runner.stop(server.home, "one")
+    interrupted(server)
+
+    assert not runner.is_run(server.home, "one")
+
+
+def interrupted(server):
+    """Wait until an experiment is said to be interrupted, and return its last condition."""
     for event in server.follow(EXPERIMENTS):
         last = event["object"]["status"]["conditions"][-1]
         if last["reason"] == "ExperimentInterrupted":
-            break
+            return last
+    raise AssertionError
+
+
+def test_an_experiment_that_nobody_runs_is_said_to_be_interrupted(server):
+    runner.create(server.home, experiment("left"), folder=server.home)
+    last = interrupted(server)
 
     assert last["status"] == "False"
     assert f"katib-callbacks experiment resume left --home {server.home}" in last["message"]

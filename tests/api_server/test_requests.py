@@ -38,7 +38,7 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
 
 def test_an_experiment_of_the_api_is_seen_by_the_local_client_and_the_other_way_round(server):
     with LocalKatibClient(home=server.home) as client:
-        server.ask("POST", EXPERIMENTS, experiment("theirs"))
+        server.create(experiment("theirs"))
         assert client.wait_for_experiment_condition("theirs", timeout=300).status.trials_succeeded == 3
 
         client.create_experiment(experiment("ours"))
@@ -115,7 +115,7 @@ def test_edits_change_budgets_labels_and_annotations_and_nothing_else(server):
 
 
 def test_an_experiment_that_is_over_goes_on_with_a_larger_budget(server):
-    server.ask("POST", EXPERIMENTS, experiment(maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(maxTrialCount=1, parallelTrialCount=1))
     assert server.finished("one")["status"]["trials"] == 1
     server.ask("PATCH", f"{EXPERIMENTS}/one", {"spec": {"maxTrialCount": 2}}, MERGE)
 

@@ -77,7 +77,7 @@ def test_500_trials_20_watchers_and_a_kill(server):
 def test_a_killed_server_comes_back_and_its_experiment_has_gone_on(server, tmp_path):
     go = tmp_path / "go"
     waits = f"while [ ! -e {go} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
-    server.ask("POST", EXPERIMENTS, experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
     events = server.follow(TRIALS)
     (running,) = (event["object"] for event in (next(events),))
     events.close()
@@ -97,7 +97,7 @@ def test_a_killed_server_comes_back_and_its_experiment_has_gone_on(server, tmp_p
 def test_an_experiment_whose_process_was_killed_goes_on(server, tmp_path):
     go = tmp_path / "go"
     waits = f"while [ ! -e {go} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
-    server.ask("POST", EXPERIMENTS, experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
     events = server.follow(TRIALS)
     next(events)
     events.close()
@@ -120,8 +120,8 @@ def process_of(home, name):
 
 
 def test_an_experiment_that_was_stopped_stays_so(server, tmp_path):
-    waits = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done"
-    server.ask("POST", EXPERIMENTS, experiment(script=waits))
+    waits = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
+    server.create(experiment(script=waits))
     events = server.follow(TRIALS)
     next(events)
     events.close()

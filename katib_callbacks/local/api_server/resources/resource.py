@@ -40,7 +40,7 @@ class Column(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a client is told of an object that it has made: the object itself in a dry run; warnings in any case."""
+    """The answer to a client that has made an object; ``shown`` is what a dry run would make."""
 
     key: Key
     shown: Object

@@ -38,7 +38,13 @@ def browser():
     assert chromium, "there is no chromium: apt-get install chromium chromium-driver"
     assert driver, "there is no chromedriver: apt-get install chromium-driver"
     options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--no-proxy-server",
+        "--window-size=1400,1000",
+    ):
         options.add_argument(argument)
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -1,5 +1,6 @@
 """The page's server: its files, and JSON about experiments, by GET only."""
 
+import json
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -38,26 +39,30 @@ def page(source: "Source") -> "App":
         from starlette.applications import Starlette  # noqa: PLC0415  optional
         from starlette.exceptions import HTTPException  # noqa: PLC0415  as above
         from starlette.requests import Request  # noqa: PLC0415  as above
-        from starlette.responses import JSONResponse, Response  # noqa: PLC0415  as above
+        from starlette.responses import Response  # noqa: PLC0415  as above
         from starlette.routing import Route  # noqa: PLC0415  as above
     except ImportError as error:
         raise MissingDependencyError(
             'the page needs starlette and uvicorn: pip install "katib-callbacks[ui]"'
         ) from error
 
+    def answered(content: object, status: int = HTTPStatus.OK) -> Response:
+        body = json.dumps(content, allow_nan=False)  # in ASCII: a text may have what UTF-8 has not
+        return Response(body, status, headers=_HEADERS, media_type="application/json")
+
     def answer(path: str, ask: Callable[[Request], Any]) -> Route:
         def endpoint(request: Request) -> Response:  # in a thread: it reads files
             try:
-                return JSONResponse(ask(request), headers=_HEADERS)
+                return answered(ask(request))
             except KatibCallbacksError as error:
-                status = 404 if isinstance(error, ExperimentError) else 503
-                return JSONResponse({"error": str(error)}, status, headers=_HEADERS)
+                status = HTTPStatus.NOT_FOUND if isinstance(error, ExperimentError) else HTTPStatus.SERVICE_UNAVAILABLE
+                return answered({"error": str(error)}, status)
 
         return Route(path, endpoint, methods=["GET"])
 
     def refuse(_: Request, error: HTTPException) -> Response:
         message = NOT_FOUND if error.status_code == HTTPStatus.NOT_FOUND else error.detail
-        return JSONResponse({"error": message}, error.status_code, _HEADERS)
+        return answered({"error": message}, error.status_code)
 
     def asset(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")

@@ -1,6 +1,13 @@
 """Curves in text, for a terminal: a line of blocks, and a plot of Braille dots, two by four to a character."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+
+from katib_callbacks.console import printable
+from katib_callbacks.pictures.records import as_number
+
+HEIGHT, MAX_WIDTH = 12, 120
+"""Of a plot, in lines and characters."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # Unicode's numbers of a character's two columns
@@ -27,6 +34,19 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, f
         stretch = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)
         kept |= {min(stretch, key=lambda i: points[i][1]), max(stretch, key=lambda i: points[i][1])}
     return [points[index] for index in sorted(kept)]
+
+
+def curves(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
+    """Yield the lines of a plot for each metric of a trial's rows, which are names and values by time."""
+    for name in dict.fromkeys(name for name, _ in rows):
+        numbers = enumerate((as_number(value) for other, value in rows if other == name), 1)
+        points = [(number, value) for number, value in numbers if value is not None and math.isfinite(value)]
+        if not points:
+            yield f"{printable(name)} has no number"
+            continue
+        values = [value for _, value in points]
+        yield f"{printable(name)}: {values[-1]:g} at last, least {min(values):g}, greatest {max(values):g}"
+        yield from text_plot(points, min(width, MAX_WIDTH), HEIGHT)
 
 
 def text_plot(points: Sequence[tuple[int, float]], width: int, height: int) -> list[str]:

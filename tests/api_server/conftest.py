@@ -4,16 +4,28 @@ import os
 import subprocess
 
 import pytest
+from api_servers import ApiServer, Kubectl, experiment
 
-pytest.importorskip("starlette")
-
-from api_servers import ApiServer, Kubectl
+from katib_callbacks.local.running import runner
 
 
 @pytest.fixture
 def server(tmp_path):
     """Serve a home of its own until the test is over; its experiments end with it."""
+    pytest.importorskip("starlette")
     with ApiServer(tmp_path / "home") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Serve a home with three labelled experiments that do not run, for tests that only ask."""
+    pytest.importorskip("starlette")
+    with ApiServer(tmp_path_factory.mktemp("shared") / "home") as started:
+        for name, labels in (("one", {"team": "a"}), ("two", {"team": "b"}), ("three", {})):
+            made = experiment(name)
+            made["metadata"]["labels"] = labels
+            runner.create(started.home, made, folder=started.home)
         yield started
 
 

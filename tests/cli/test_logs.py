@@ -81,6 +81,21 @@ def test_names_in_a_table_are_neither_markup_nor_cut_nor_control_sequences(repor
     assert "\x1b" not in out
 
 
+def test_a_plot_draws_each_metric(report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    report(*[("loss", 1 / number) for number in range(1, 31)], ("[red]f1", 0.5))
+    assert main(["logs", "test-trial", "--plot"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "loss: 0.0333333 at last, least 0.0333333, greatest 1"
+    assert lines[1].startswith("         1 ┤")
+    assert lines[14].split() == ["1", "30"]
+    assert lines[15] == "[red]f1: 0.5 at last, least 0.5, greatest 0.5"
+    assert max(map(len, lines)) <= 60
+
+    assert main(["logs", "test-trial", "--plot", "--metric", "[red]f1"]) == 0
+    assert capsys.readouterr().out.startswith("[red]f1: 0.5")
+
+
 def test_json_lines_have_name_value_and_timestamp(report, capsys):
     report(("löss", 0.1), ("accuracy", 1e-07))
     assert main(["logs", "test-trial", "--json"]) == 0

@@ -1,16 +1,20 @@
 """The page's server: what it says of experiments that were really run, and that it only reads."""
 
+import json
 import shutil
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
-from mixed import HOSTILE, experiment
+from mixed import HOSTILE, experiment, wait_until
 
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.states import condition
 from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.page.curves import MOST_POINTS
 from katib_callbacks.page.local_source import LocalSource
 
 
@@ -32,6 +36,18 @@ def get(serve_home, headers):
 def seen(answer):
     """Return the page's question for what came after an answer."""
     return {"generation": answer["generation"], "revision": answer["revision"]}
+
+
+def changed(get, home, answer):
+    """Wait for what comes after an answer: of a machine that is slow the page reads a change a moment later."""
+    answers = []
+
+    def has_changed():
+        answers.append(get(home, "api/experiments/one", **seen(answer)))
+        return "trials" in answers[-1]
+
+    wait_until(has_changed)
+    return answers[-1]
 
 
 def test_the_list_tells_of_each_experiment_how_far_it_is_and_the_best(ran, get):
@@ -81,9 +97,9 @@ def test_only_what_has_changed_is_sent_again(local, get):
     nothing = get(local.home, "api/experiments/one", **seen(first))
     with ExperimentStore(database(local.home)) as store:
         add_trial(store, other, 0)
-        second = get(local.home, "api/experiments/one", **seen(first))
+        second = changed(get, local.home, first)
         add_trial(store, other, 1)
-    third = get(local.home, "api/experiments/one", **seen(second))
+    third = changed(get, local.home, second)
 
     assert first["is_whole"]
     assert nothing == seen(first)
@@ -99,7 +115,7 @@ def test_an_experiment_that_takes_the_name_of_a_deleted_one_is_sent_whole(local,
         first = get(local.home, "api/experiments/one")
         store.delete_experiment("one")
         local.store(one)
-        again = get(local.home, "api/experiments/one", **seen(first))
+        again = changed(get, local.home, first)
 
     assert again["is_whole"]
     assert again["trials"] == []
@@ -198,10 +214,51 @@ def test_a_runner_can_write_while_the_page_reads(local):
             changes["started_s"] = 1.0
             assert source.experiments()[0]["started_s"] is None
         add_trial(store, one, 0)
-        assert source.experiments()[0]["started_s"] == 1.0
+        wait_until(lambda: source.experiments()[0]["started_s"] == 1.0)
 
 
-def add_trial(store, one, number):
+def test_a_running_trial_shows_what_its_callback_wrote_and_the_curve_before_anything_is_reported(local, get):
+    local.store(one := experiment())
+    with ExperimentStore(database(local.home)) as store:
+        add_trial(store, one, 0, state="Running")
+    progress = TrialFiles(local.home, "one", "one-0").progress
+    progress.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"fraction": 0.25, "remaining_s": 9.0, "row": 1, "epoch": 1, "step": None, "values": {"loss": 2.0}},
+        {"fraction": 0.5, "remaining_s": 6.0, "row": 2, "epoch": 2, "step": None, "values": {"loss": 1.0}},
+    ]
+    progress.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+
+    (trial,) = get(local.home, "api/experiments/one")["trials"]
+    assert trial["metrics"] == {"loss": {"latest": "1.0"}}
+    assert trial["progress"] == {"share": 0.5, "remaining_s": 6.0, "row": 2}
+    curve = get(local.home, "api/curves", trial="one-0")["one-0"]["metrics"]["loss"]
+    assert curve == {"index": [1, 2], "value": [2.0, 1.0], "seconds": []}
+
+    with progress.open("a", encoding="utf-8") as file:  # a trial's own program may write there
+        file.write('{"fraction": NaN, "remaining_s": "soon"}\nno JSON\n')
+    (trial,) = get(local.home, "api/experiments/one")["trials"]
+    assert trial["progress"] == {"share": None, "remaining_s": None, "row": 2}
+
+
+def test_of_a_very_long_curve_the_extremes_stay(local, get):
+    local.store(one := experiment())
+    logs = [StoredMetricLog("loss", "nan" if step == 3 else repr(abs(step - 7000.5)), at(step)) for step in range(9000)]
+    with ExperimentStore(database(local.home)) as store:
+        add_trial(store, one, 0)
+        store.add_rows("one-0", logs)
+
+    curve = get(local.home, "api/curves", trial="one-0")["one-0"]["metrics"]["loss"]
+    assert len(curve["value"]) <= MOST_POINTS
+    assert (curve["index"][0], curve["index"][-1]) == (1, 9000)
+    assert (min(curve["value"]), max(curve["value"])) == (0.5, 7000.5)
+
+
+def at(step):
+    return datetime(2026, 1, 31, 12, tzinfo=timezone.utc) + timedelta(seconds=step)
+
+
+def add_trial(store, one, number, state="Created"):
     created = condition("Created", "TrialCreated", "Trial is created", 1.0)
     name = f"{one['metadata']['name']}-{number}"
     nothing = dict.fromkeys(("told", "value", "observation", "started_s", "completed_s"))
@@ -213,7 +270,7 @@ def add_trial(store, one, number):
             assignments={"x": "0.5"},
             point={},
             asked=number,
-            state="Created",
+            state=state,
             attempts=[],
             conditions=[created],
             created_s=1.0,

@@ -2,15 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
+from typing import Any
 
 DEFAULT_HOME = "katib-local"
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand and its own."""
     parser = subparsers.add_parser(
         "experiment",
@@ -45,6 +42,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
 
     logs = _named(commands, "logs", "show what a trial has written")
     logs.add_argument("trial", metavar="TRIAL", nargs="?", help="the trial (default: the one that began last)")
+    logs.add_argument("--plot", action="store_true", help="draw the curves of its metrics instead")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the trial is over")
 
     export = _named(commands, "export", "write the trials of an experiment into a file, for a table or a notebook")

@@ -92,7 +92,7 @@ def _run_stored(home: Path, name: str) -> int:
     with opened(home) as store:
         row = store.experiment(name)
         _print_result(store, row)
-        is_stopped = row.state not in states.FINAL_EXPERIMENT_STATES or bool(store.unfinished_trials(name))
+        is_stopped = not store.is_over(name)
         if row.state == states.FAILED:
             _print_first_failure(home, store, name)
     if is_stopped:
@@ -161,6 +161,8 @@ def _logs(arguments: argparse.Namespace) -> int:
     if not trials:
         raise ExperimentError(f"experiment {arguments.name!r} has no trial that has begun")
     name = arguments.trial or max(trials, key=lambda trial: trial.started_s or 0).name
+    if arguments.plot:
+        return pictures.plot_trial(arguments, name)
     print(f"{name} works in {TrialFiles(arguments.home, arguments.name, name).folder}", file=sys.stderr)
     client = LocalKatibClient(home=arguments.home)
     for line in client.get_job_logs(arguments.name, name, follow=arguments.follow):

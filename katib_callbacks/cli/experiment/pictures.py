@@ -1,12 +1,16 @@
 """The commands that make files and plots of an experiment."""
 
 import argparse
+import shutil
 
 from katib_callbacks.cli.experiment.home import opened
 from katib_callbacks.console import say
-from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.errors import ConfigurationError, ExperimentError
 from katib_callbacks.local.state.records import experiment_record
+from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.pictures import frames
+from katib_callbacks.pictures.sparkline import curves
+from katib_callbacks.reporting.progress_file import ProgressReader
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -36,4 +40,18 @@ def plot(arguments: argparse.Namespace) -> int:
     else:
         path.write_bytes(png.picture(record, kinds, arguments.metric))
     say(f"{path} shows experiment {record.name}")
+    return 0
+
+
+def plot_trial(arguments: argparse.Namespace, trial: str) -> int:
+    """Draw the curves of a trial's metrics on the terminal."""
+    with opened(arguments.home) as store:
+        rows = [(row.name, row.value) for row in store.rows(trial)]
+    shown = ProgressReader(TrialFiles(arguments.home.absolute(), arguments.name, trial).progress).read().rows
+    epochs = [(name, repr(value)) for epoch in shown for name, value in epoch.items()]
+    drawn = epochs if len(epochs) > len(rows) else rows
+    if not drawn:
+        raise ExperimentError(f"trial {trial!r} has reported nothing yet")
+    for line in curves(drawn, shutil.get_terminal_size().columns):
+        print(line)
     return 0

@@ -67,7 +67,6 @@ def add_context(path: Path, server: str, credentials: Credentials) -> None:
         config[f"{kind}s"] = [*others, {"name": CONTEXT, kind: value}]
     before = config.get("current-context")
     if before and before != CONTEXT:
-        config.setdefault("preferences", {})
         config["extensions"] = [
             *(one for one in config.get("extensions") or () if one.get("name") != _BEFORE),
             {"name": _BEFORE, "extension": {"context": before}},

@@ -62,7 +62,7 @@ def running(home: Path) -> Running | None:
     """Return the server of a home; None if there is none, or it is not ready."""
     folder = home.absolute() / _FOLDER
     last = _last(folder)
-    return last if last is not None and _is_locked(folder) and _is_alive(last.pid) else None
+    return last if last is not None and _is_alive(last.pid) and _is_locked(folder) else None
 
 
 def stop(home: Path) -> bool:
@@ -153,16 +153,19 @@ def _refusal(status: int, text: str) -> tuple[str, bytes]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, timeout_s: float = 1.0) -> Iterator[None]:
+    """Hold a home's lock, which whoever asks for its server has for a moment."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExperimentError(
-                f"another API server serves {folder.parent}; end it with: katib-callbacks down --home {folder.parent}"
-            ) from error
+        give_up_at_s = time.monotonic() + timeout_s
+        while not _is_taken(descriptor):
+            if time.monotonic() >= give_up_at_s:
+                home = folder.parent
+                raise ExperimentError(
+                    f"another API server serves {home}; end it with: katib-callbacks down --home {home}"
+                )
+            time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
@@ -170,10 +173,19 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _is_locked(folder: Path) -> bool:
     try:
-        with _locked(folder):
+        with _locked(folder, timeout_s=0):
             return False
     except ExperimentError:
         return True
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Return whether the lock is ours, now that it was asked for."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,7 +10,7 @@ import secrets
 import selectors
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,8 +227,6 @@ class Controller:
             observation=None,
             conditions=[states.condition(states.CREATED, "TrialCreated", "Trial is created", now_s)],
             created_s=now_s,
-            started_s=None,
-            completed_s=None,
         )
 
     def _start(self, trial: TrialRow, gpus: list[list[str]]) -> bool:
@@ -245,7 +243,7 @@ class Controller:
         else:
             self._store.add_trial(started)  # made and begun in one commit: nobody could see it between
             self._stored = trial.number + 1
-        self._report(started, "is running")
+        self._on_event(Event(started, self._row.state, "is running"))
         try:
             workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._receiver)
             attempt = Attempt(self._plan, started, workplace, gpus)
@@ -283,7 +281,7 @@ class Controller:
             self._suggestion.tell(trial.number, verdict.state, verdict.value)
         except ExperimentError as error:
             self._set_state(states.FAILED, "ExperimentFailed", str(error))
-        self._report(replace(trial, **changes), verdict.message)
+        self._on_event(Event(replace(trial, **changes), self._row.state, verdict.message))
 
     def _put_back(self) -> None:
         """Ask all trials to end, make them after their grace period, and leave them for a later run."""
@@ -317,12 +315,9 @@ class Controller:
 
     def _set_state(self, kind: str, reason: str, message: str) -> None:
         conditions = with_condition(self._row.conditions, kind, reason, message)
-        times: Mapping[str, float | None] = {"started_s": self._row.started_s or time.time(), "completed_s": None}
-        if kind in states.FINAL_EXPERIMENT_STATES:
-            times = {"completed_s": time.time()}
+        now_s = time.time()
+        is_final = kind in states.FINAL_EXPERIMENT_STATES
+        times = {"completed_s": now_s} if is_final else {"started_s": self._row.started_s or now_s, "completed_s": None}
         self._store.update_experiment(self._row.name, conditions=conditions, **times)
         self._row = self._store.experiment(self._row.name)
         self._on_event(Event(None, kind, message))
-
-    def _report(self, trial: TrialRow, message: str) -> None:
-        self._on_event(Event(trial, self._row.state, message))

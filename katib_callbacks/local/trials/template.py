@@ -142,21 +142,8 @@ class TrialTemplate:
 
     def notes(self) -> list[str]:
         """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
-        seen: set[str] = set()
-        for key, value in _items(self.trial_spec):
-            if key in _IGNORED and value:
-                seen.add(_IGNORED[key])
-            if key == "volumes":
-                for volume in value or ():
-                    if not {"emptyDir", "hostPath"} & set(volume):
-                        seen.add("volumes of other kinds than emptyDir and hostPath")
-            if key == "containers" and isinstance(value, list) and len(value) > 1:
-                seen.add("containers beside the primary one")
-            if key == "valueFrom" and containers.field_reference(value) is None:
-                seen.add("variables from the cluster (valueFrom)")
-            if key == "name" and value in containers.OF_A_CLUSTERS_DB_MANAGER:
-                seen.add("TLS and tokens of a cluster's DB manager (there is one of its own here)")
-        return sorted(seen)
+        found = ((_UNMET[key], value) for key, value in _items(self.trial_spec) if key in _UNMET)
+        return sorted({told for (told, is_unmet), value in found if is_unmet(value)})
 
 
 def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan:
@@ -205,13 +192,24 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
     )
 
 
-_IGNORED = {
-    "image": "the image (this Python's environment is used)",
-    "initContainers": "init containers",
-    "envFrom": "variables from the cluster (envFrom)",
-    "backoffLimit": "retries of a failed job (backoffLimit)",
-    "runtimeRef": "the training runtime (runtimeRef)",
+_UNMET: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "image": ("the image (this Python's environment is used)", bool),
+    "initContainers": ("init containers", bool),
+    "containers": ("containers beside the primary one", lambda value: isinstance(value, list) and len(value) > 1),
+    "name": (
+        "TLS and tokens of a cluster's DB manager (there is one of its own here)",
+        containers.OF_A_CLUSTERS_DB_MANAGER.__contains__,
+    ),
+    "envFrom": ("variables from the cluster (envFrom)", bool),
+    "valueFrom": ("variables from the cluster (valueFrom)", lambda value: containers.field_reference(value) is None),
+    "volumes": (
+        "volumes of other kinds than emptyDir and hostPath",
+        lambda volumes: any(not {"emptyDir", "hostPath"} & set(volume) for volume in volumes or ()),
+    ),
+    "backoffLimit": ("retries of a failed job (backoffLimit)", bool),
+    "runtimeRef": ("the training runtime (runtimeRef)", bool),
 }
+"""Parts of a ``trialSpec`` by their keys: what is said of one that asks for something, and whether it does."""
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:

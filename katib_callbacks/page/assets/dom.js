@@ -15,6 +15,13 @@ function filled(node, attributes, children) {
 export const h = (tag, attributes, ...children) => filled(document.createElement(tag), attributes, children);
 export const s = (tag, attributes, ...children) => filled(document.createElementNS(SVG, tag), attributes, children);
 
+// Puts new children into an element only where they would be others: what is being clicked or selected stays.
+export function renew(element, key, make) {
+  if (element.renewedFor === key) return;
+  element.renewedFor = key;
+  element.replaceChildren(...make());
+}
+
 export function badge(state) {
   return h("span", { class: `badge state-${state.toLowerCase().replace(/[^a-z]/g, "")}` }, state);
 }

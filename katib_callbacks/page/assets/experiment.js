@@ -1,6 +1,6 @@
 // One experiment: how far it is, the best trial, objectives, curves, and all trials.
 
-import { ask, badge, duration, elapsed, h, moment, s, short } from "./dom.js";
+import { ask, badge, duration, elapsed, h, moment, renew, s, short } from "./dom.js";
 import { Chart, mark, scale } from "./chart.js";
 import { TrialTable } from "./table.js";
 
@@ -27,6 +27,16 @@ export function told(experiment) {
   const over = Object.entries(experiment.counts).reduce((sum, [state, count]) => sum + (OVER.has(state) ? count : 0), 0);
   const words = Object.entries(experiment.counts).map(([state, count]) => `${count} ${state}`);
   return [experiment.max_trials ? `${over} of ${experiment.max_trials} trials are over` : "", ...words].filter(Boolean).join(" · ");
+}
+
+// By the mean of what trials took so far; nothing where there is none yet, or no end.
+function remaining(experiment, trials) {
+  const took = trials.filter((trial) => OVER.has(trial.state) && trial.started_s && trial.completed_s).map(elapsed);
+  const count = (experiment.max_trials ?? 0) - trials.filter((trial) => OVER.has(trial.state)).length;
+  if (experiment.state !== "Running" || !took.length || count <= 0) return 0;
+  const running = trials.filter((trial) => trial.state === "Running").reduce((sum, trial) => sum + elapsed(trial), 0);
+  const mean = took.reduce((sum, one) => sum + one, 0) / took.length;
+  return Math.max(mean * count - running, 0) / (experiment.parallel_trials ?? 1);
 }
 
 // What colours and dashes tell curves apart.
@@ -64,6 +74,7 @@ export class ExperimentView {
     Object.assign(this, { kept, settings: kept.settings });
     this.settings.changed = () => this.draw();
     this.facts = h("div");
+    this.times = h("p", { class: "dim" });
     this.best = h("div", { class: "card" });
     this.objectives = new Chart("objective of each trial");
     this.curves = new Chart("curves of the chosen trials");
@@ -87,7 +98,7 @@ export class ExperimentView {
     this.fill(kind, [["latest", "latest"], ["min", "min"], ["max", "max"], ["all", "latest, min, max"]], "kind");
     const none = h("button", { type: "button", onclick: () => { this.settings.chosen = []; this.draw(); } }, "none");
     const first = h("button", { type: "button", onclick: () => { this.settings.chosen = null; this.draw(); } }, "best and latest");
-    this.element = h("div", {}, this.facts,
+    this.element = h("div", {}, this.facts, this.times,
       h("div", { class: "cards pictures" },
         this.best,
         h("section", { class: "card" }, h("div", { class: "row" }, h("h2", {}, "Trials"), this.y, this.x), this.objectives.element),
@@ -162,7 +173,8 @@ export class ExperimentView {
     this.drawFacts(experiment, trials);
     this.drawObjectives(experiment, trials);
     this.drawCurves();
-    this.states.replaceChildren(...Object.entries(experiment.counts).map(([state, count]) => this.toggle(state, count)));
+    const pressed = [...this.settings.states];
+    renew(this.states, JSON.stringify([experiment.counts, pressed]), () => Object.entries(experiment.counts).map(([state, count]) => this.toggle(state, count)));
     const count = this.table.show(experiment, trials, new Set(this.chosen()));
     this.count.textContent = count === trials.length ? `${count} trials` : `${count} of ${trials.length} trials`;
   }
@@ -180,23 +192,24 @@ export class ExperimentView {
     const { objective, best } = experiment;
     const words = [experiment.kind, experiment.algorithm, experiment.parallel_trials && `${experiment.parallel_trials} at a time`,
       experiment.started_s && `began ${moment(experiment.started_s)}`, duration(elapsed(experiment))];
-    this.facts.replaceChildren(
+    const left = remaining(experiment, trials);
+    this.times.textContent = [...words, left && `about ${duration(left)} left`].filter(Boolean).join(" · ");
+    renew(this.facts, JSON.stringify(experiment), () => [
       h("div", { class: "row" }, h("h1", {}, experiment.name), badge(experiment.state)),
       h("p", { class: "dim" }, experiment.message),
       progress(experiment),
       h("p", {}, told(experiment)),
-      h("p", { class: "dim" }, words.filter(Boolean).join(" · ")));
+    ]);
     const trial = best && this.kept.trials.get(best.name);
     const aim = objective.metric ? `${objective.type} ${objective.metric}${objective.goal === null ? "" : `, goal ${objective.goal}`}` : "no objective is known";
-    if (!trial) {
-      this.best.replaceChildren(h("h2", {}, "Best trial"), h("p", { class: "dim" }, aim), h("p", {}, "none yet"));
-      return;
-    }
-    this.best.replaceChildren(
+    renew(this.best, JSON.stringify([aim, best, Boolean(trial)]), () => [
       h("h2", {}, "Best trial"), h("p", { class: "dim" }, aim),
-      h("div", { class: "big", id: "best" }, short(best.value)),
-      h("p", {}, h("a", { href: `#/trial/${encodeURIComponent(best.name)}` }, `#${best.number} ${best.name}`)),
-      h("dl", {}, Object.entries(trial.parameters).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+      ...(trial ? [
+        h("div", { class: "big", id: "best" }, short(best.value)),
+        h("p", {}, h("a", { href: `#/trial/${encodeURIComponent(best.name)}` }, `#${best.number} ${best.name}`)),
+        h("dl", {}, Object.entries(trial.parameters).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+      ] : [h("p", {}, "none yet")]),
+    ]);
   }
 
   drawObjectives(experiment, trials) {
@@ -253,7 +266,8 @@ export class ExperimentView {
     this.fill(this.by, [["index", "epochs"], ["seconds", "time"]], "by");
     const open = (name) => { location.hash = `#/trial/${encodeURIComponent(name)}`; };
     this.curves.show(curveContent(curves, this.settings.metric, this.settings.by, open));
-    this.legend.replaceChildren(...chosen.map((name, index) => {
+    const shown = chosen.map((name) => [name, this.kept.trials.get(name)?.state]);
+    renew(this.legend, JSON.stringify(shown), () => chosen.map((name, index) => {
       const trial = this.kept.trials.get(name);
       const sample = s("svg", { width: 26, height: 10 }, s("path", { d: "M1 5H25", class: `line ${look(index)}` }), mark(SHAPES[trial?.state] ?? "circle", 13, 5, { class: look(index) }));
       const label = trial ? `#${trial.number} ${trial.state === "Succeeded" ? "" : trial.state}` : name;

@@ -10,7 +10,7 @@ const COMPARED = /^(.+?)(<=|>=|<|>|=)(-?[\d.]+(?:e[-+]?\d+)?)$/i;
 const number = (text) => (text === undefined || text === null || text === "" ? NaN : Number(text));
 const objective = (trial) => trial.value ?? NaN;
 const lastPart = (name, experiment) => (name.startsWith(`${experiment}-`) ? name.slice(experiment.length + 1) : name);
-const OPENING = /^(Trial has failed\. Job message|Trial is early stopped|Metrics are not available): /;
+const OPENING = /^(Trial has failed\. Job message: (exit status \d+; last output: )?|Trial is early stopped: |Metrics are not available: )/;
 export function progressOf({ progress }) {
   if (!progress) return "";
   const words = [progress.row && `epoch ${progress.row}`, progress.share !== null && `${Math.floor(progress.share * 100)} %`,
@@ -119,15 +119,22 @@ export class TrialTable {
     return sorted.length;
   }
 
-  // The row of a trial, made anew in its place where something about it has changed.
+  // The row of a trial, with new cells where something about it has changed.
   updated(trial, isBest, chosen) {
     let row = this.rows.get(trial.name);
-    if (!row || row.trial !== trial || row.isBest !== isBest || trial.state === "Running") {
-      const fresh = this.row(trial, isBest);
-      row?.element.replaceWith(fresh);
-      row = { trial, isBest, element: fresh, box: fresh.querySelector("input") };
+    if (!row) {
+      const element = this.row(trial, isBest);
+      row = { element, box: element.querySelector("input") };
       this.rows.set(trial.name, row);
+    } else if (row.trial !== trial || row.isBest !== isBest || trial.state === "Running") {
+      const fresh = this.row(trial, isBest);
+      row.element.className = fresh.className;
+      [...fresh.cells].forEach((cell, index) => {
+        const old = row.element.cells[index];
+        if (index && !cell.isEqualNode(old)) old.replaceWith(cell);
+      });
     }
+    Object.assign(row, { trial, isBest });
     row.box.checked = chosen.has(trial.name);
     return row;
   }

@@ -1,6 +1,6 @@
 // One trial: what became of it and why, its curves, its command, its last words, its log.
 
-import { ask, badge, duration, elapsed, h, moment, short } from "./dom.js";
+import { ask, badge, duration, elapsed, h, moment, renew, short } from "./dom.js";
 import { Chart } from "./chart.js";
 import { curveContent } from "./experiment.js";
 import { progressOf } from "./table.js";
@@ -81,11 +81,12 @@ export class TrialView {
   constructor(name) {
     this.name = name;
     this.facts = h("div");
+    this.times = h("p", { class: "dim" });
     this.charts = new Map();
     this.pictures = h("div", { class: "cards" });
     this.details = h("div", { class: "cards" });
     this.log = new Log(name);
-    this.element = h("div", {}, this.facts, this.pictures, this.details, this.log.element);
+    this.element = h("div", {}, this.facts, this.times, this.pictures, this.details, this.log.element);
   }
 
   async refresh() {
@@ -107,10 +108,11 @@ export class TrialView {
 
   drawFacts(trial) {
     const words = [trial.started_s && `began ${moment(trial.started_s)}`, duration(elapsed(trial)), progressOf(trial), trial.attempts > 1 && `attempt ${trial.attempts}`];
-    this.facts.replaceChildren(
+    this.times.textContent = words.filter(Boolean).join(" · ");
+    renew(this.facts, JSON.stringify([trial.state, trial.reason, trial.message]), () => [
       h("div", { class: "row" }, h("h1", {}, `#${trial.number} ${trial.name}`), badge(trial.state)),
       h("p", { id: "message" }, trial.message), h("p", { class: "dim" }, trial.reason),
-      h("p", { class: "dim" }, words.filter(Boolean).join(" · ")));
+    ]);
   }
 
   drawDetails(trial) {
@@ -121,7 +123,8 @@ export class TrialView {
     const history = trial.conditions.flatMap((one) => [h("dt", {}, moment(one.lastTransitionTime)), h("dd", {}, `${one.type}: ${one.message}`)]);
     const card = (title, ...content) => h("section", { class: "card" }, h("h2", {}, title), ...content);
     const status = trial.trainer_status;
-    this.details.replaceChildren(...[
+    const { progress, started_s, ...shown } = trial;
+    renew(this.details, JSON.stringify(shown), () => [
       parameters.length && card("Parameters", h("dl", {}, parameters)),
       metrics.length && card("Metrics", h("div", { class: "scroll" }, h("table", {}, h("tr", {}, heads), metrics))),
       trial.commands.length && card("Command", trial.commands.map((command) => h("pre", { class: "command" }, command)), h("p", { class: "dim" }, `works in ${trial.folder}`)),

@@ -7,16 +7,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
 
 from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
 from katib_callbacks.console import print_columns, printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
 from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, LONGEST_S
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 DEFAULT_TIMEOUT_S = 30.0
 """Enough for a million rows. A host that does not answer is noticed after the 5 s that a connection may take."""
@@ -26,7 +23,7 @@ _MAX_RICH_ROWS = 1_000  # it lays out every cell: 0.4 s for so many, 40 s for a 
 _PIPE_WIDTH = 1_000_000  # where no terminal sets a limit, a table is as wide as its cells
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "logs",

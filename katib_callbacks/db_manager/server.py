@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from types import TracebackType
 
 import grpc
 from sqlalchemy import URL
@@ -164,9 +163,7 @@ class DBManager:
     def __enter__(self) -> "DBManager":  # noqa: PYI034  typing.Self came with Python 3.11
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.stop()
 
     def _started(self) -> "_Running":

@@ -1,7 +1,10 @@
 """The client's answers from the stored state: experiments, trials, metrics, logs."""
 
+# ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
+
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,9 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
+    V1beta1Metric,
     V1beta1OptimalTrial,
+    V1beta1ParameterAssignment,
     V1beta1Trial,
 )
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
@@ -21,7 +26,6 @@ from katib_callbacks.local.state.status import (
     assignments,
     best_trial,
     experiment_object,
-    metrics,
     suggestion_object,
     trial_object,
 )
@@ -42,7 +46,11 @@ _FOLLOW_INTERVAL_S = 0.2
 
 
 class Queries:
-    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute."""
+    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute.
+
+    ``namespace``, ``timeout`` and ``db_manager_address`` are a cluster's, and without effect here. A name that there is
+    not is an ExperimentError, which is a RuntimeError.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -50,17 +58,7 @@ class Queries:
     def get_experiment(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Experiment:
-        """Return an experiment with its status.
-
-        Args:
-            name: Which.
-            namespace: Without effect here, as everywhere below.
-            timeout: Without effect here, as everywhere below but in :meth:`wait_for_experiment_condition`.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
-        del namespace, timeout
+        """Return an experiment with its status."""
         with ExperimentStore(database(self._home)) as store:
             return experiment_object(store.experiment(name), store.trials(name))
 
@@ -68,7 +66,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Experiment]:
         """Return all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [experiment_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -83,63 +80,35 @@ class Queries:
         read = experiment or self.get_experiment(name, namespace, timeout)
         return list((read.status and read.status.conditions) or ())
 
-    def is_experiment_created(
+    def _has(
         self,
+        kind: str,
         name: str,
         namespace: str | None = None,
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Return whether an experiment is or was Created."""
-        return self._has(states.CREATED, name, namespace, experiment, timeout)
+        """Return whether a condition of an experiment holds, of one that was read before if it is given."""
+        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
+        return any(one.type == kind and one.status == "True" for one in conditions)
 
-    def is_experiment_running(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Running."""
-        return self._has(states.RUNNING, name, namespace, experiment, timeout)
+    is_experiment_created = partialmethod(_has, states.CREATED)
+    """Return whether an experiment is or was Created. With get_experiment_conditions' arguments, as below."""
 
-    def is_experiment_restarting(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Restarting, after its budget was raised."""
-        return self._has(states.RESTARTING, name, namespace, experiment, timeout)
+    is_experiment_running = partialmethod(_has, states.RUNNING)
+    """Return whether an experiment is Running."""
 
-    def is_experiment_succeeded(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Succeeded."""
-        return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
+    is_experiment_restarting = partialmethod(_has, states.RESTARTING)
+    """Return whether an experiment is Restarting, after its budget was raised."""
 
-    def is_experiment_failed(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Failed."""
-        return self._has(states.FAILED, name, namespace, experiment, timeout)
+    is_experiment_succeeded = partialmethod(_has, states.SUCCEEDED)
+    """Return whether an experiment has Succeeded."""
+
+    is_experiment_failed = partialmethod(_has, states.FAILED)
+    """Return whether an experiment has Failed."""
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
-        """Return a trial with its status.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
-        del namespace, timeout
+        """Return a trial with its status."""
         with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
             return trial_object(row, store.experiment(row.experiment).manifest)
@@ -148,7 +117,6 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Trial]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
             return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
@@ -156,12 +124,7 @@ class Queries:
     def get_suggestion(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Suggestion:
-        """Return what the algorithm of an experiment was asked and has answered.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no experiment of this name.
-        """
-        del namespace, timeout
+        """Return what the algorithm of an experiment was asked and has answered."""
         with ExperimentStore(database(self._home)) as store:
             return suggestion_object(store.experiment(name), store.trials(name))
 
@@ -169,7 +132,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Suggestion]:
         """Return the suggestions of all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [suggestion_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -177,11 +139,15 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
         return [
-            {"name": row.name, "parameter_assignments": assignments(row), "metrics": metrics(row)} for row in succeeded
+            {
+                "name": row.name,
+                "parameter_assignments": [V1beta1ParameterAssignment(**one) for one in assignments(row)],
+                "metrics": [V1beta1Metric(**one) for one in row.observation or ()],
+            }
+            for row in succeeded
         ]
 
     def get_optimal_hyperparameters(
@@ -198,18 +164,7 @@ class Queries:
         db_manager_address: str = DEFAULT_DB_MANAGER_ADDRESS,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> list[Any]:
-        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``.
-
-        Args:
-            name: The trial.
-            namespace: Without effect here.
-            db_manager_address: Without effect here: rows are read where this home keeps them.
-            timeout: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no trial of this name.
-        """
-        del namespace, db_manager_address, timeout
+        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         with ExperimentStore(database(self._home)) as store:
@@ -224,18 +179,7 @@ class Queries:
     def get_job_logs(
         self, name: str, trial_name: str, follow: bool | None = False, namespace: str | None = None
     ) -> Iterator[str]:
-        """Yield the lines that a trial's primary process has written.
-
-        Args:
-            name: The experiment.
-            trial_name: The trial.
-            follow: Whether to go on until the trial is over.
-            namespace: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no such trial.
-        """
-        del namespace
+        """Yield the lines that a trial's primary process has written; with ``follow`` until the trial is over."""
         if not name or not trial_name:
             raise ConfigurationError("get_job_logs: name and trial_name must be given")
         with ExperimentStore(database(self._home)) as store:
@@ -293,12 +237,6 @@ class Queries:
     def _record(self, name: str, *, epochs: bool = True) -> ExperimentRecord:
         with ExperimentStore(database(self._home)) as store:
             return experiment_record(store, self._home, name, epochs=epochs)
-
-    def _has(
-        self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
-    ) -> bool:
-        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
-        return any(one.type == kind and one.status == "True" for one in conditions)
 
 
 def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]:

@@ -20,7 +20,8 @@ class Changes:
         known, self._trials = self._trials, {}
         for trial in trials:
             old = known.get(trial["name"])
-            self._trials[trial["name"]] = old if old is not None and old[1] == trial else (revision, trial)
+            is_same = old is not None and (old[1] is trial or old[1] == trial)
+            self._trials[trial["name"]] = old if old is not None and is_same else (revision, trial)
         if known.keys() - self._trials.keys():  # none of them ends otherwise: it is another experiment of this name
             self._generation = secrets.token_hex(8)
         if experiment != self._experiment or known != self._trials:

@@ -1,57 +1,45 @@
 """The experiments of this machine: what their store and the files of their trials say, only read."""
 
 import math
-import shlex
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.running.runner import database, is_run
 from katib_callbacks.local.state import states
-from katib_callbacks.local.state.status import best_trial
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow
-from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
-from katib_callbacks.local.trials.template import TrialTemplate
 from katib_callbacks.page.changes import Changes
 from katib_callbacks.page.curves import curves, drawn, fuller
 from katib_callbacks.page.logs import log_files, read_log, termination_message
+from katib_callbacks.page.shown import shown_commands, shown_experiment, shown_running, shown_trial
 from katib_callbacks.reporting.progress_file import ProgressReader, ShownProgress
-
-STOPPED = "Stopped"
-"""The state that is shown of an experiment that is not over and that no process runs."""
-
-_REDUCED = ("latest", "min", "max")
-
-_STATES = (
-    *(states.SUCCEEDED, states.EARLY_STOPPED, states.RUNNING, states.CREATED),
-    *(states.METRICS_UNAVAILABLE, states.FAILED, states.KILLED),
-)
-"""From good to bad, as they are counted."""
 
 RUN_CHECK_INTERVAL_S = 5.0
 """How long an answer counts whether a process runs an experiment: to ask takes its lock for a moment."""
 
-_SHOWN_PORT = 29500
-"""In the command of a trial whose processes meet at a port; a trial is given a free one."""
+PAUSE_FACTOR = 100.0
+"""For so many times as long as it took to read an experiment it is not read again: trials share the machine."""
 
 
 @dataclass
 class _Known:
-    """An experiment as it was read last."""
+    """An experiment as it was read last, and what was made of it."""
 
+    row: ExperimentRow
     version: int = -1
-    row: ExperimentRow | None = None
+    due_s: float = -math.inf
     trials: list[TrialRow] = field(default_factory=list)
     shown: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    is_run: bool = False
+    run_checked_s: float = -math.inf
     changes: Changes = field(default_factory=Changes)
-    was_run: tuple[float, bool] = (float("-inf"), False)
 
 
 class LocalSource:
@@ -95,67 +83,38 @@ class LocalSource:
     def experiments(self) -> list[dict[str, Any]]:
         """Return all experiments, the newest first."""
         with self._opened() as store:
-            version = store.version()
             rows = {row.name: row for row in store.experiments()}
-            self._known = {name: self._known.get(name, _Known()) for name in rows}
-            return [self._experiment(self._read(store, row, version)) for row in reversed(rows.values())]
+            self._known = {name: known for name, known in self._known.items() if name in rows}
+            return [self._read(store, name).summary for name in reversed(rows)]
 
     def experiment(self, name: str, generation: str, revision: int) -> dict[str, Any]:
         """Return what has changed in an experiment since a revision."""
         with self._opened() as store:
-            version = store.version()
-            known = self._known.get(name)
-            row = known.row if known is not None and known.version == version else None
-            known = self._read(store, row or store.experiment(name), version)
+            known = self._read(store, name)
             shown = zip(known.trials, known.shown, strict=True)
-            trials = [self._trial(store, trial) if trial.state == states.RUNNING else one for trial, one in shown]
-            known.changes.take(self._experiment(known), trials)
+            trials = [self._running(store, trial) if trial.state == states.RUNNING else one for trial, one in shown]
+            known.changes.take(known.summary, trials)
             return known.changes.since(generation, revision)
 
-    def _read(self, store: ExperimentStore, row: ExperimentRow, version: int) -> _Known:
-        known = self._known.setdefault(row.name, _Known())
-        if known.version != version:
-            known.version, known.row, known.trials = version, row, store.trials(row.name)
-            known.shown = [self._trial(store, trial) for trial in known.trials]
+    def _read(self, store: ExperimentStore, name: str) -> _Known:
+        """Return an experiment as it is; as it was a moment ago, where reading it takes long."""
+        known, now_s, version = self._known.get(name), time.monotonic(), store.version()
+        if known is None or (known.version != version and now_s >= known.due_s):
+            begin_s = time.thread_time()
+            row = store.experiment(name)
+            known = self._known.setdefault(name, _Known(row))
+            known.version, known.row, known.trials = version, row, store.trials(name)
+            known.shown, known.summary = [shown_trial(trial) for trial in known.trials], {}
+            known.due_s = now_s + PAUSE_FACTOR * (time.thread_time() - begin_s)
+        was_run = known.is_run
+        if (
+            known.row.state not in states.FINAL_EXPERIMENT_STATES
+            and now_s >= known.run_checked_s + RUN_CHECK_INTERVAL_S
+        ):
+            known.is_run, known.run_checked_s = is_run(self._home, name), now_s
+        if not known.summary or known.is_run != was_run:
+            known.summary = shown_experiment(known.row, known.trials, is_run=known.is_run)
         return known
-
-    def _experiment(self, known: _Known) -> dict[str, Any]:
-        row, trials = known.row, known.trials
-        assert row is not None  # noqa: S101  it was read
-        spec, objective = row.manifest["spec"], row.manifest["spec"]["objective"]
-        state, message = verdict(row, trials)
-        if row.state not in states.FINAL_EXPERIMENT_STATES and not self._is_run(known):
-            state, message = STOPPED, f"no process runs it; go on with: katib-callbacks experiment resume {row.name}"
-        best, counts = best_trial(row.manifest, trials), Counter(trial.state for trial in trials)
-        return {
-            "name": row.name,
-            "state": state,
-            "message": message,
-            "kind": "OptimizationJob" if row.is_optimization_job else "Experiment",
-            "counts": {state: counts[state] for state in _STATES if counts[state]},
-            "max_trials": spec.get("maxTrialCount"),
-            "parallel_trials": spec.get("parallelTrialCount"),
-            "algorithm": spec["algorithm"]["algorithmName"],
-            "objective": {
-                "metric": objective["objectiveMetricName"],
-                "type": objective["type"],
-                "goal": objective.get("goal"),
-            },
-            "metrics": [objective["objectiveMetricName"], *(objective.get("additionalMetricNames") or ())],
-            "parameters": [_parameter(one) for one in spec.get("parameters") or ()],
-            "best": None if best is None else {"name": best.name, "number": best.number, "value": best.value},
-            "created_s": row.created_s,
-            "started_s": row.started_s,
-            "completed_s": row.completed_s,
-            "has_logs": True,
-        }
-
-    def _is_run(self, known: _Known) -> bool:
-        at_s, was_run = known.was_run
-        if known.row is not None and time.monotonic() >= at_s + RUN_CHECK_INTERVAL_S:
-            was_run = is_run(self._home, known.row.name)
-            known.was_run = time.monotonic(), was_run
-        return was_run
 
     # -- trials ----------------------------------------------------------------------------------------------------
 
@@ -178,43 +137,21 @@ class LocalSource:
             return ProgressReader(path).read()
         return self._readers.setdefault(trial.name, ProgressReader(path)).read()
 
-    def _trial(self, store: ExperimentStore, trial: TrialRow) -> dict[str, Any]:
-        told = trial.conditions[-1]
-        shown: dict[str, Any] = {
-            "name": trial.name,
-            "number": trial.number,
-            "state": trial.state,
-            "reason": told["reason"],
-            "message": told["message"],
-            "parameters": trial.assignments,
-            "value": trial.value,
-            "metrics": {one["name"]: {key: one[key] for key in _REDUCED} for one in trial.observation or ()},
-            "started_s": trial.started_s,
-            "completed_s": trial.completed_s,
-        }
-        if trial.state == states.RUNNING:
-            progress = self._progress(trial)
-            latest = {**store.latest_values(trial.name), **{name: repr(one) for name, one in progress.latest.items()}}
-            shown["metrics"] = {name: {"latest": value} for name, value in latest.items()}
-            shown["progress"] = {
-                "share": _finite(progress.fraction),
-                "remaining_s": _finite(progress.remaining_s),
-                "row": progress.place and progress.place.row,
-            }
-        return shown
+    def _running(self, store: ExperimentStore, trial: TrialRow) -> dict[str, Any]:
+        return shown_running(trial, store.latest_values(trial.name), self._progress(trial))
 
     def trial(self, name: str) -> dict[str, Any]:
         """Return all about a trial but its curves and the text of its logs."""
         with self._opened() as store:
             trial = store.trial(name)
             row = store.experiment(trial.experiment)
-            shown = self._trial(store, trial)
+            shown = self._running(store, trial) if trial.state == states.RUNNING else shown_trial(trial)
         files = TrialFiles(self._home, row.name, name)
         return {
             **shown,
             "experiment": row.name,
             "attempts": len(trial.attempts),
-            "commands": _commands(row, trial),
+            "commands": shown_commands(row, trial),
             "conditions": [
                 {key: one[key] for key in ("type", "status", "reason", "message", "lastTransitionTime")}
                 for one in trial.conditions
@@ -231,28 +168,3 @@ class LocalSource:
             found = store.trial(trial)
         piece = read_log(TrialFiles(self._home, found.experiment, found.name), file, offset)
         return {**piece, "is_over": found.state in states.FINAL_TRIAL_STATES}
-
-
-def _finite(value: object) -> float | None:
-    """Return a number that JSON has; a trial's own program may have written the file."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _parameter(spec: dict[str, Any]) -> dict[str, Any]:
-    space = spec.get("feasibleSpace") or {}
-    is_number = spec["parameterType"] in {"double", "int"}
-    return {
-        "name": spec["name"],
-        "is_number": is_number,
-        "is_logarithmic": is_number and str(space.get("distribution", "")).startswith("log"),
-    }
-
-
-def _commands(row: ExperimentRow, trial: TrialRow) -> list[str]:
-    """Return the command of each of a trial's processes, as a shell reads it."""
-    template = TrialTemplate.of(row.manifest)
-    try:
-        plan = template.plan(trial.name, trial.assignments, free_port=lambda: _SHOWN_PORT)
-    except ConfigurationError as error:
-        return [str(error)]
-    return [shlex.join(process.command) for process in plan.processes]

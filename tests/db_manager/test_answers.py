@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 
 import grpc
@@ -21,6 +21,7 @@ from katib_callbacks.db_manager.service.limits import Places
 from katib_callbacks.db_manager.service.replies import LargeReplies
 from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
+from katib_callbacks.db_manager.store.group_commit import GroupCommit
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods, reflection
@@ -227,8 +228,10 @@ def test_a_client_that_does_not_read_its_reply_does_not_hold_up_the_others(serve
 
 
 def test_more_calls_than_there_is_room_for_are_told_to_try_again_and_health_is_answered(
-    database_url, open_channel, make_logs
+    database_url, open_channel, make_logs, monkeypatch
 ):
+    has_room, submit = threading.Event(), GroupCommit.submit
+    monkeypatch.setattr(GroupCommit, "submit", lambda commit, batch: (has_room.wait(60), submit(commit, batch)))
     with DBManager(database_url, max_calls=4) as db_manager, ThreadPoolExecutor(32) as threads:
         stub = DBManagerStub(open_channel(db_manager.address))
 
@@ -242,7 +245,9 @@ def test_more_calls_than_there_is_room_for_are_told_to_try_again_and_health_is_a
 
         logs = make_logs(*range(2_000))
         calls = [threads.submit(attempt, stub.report, f"t{number}", logs) for number in range(64)]
+        wait(calls, return_when=FIRST_COMPLETED)  # one that was refused: four are held
         assert stub.is_serving(timeout_s=60)
+        has_room.set()
         refusals = [call.result(timeout=60) for call in calls]
         assert set(refusals) == {None, "4 calls are being worked on; try again"}
         for number, refusal in enumerate(refusals):

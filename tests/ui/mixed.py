@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "local"))
 
-from homes import SUBMITTED, Local, experiment
+from homes import SUBMITTED, Local, experiment, wait_until
 
-__all__ = ["HOSTILE", "STDOUT", "SUBMITTED", "Local", "experiment", "mixed"]
+__all__ = ["HOSTILE", "STDOUT", "SUBMITTED", "Local", "experiment", "mixed", "wait_until"]
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 

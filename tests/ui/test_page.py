@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
-from mixed import HOSTILE, experiment
+from mixed import HOSTILE, experiment, wait_until
 
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.states import condition
@@ -36,6 +36,18 @@ def get(serve_home, headers):
 def seen(answer):
     """Return the page's question for what came after an answer."""
     return {"generation": answer["generation"], "revision": answer["revision"]}
+
+
+def changed(get, home, answer):
+    """Wait for what comes after an answer: of a machine that is slow the page reads a change a moment later."""
+    answers = []
+
+    def has_changed():
+        answers.append(get(home, "api/experiments/one", **seen(answer)))
+        return "trials" in answers[-1]
+
+    wait_until(has_changed)
+    return answers[-1]
 
 
 def test_the_list_tells_of_each_experiment_how_far_it_is_and_the_best(ran, get):
@@ -85,9 +97,9 @@ def test_only_what_has_changed_is_sent_again(local, get):
     nothing = get(local.home, "api/experiments/one", **seen(first))
     with ExperimentStore(database(local.home)) as store:
         add_trial(store, other, 0)
-        second = get(local.home, "api/experiments/one", **seen(first))
+        second = changed(get, local.home, first)
         add_trial(store, other, 1)
-    third = get(local.home, "api/experiments/one", **seen(second))
+    third = changed(get, local.home, second)
 
     assert first["is_whole"]
     assert nothing == seen(first)
@@ -103,7 +115,7 @@ def test_an_experiment_that_takes_the_name_of_a_deleted_one_is_sent_whole(local,
         first = get(local.home, "api/experiments/one")
         store.delete_experiment("one")
         local.store(one)
-        again = get(local.home, "api/experiments/one", **seen(first))
+        again = changed(get, local.home, first)
 
     assert again["is_whole"]
     assert again["trials"] == []
@@ -202,7 +214,7 @@ def test_a_runner_can_write_while_the_page_reads(local):
             changes["started_s"] = 1.0
             assert source.experiments()[0]["started_s"] is None
         add_trial(store, one, 0)
-        assert source.experiments()[0]["started_s"] == 1.0
+        wait_until(lambda: source.experiments()[0]["started_s"] == 1.0)
 
 
 def test_a_running_trial_shows_what_its_callback_wrote_and_the_curve_before_anything_is_reported(local, get):

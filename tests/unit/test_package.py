@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "page": {"starlette"},
-    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "yaml"},
+    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "typing_extensions", "yaml"},
     "pictures": {"IPython", "matplotlib", "numpy", "optuna", "pandas", "plotly", "rich"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},

@@ -2,15 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
+from typing import Any
 
 DEFAULT_HOME = "katib-local"
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand and its own."""
     parser = subparsers.add_parser(
         "experiment",

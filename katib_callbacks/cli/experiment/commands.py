@@ -92,7 +92,7 @@ def _run_stored(home: Path, name: str) -> int:
     with opened(home) as store:
         row = store.experiment(name)
         _print_result(store, row)
-        is_stopped = row.state not in states.FINAL_EXPERIMENT_STATES or bool(store.unfinished_trials(name))
+        is_stopped = not store.is_over(name)
         if row.state == states.FAILED:
             _print_first_failure(home, store, name)
     if is_stopped:

@@ -50,8 +50,7 @@ class HealthMonitor:
     def is_serving(self) -> bool:
         """Return whether the database answers a question that is asked from now on, within a few seconds.
 
-        Raises:
-            UnforeseenError: The check failed in a way that it was not written for; the log says more.
+        UnforeseenError where the check failed in a way that it was not written for; the log says more.
         """
         with self._condition:
             self._asked += 1

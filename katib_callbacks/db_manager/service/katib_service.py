@@ -41,7 +41,7 @@ class KatibService(grpc.GenericRpcHandler):
             methods.DELETE_OBSERVATION_LOG: self._unary(messages.DeleteObservationLogRequest, servicer.delete),
             methods.JUDGE: self._unary(extension.JudgeRequest, servicer.judge),
             methods.HEALTH_CHECK: self._unary(messages.HealthCheckRequest, health.Check),
-            methods.HEALTH_WATCH: _streaming(self._watch),
+            methods.HEALTH_WATCH: streaming(self._watch),
         }
         self._reflection = [reflection.generic_handler(version) for version in reflection.VERSIONS]
 
@@ -53,28 +53,22 @@ class KatibService(grpc.GenericRpcHandler):
         for reflecting in self._reflection:
             handler = reflecting.service(handler_call_details)
             if handler is not None:
-                return _streaming(self._bounded(handler.stream_stream))
+                return streaming(self._bounded(handler.stream_stream))
         return None
 
     def _unary(self, request_class: Any, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Any:
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            try:
-                with self._arrivals.request(context.peer(), requests, context) as received:
-                    return answer(_only(request_class, received, context), context)
-            except BusyError as error:
-                return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            with self._arrivals.request(context.peer(), requests, context) as received:
+                return answer(only_request(request_class, received, context), context)
 
-        handler: Any = grpc.stream_unary_rpc_method_handler(
-            handle, request_deserializer=None, response_serializer=serialize
-        )
-        return handler
+        return unary(handle)
 
     def _reporting(self) -> Any:
         def steps(requests: Iterator[bytes], context: grpc.ServicerContext) -> Steps:
             try:
                 with self._arrivals.request(context.peer(), requests, context) as received:
                     request_class = messages.ReportObservationLogRequest
-                    return (yield from self._servicer.report(_only(request_class, received, context), context))
+                    return (yield from self._servicer.report(only_request(request_class, received, context), context))
             except BusyError as error:
                 return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
@@ -84,7 +78,7 @@ class KatibService(grpc.GenericRpcHandler):
             return self._go_on(steps(requests, context), context)
 
         handle.experimental_non_blocking = late_answers.IS_KNOWN  # type: ignore[attr-defined]
-        return _streaming(handle)
+        return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
 
     def _go_on(self, steps: Steps, context: Any) -> None:
         """Carry out the steps of a call up to where it has to wait; another thread goes on from there."""
@@ -92,7 +86,7 @@ class KatibService(grpc.GenericRpcHandler):
         try:
             batch = next(steps)
         except StopIteration as end:
-            reply = serialize(end.value)
+            reply = _serialize(end.value)
         except grpc.RpcError:  # gRPC's own: the client has gone before its request came
             raise
         except Exception as error:
@@ -114,38 +108,50 @@ class KatibService(grpc.GenericRpcHandler):
         late_answers.answer(context, reply)
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-        try:
-            with self._arrivals.request(context.peer(), requests, context) as received:
-                request = _only(messages.HealthCheckRequest, received, context)
-        except BusyError as error:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        with self._arrivals.request(context.peer(), requests, context) as received:
+            request = only_request(messages.HealthCheckRequest, received, context)
         yield from self._health.Watch(request, context)
 
     def _bounded(self, answer: Any) -> Callable[..., Iterator[Any]]:
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            try:
-                with self._reflections.enter(), self._arrivals.limit(context.peer(), context):
-                    yield from answer(requests, context)
-            except BusyError as error:
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            with self._reflections.enter(), self._arrivals.limit(context.peer(), context):
+                yield from answer(requests, context)
 
         return handle
 
 
-def _only(request_class: Any, received: list[bytes], context: grpc.ServicerContext) -> Any:
+def only_request(request_class: Any, received: list[bytes], context: grpc.ServicerContext) -> Any:
+    """Take the one request out of what was received, and parse it."""
     if not received:
         return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
     return decode(request_class, received.pop(), context)
 
 
-def _streaming(handle: Callable[..., Iterator[Any]]) -> Any:
-    handler: Any = grpc.stream_stream_rpc_method_handler(
-        handle, request_deserializer=None, response_serializer=serialize
-    )
-    return handler
+def unary(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
+    """Return the handler of a method with one reply; where there is no room the client is to try again."""
+
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        try:
+            return answer(requests, context)
+        except BusyError as error:
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
 
 
-def serialize(reply: Any) -> bytes:
+def streaming(answer: Callable[..., Iterator[Any]]) -> Any:
+    """Return the handler of a method with many replies, as :func:`unary` does."""
+
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from answer(requests, context)
+        except BusyError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
+
+
+def _serialize(reply: Any) -> bytes:
     """Return the bytes of a reply, which may be bytes already."""
     data: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
     return data

@@ -86,11 +86,9 @@ W = TypeVar("W", bound=Work)
 class GroupCommit(Generic[W]):
     """A thread that writes batches in groups.
 
-    Args:
-        write: Writes batches in one transaction, and returns when it is committed. Sets ``is_contended`` on those that
-            it left out. If it raises, no batch of the group counts as stored.
-        refusals: Errors of ``write`` that come from the rows. Then each batch is written by itself, so that one of them
-            does not fail the others.
+    ``write`` writes batches in one transaction, and returns when it is committed; if it raises, no batch of the group
+    counts as stored. After one of the ``refusals``, which come from the rows, each batch is written by itself, so that
+    one of them does not fail the others.
     """
 
     def __init__(self, write: Callable[[Sequence[W]], None], *, refusals: tuple[type[BaseException], ...]) -> None:

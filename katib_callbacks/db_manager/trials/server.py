@@ -3,7 +3,6 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
 
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
@@ -64,9 +63,7 @@ class TrialServer:
         self.server.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.server.stop(None).wait()
         self._close()
 

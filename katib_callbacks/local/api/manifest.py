@@ -12,11 +12,10 @@ from typing import Any, TypeAlias
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api.models import V1beta1Experiment
-from katib_callbacks.local.api.serialization import plain
+from katib_callbacks.local.api.serialization import Model, plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
 from katib_callbacks.local.trainer import optimization_job
 from katib_callbacks.local.trainer.experiment import is_optimization_job
-from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
 KIND = "Experiment"
 KINDS = (KIND, optimization_job.KIND)
@@ -40,7 +39,7 @@ _KINDS = " or ".join(KINDS)
 Manifest: TypeAlias = Mapping[str, Any]
 
 
-def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment | OptimizationJob:
+def read_file(path: str | Path, name: str | None = None) -> Model:
     """Read an Experiment or an OptimizationJob from a YAML (or JSON) file as ``kubectl`` does, lists included.
 
     ``-`` is standard input. ``name`` picks one of several. ConfigurationError names every fault.
@@ -86,7 +85,7 @@ def _name(experiment: Mapping[str, Any]) -> str:
     return str(metadata.get("name") or metadata.get("generateName"))
 
 
-def read(experiment: object) -> V1beta1Experiment | OptimizationJob:
+def read(experiment: object) -> Model:
     """Check an object (a camelCase mapping, our model or upstream's) and return a new one with its API's defaults."""
     data = copy.deepcopy(plain(experiment))
     if not isinstance(data, dict):

@@ -8,9 +8,8 @@ import logging
 import os
 import secrets
 import selectors
-import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,9 +33,6 @@ BUDGET_CHECK_INTERVAL_S = 1.0
 """How soon a budget that another process has edited, or a deletion, is noticed."""
 
 _logger = logging.getLogger(__name__)
-
-_NAME_CHARACTERS = string.ascii_lowercase + string.digits
-_SUFFIX_CHARACTERS = 8  # as Katib's
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,7 @@ class Controller:
     def run(self) -> str:
         """Run until the experiment is over or :meth:`stop`, and return its state.
 
-        Raises:
-            KatibCallbacksError: The store can no longer be read or written. Trials are ended; a later run goes on.
+        Where the store can no longer be read or written, trials are ended, and a later run goes on.
         """
         try:
             self._recover()
@@ -106,8 +101,6 @@ class Controller:
             self._selector.close()
             for descriptor in (self._wake_reader, self._wake_writer):
                 os.close(descriptor)
-
-    # -- the loop --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
         self._warn_of_gpus()
@@ -211,25 +204,8 @@ class Controller:
             return None
         if point is None:
             return None
-        now_s = time.time()
-        suffix = "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(_SUFFIX_CHARACTERS))
-        return TrialRow(
-            name=f"{self._row.name}-{suffix}",
-            experiment=self._row.name,
-            number=number,
-            assignments={one.name: one.assignment(point[one.name]) for one in self._plan.parameters},
-            point=dict(point),
-            asked=asked,
-            told=None,
-            value=None,
-            state=states.CREATED,
-            attempts=[],
-            observation=None,
-            conditions=[states.condition(states.CREATED, "TrialCreated", "Trial is created", now_s)],
-            created_s=now_s,
-            started_s=None,
-            completed_s=None,
-        )
+        assignments = {one.name: one.assignment(point[one.name]) for one in self._plan.parameters}
+        return TrialRow.created(self._row.name, number, assignments, point, asked)
 
     def _start(self, trial: TrialRow, gpus: list[list[str]]) -> bool:
         """Start a trial; returns whether it runs."""
@@ -245,7 +221,7 @@ class Controller:
         else:
             self._store.add_trial(started)  # made and begun in one commit: nobody could see it between
             self._stored = trial.number + 1
-        self._report(started, "is running")
+        self._on_event(Event(started, self._row.state, "is running"))
         try:
             workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._receiver)
             attempt = Attempt(self._plan, started, workplace, gpus)
@@ -283,7 +259,7 @@ class Controller:
             self._suggestion.tell(trial.number, verdict.state, verdict.value)
         except ExperimentError as error:
             self._set_state(states.FAILED, "ExperimentFailed", str(error))
-        self._report(replace(trial, **changes), verdict.message)
+        self._on_event(Event(replace(trial, **changes), self._row.state, verdict.message))
 
     def _put_back(self) -> None:
         """Ask all trials to end, make them after their grace period, and leave them for a later run."""
@@ -295,8 +271,6 @@ class Controller:
         for trial in stopped:
             conditions = with_condition(trial.conditions, states.RUNNING, "TrialRunning", "Trial is stopped")
             self._store.update_trial(trial.name, state=states.CREATED, conditions=conditions[:-1])
-
-    # -- where it stands -------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """Take up the trials that are stored: end what a killed runner left, clear its rows, replay the algorithm."""
@@ -317,12 +291,9 @@ class Controller:
 
     def _set_state(self, kind: str, reason: str, message: str) -> None:
         conditions = with_condition(self._row.conditions, kind, reason, message)
-        times: Mapping[str, float | None] = {"started_s": self._row.started_s or time.time(), "completed_s": None}
-        if kind in states.FINAL_EXPERIMENT_STATES:
-            times = {"completed_s": time.time()}
+        now_s = time.time()
+        is_final = kind in states.FINAL_EXPERIMENT_STATES
+        times = {"completed_s": now_s} if is_final else {"started_s": self._row.started_s or now_s, "completed_s": None}
         self._store.update_experiment(self._row.name, conditions=conditions, **times)
         self._row = self._store.experiment(self._row.name)
         self._on_event(Event(None, kind, message))
-
-    def _report(self, trial: TrialRow, message: str) -> None:
-        self._on_event(Event(trial, self._row.state, message))

@@ -19,7 +19,6 @@ from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
-from katib_callbacks.local.state import states
 from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
 from katib_callbacks.local.trainer.experiment import check as check_optimization_job
@@ -120,10 +119,8 @@ class Runner:
             store.experiment(self.name)
             taken = nullcontext(self._lock) if self._lock is not None else None
             with taken or locked(self._home, self.name, timeout_s=lock_timeout_s) as lock:
-                row = store.experiment(self.name)
-                is_over = row.state in states.FINAL_EXPERIMENT_STATES and not store.unfinished_trials(self.name)
-                if is_over or self._is_stopping:
-                    return row.state
+                if store.is_over(self.name) or self._is_stopping:
+                    return store.experiment(self.name).state
                 controller = Controller(store, self._home, self.name, lock=lock, on_event=self._on_event)
                 self._controller = controller
                 if self._is_stopping:
@@ -206,49 +203,40 @@ def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:
 
 
 def stop(home: Path, name: str) -> bool:
-    """End the trials of an experiment that another process runs, so that it can be resumed; returns whether one did.
-
-    Raises:
-        ExperimentError: There is no such experiment, or its runner does not end.
-    """
+    """End the trials of an experiment that another process runs, so that it can be resumed; returns whether one did."""
     with ExperimentStore(database(home)) as store:
         store.experiment(name)
         was_run = is_run(home, name)
         if was_run:
-            timeout_s = _ending_timeout_s(store, name)
-            store.update_experiment(name, delete_by_s=time.time() + timeout_s)
-            try:
-                with locked(home, name, timeout_s=timeout_s):
-                    pass
-            finally:
-                store.update_experiment(name, delete_by_s=None)
+            with _ended(store, home, name):
+                pass
     return was_run
-
-
-def _ending_timeout_s(store: ExperimentStore, name: str) -> float:
-    """Return how long a runner may take to end its trials, and itself."""
-    grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
-    return LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
 
 
 def delete(home: Path, name: str) -> None:
     """Delete an experiment with its trials, rows and folder; one that runs is ended first, or ExperimentError."""
-    with ExperimentStore(database(home)) as store:
-        timeout_s = _ending_timeout_s(store, name)
-        store.update_experiment(name, delete_by_s=time.time() + timeout_s)
-        try:
-            with locked(home, name, timeout_s=timeout_s):
-                unfinished = store.unfinished_trials(name)
-                end_orphans(
-                    [mark for trial in unfinished for mark in trial.attempts],
-                    [TrialFiles(home, name, trial.name).logs for trial in unfinished],
-                )
-                store.delete_experiment(name)
-                with suppress(OSError):
-                    shutil.rmtree(home / name)
-        except ExperimentError:
-            store.update_experiment(name, delete_by_s=None)
-            raise
+    with ExperimentStore(database(home)) as store, _ended(store, home, name):
+        unfinished = store.unfinished_trials(name)
+        end_orphans(
+            [mark for trial in unfinished for mark in trial.attempts],
+            [TrialFiles(home, name, trial.name).logs for trial in unfinished],
+        )
+        store.delete_experiment(name)
+        with suppress(OSError):
+            shutil.rmtree(home / name)
+
+
+@contextmanager
+def _ended(store: ExperimentStore, home: Path, name: str) -> Iterator[None]:
+    """Ask an experiment's runner to end, and hold its lock; ExperimentError if it does not end in time."""
+    grace_s = TrialTemplate.of(store.experiment(name).manifest).grace_s
+    timeout_s = LOCK_TIMEOUT_S + (TERMINATION_GRACE_S if grace_s is None else grace_s)
+    store.update_experiment(name, delete_by_s=time.time() + timeout_s)
+    try:
+        with locked(home, name, timeout_s=timeout_s):
+            yield
+    finally:
+        store.update_experiment(name, delete_by_s=None)
 
 
 def _check_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The Experiment that upstream's ``tune`` makes of its arguments."""
+"""Parts of the Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,45 +17,6 @@ PYTORCHJOB_CONTAINER = "pytorch"
 """Upstream's names of the primary containers."""
 
 
-def tuned(
-    *,
-    name: str,
-    namespace: str,
-    script: str,
-    parameters: list[Any],
-    objective: dict[str, Any],
-    algorithm: dict[str, Any],
-    budget: dict[str, int],
-    collector: str,
-    environ: list[dict[str, Any]],
-    workers: tuple[int, int] | None,
-    image: str,
-    resources: Any,
-    deadline_s: int | None,
-    retain: bool,
-) -> dict[str, Any]:
-    """Return the experiment that upstream's ``tune`` makes of its arguments, as a mapping.
-
-    ``workers`` are a PyTorchJob's workers and the processes of each; None makes a Job.
-    """
-    container = {
-        "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
-        "image": image,
-        "command": ["bash", "-c"],
-        "args": [script],
-        **({"env": environ} if environ else {}),
-        **({"resources": plain(resources)} if resources is not None else {}),
-    }
-    template = {
-        "primaryContainerName": container["name"],
-        "retain": retain,
-        "trialSpec": job(container, deadline_s) if workers is None else torch_job(container, *workers, deadline_s),
-    }
-    metadata = {"name": name, "namespace": namespace}
-    specs = [plain(parameter) for parameter in parameters]
-    return experiment(metadata, specs, template, objective, algorithm, collector=collector, budget=budget)
-
-
 def experiment(
     metadata: Mapping[str, str],
     parameters: Sequence[Mapping[str, Any]],
@@ -64,7 +25,7 @@ def experiment(
     algorithm: Mapping[str, Any],
     *,
     collector: str,
-    budget: Mapping[str, int],
+    budget: Mapping[str, int | None],
 ) -> dict[str, Any]:
     """Return an experiment over a template that refers to each parameter by its name."""
     return {
@@ -82,6 +43,35 @@ def experiment(
             },
             **budget,
         },
+    }
+
+
+def template(
+    *,
+    script: str,
+    environ: list[dict[str, Any]],
+    image: str,
+    resources: Any,
+    deadline_s: int | None,
+    retain: bool,
+) -> dict[str, Any]:
+    """Return the trial template that upstream's ``tune`` makes: a Job, or a PyTorchJob for its ``TrainerResources``."""
+    workers = getattr(resources, "num_workers", None)
+    asked = resources if workers is None else resources.resources_per_worker
+    container = {
+        "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
+        "image": image,
+        "command": ["bash", "-c"],
+        "args": [script],
+        **({"env": environ} if environ else {}),
+        **({"resources": plain(asked)} if asked is not None else {}),
+    }
+    return {
+        "primaryContainerName": container["name"],
+        "retain": retain,
+        "trialSpec": job(container, deadline_s)
+        if workers is None
+        else torch_job(container, workers, resources.num_procs_per_worker, deadline_s),
     }
 
 
@@ -119,12 +109,6 @@ def parameter(spec: Any, name: str) -> dict[str, Any]:
 def is_parameter(value: object) -> bool:
     """Return whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
     return type(value).__name__ == V1beta1ParameterSpec.__name__
-
-
-def objective(kind: str, name: str | None, others: list[str], goal: float | None) -> dict[str, Any]:
-    """Return ``spec.objective`` of ``tune``'s arguments."""
-    optional: dict[str, Any] = {} if goal is None else {"goal": goal}
-    return {"type": kind, "objectiveMetricName": name, "additionalMetricNames": others, **optional}
 
 
 def algorithm(name: str, settings: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ const COMPARED = /^(.+?)(<=|>=|<|>|=)(-?[\d.]+(?:e[-+]?\d+)?)$/i;
 const number = (text) => (text === undefined || text === null || text === "" ? NaN : Number(text));
 const objective = (trial) => trial.value ?? NaN;
 const lastPart = (name, experiment) => (name.startsWith(`${experiment}-`) ? name.slice(experiment.length + 1) : name);
-const OPENING = /^(Trial has failed\. Job message|Trial is early stopped|Metrics are not available): /;
+const OPENING = /^(Trial has failed\. Job message: (exit status \d+; last output: )?|Trial is early stopped: |Metrics are not available: )/;
 export function progressOf({ progress }) {
   if (!progress) return "";
   const words = [progress.row && `epoch ${progress.row}`, progress.share !== null && `${Math.floor(progress.share * 100)} %`,

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
+from katib_callbacks.local.api.serialization import Model, camel_case
 from katib_callbacks.local.api_server.protocol.patch import APPLY, JSON, MERGE
 from katib_callbacks.local.api_server.resources.resource import Resource
 
@@ -106,8 +106,8 @@ def _schema(resource: Resource, schemas: dict[str, Any]) -> str:
 
 def _of_model(model: type[Model], prefix: str, schemas: dict[str, Any]) -> dict[str, Any]:
     properties = {}
-    for field in model_fields(model):
-        kind = field.metadata["kind"]
+    for field in model.known_fields:
+        kind = field.kind
         if issubclass(kind, Model):
             name = f"{prefix}.{kind.__name__}"
             if name not in schemas:
@@ -116,7 +116,7 @@ def _of_model(model: type[Model], prefix: str, schemas: dict[str, Any]) -> dict[
             one: dict[str, Any] = {"allOf": [{"$ref": f"#/components/schemas/{name}"}], **_description(kind)}
         else:
             one = dict(_TYPES.get(kind, _OPEN))
-        properties[camel_case(field.name)] = {"type": "array", "items": one} if field.metadata["many"] else one
+        properties[camel_case(field.name)] = {"type": "array", "items": one} if field.is_list else one
     return {"type": "object", **_description(model), "properties": properties}
 
 

@@ -1,6 +1,5 @@
 """One report on its way: its rows in order of time, to the first sink, to the secondary ones; and the error, if any."""
 
-import sys
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,14 +10,13 @@ from katib_callbacks import settings
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, retold
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.process_state import in_report, out_of_report
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.timestamps import put_in_order, start_after
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
 
 if TYPE_CHECKING:
     from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
-
-_TERMINATION = "katib_callbacks.reporting.termination"
 
 MAX_ROWS_SHOWN = 5
 """How many rows a message spells out."""
@@ -70,25 +68,16 @@ def deliver(
         )
         pending = error.pending_of(len(rows))
         where = _where(rows[len(rows) - pending :], error.spool_path, can_spool=latest_left_behind is not None)
-        _explain(options, f"{error}. {where}")
+        termination.explain(runtime, termination.DELIVERY, f"{error}. {where}")
         told = retold(error, f"{error}. {follows if trial_name else ''}{where}")
         told.pending = pending
         raise told from (error.__cause__ or error)
     except ReporterClosedError as error:
         where = _where(rows, error.spool_path, can_spool=latest_left_behind is not None)
-        _explain(options, f"{error}. {where}")
+        termination.explain(runtime, termination.DELIVERY, f"{error}. {where}")
         raise retold(error, f"{error}. {where}") from error
-    if _TERMINATION in sys.modules:
-        from katib_callbacks.reporting import termination  # noqa: PLC0415  loaded, as something failed before
-
-        termination.withdraw(runtime, (termination.DELIVERY, termination.NOTHING_SHOWN))
+    termination.withdraw(runtime, (termination.DELIVERY, termination.NOTHING_SHOWN))
     return outcome, _outcomes(name, outcome, deliveries, idle)
-
-
-def _explain(options: DeliveryOptions, sentence: str) -> None:
-    from katib_callbacks.reporting import termination  # noqa: PLC0415  only where something failed
-
-    termination.explain(options.runtime, termination.DELIVERY, sentence)
 
 
 def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog], left_s: float) -> SinkOutcome:

@@ -14,6 +14,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.process_state import trial_state
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.delivery import DeliveryOptions
 from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
@@ -111,8 +112,6 @@ class KatibReporter:
                 runtime=_runtime,
             )
         except ConfigurationError as error:
-            from katib_callbacks.reporting import termination  # noqa: PLC0415  only where something failed
-
             termination.explain(_runtime, termination.DELIVERY, str(error))
             raise
         self._destinations = Destinations(where, factory)

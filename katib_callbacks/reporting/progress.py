@@ -75,10 +75,9 @@ class Progress:
             logger.exception("Internal error while computing how far the training is; it goes on.")
 
     def update(self, latest: Mapping[str, float]) -> None:
-        """Show newer values, by their names in Katib; those of other names stay."""
+        """Show newer values, if there are any, by their names in Katib; those of other names stay."""
         if latest:
-            self._latest = {**self._latest, **latest}
-            self._tell()
+            self.show(None, latest)
 
     def finish(self) -> None:
         """Show that the training has ended."""

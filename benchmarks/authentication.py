@@ -41,15 +41,15 @@ START_TIMEOUT_S = 60.0
 TLS_ALONE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import call_places
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import call_places
 from katib_callbacks.db_manager.authentication.tls_files import TLSFiles
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.replies import LargeReplies
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.replies import LargeReplies
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 
 db, certificate, key = sys.argv[1:]

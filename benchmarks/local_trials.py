@@ -21,10 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.local import runner, states
-from katib_callbacks.local.controller import Event
-from katib_callbacks.local.runner import Runner, database
-from katib_callbacks.local.store import ExperimentStore, TrialRow
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.controller import Event
+from katib_callbacks.local.running.runner import Runner, database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 
 COST_LIMIT_MS = 15.0
 GROWTH_LIMIT_MIB = 5.0

@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--hidden-units", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=2, help="processes of a node")
+    parser.add_argument("--nodes", type=int, default=1)
     arguments = parser.parse_args()
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -50,6 +51,7 @@ def main() -> None:
         callbacks=[report],
         accelerator="auto",
         devices=arguments.devices,
+        num_nodes=arguments.nodes,
         strategy="ddp",
         logger=False,
         enable_checkpointing=False,

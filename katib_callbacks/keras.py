@@ -116,6 +116,9 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
         recorder = self._recorder
+        progress = recorder.progress
+        if progress is not None and progress.is_due():  # as a rule where there is no batch hook
+            progress.show_share(share_of_epochs, epoch + 1, (self.params or {}).get("epochs"), 0, None)
         if logs and recorder.is_recording:
             recorder.record(logs, row=(epoch + 1, None, 0), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)

@@ -19,6 +19,7 @@ from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from beside import held_port
 from certificates import Authority
 
 PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs/job/status"
@@ -83,7 +84,8 @@ class StatusServer:
                 path.write_bytes(content)
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(folder / "server.crt", folder / "server.key")
-        self.port = 0
+        self._held = contextlib.ExitStack()
+        self.port = self._held.enter_context(held_port())
         self._listen()
         self.url = f"{'https' if is_tls else 'http'}://localhost:{self.port}{PATH}"
 
@@ -133,7 +135,6 @@ class StatusServer:
     def _listen(self) -> None:
         self._http = _Server(("127.0.0.1", self.port), _Handler)
         self._http.owner, self._http.context = self, self._context
-        self.port = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     def stop(self) -> None:
@@ -154,6 +155,7 @@ class StatusServer:
     def __exit__(self, *_):
         self.release()
         self.stop()
+        self._held.close()
 
     # -- for the handler -------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from katib_callbacks._version import __version__
 from katib_callbacks.console import abandon_stdout
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MetricValueError, MissingDependencyError
 
-SUBCOMMANDS = ("db_manager", "doctor", "experiment", "logs", "replay", "report")
+SUBCOMMANDS = ("api_server", "db_manager", "doctor", "experiment", "logs", "replay", "report", "ui", "yaml")
 """Modules of this package. Each has ``add_parser(subparsers)``, which sets ``run``: the arguments -> exit status."""
 
 EXIT_FAILED = 1

@@ -13,16 +13,13 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from katib_callbacks.cli.log_format import configure_logging, say_as_json
 from katib_callbacks.cli.trial_listener import add_trial_arguments, trial_listener
 from katib_callbacks.console import say
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.settings import DEFAULT_RUNTIME
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 DEFAULT_LISTEN_ADDRESS = "127.0.0.1:6789"
 """Katib's port, on this machine alone: the server authenticates nobody."""
@@ -44,7 +41,7 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9
 _logger = logging.getLogger(__name__)
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "db-manager",

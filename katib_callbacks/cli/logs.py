@@ -2,20 +2,18 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
 
 from katib_callbacks.cli.db_manager import DEFAULT_LISTEN_ADDRESS
 from katib_callbacks.console import print_columns, printable
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, RejectedError, UnavailableError
 from katib_callbacks.metrics import StoredMetricLog, format_timestamp, name_problem, text_problem
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, LONGEST_S
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 DEFAULT_TIMEOUT_S = 30.0
 """Enough for a million rows. A host that does not answer is noticed after the 5 s that a connection may take."""
@@ -25,7 +23,7 @@ _MAX_RICH_ROWS = 1_000  # it lays out every cell: 0.4 s for so many, 40 s for a 
 _PIPE_WIDTH = 1_000_000  # where no terminal sets a limit, a table is as wide as its cells
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "logs",
@@ -38,8 +36,10 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--json", action="store_true", help="one JSON object per line, with name, value (a string) and timestamp"
     )
+    parser.add_argument("--plot", action="store_true", help="draw each metric's curve in place of a table")
     parser.add_argument(
         "--address",
+        "--db-manager",
         metavar="HOST:PORT",
         help=f"the DB manager's address (default: {DB_MANAGER_ADDRESS}, or else {DEFAULT_LISTEN_ADDRESS})",
     )
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     source, address = "--address", arguments.address
     if address is None:
         source, address = DB_MANAGER_ADDRESS, DEFAULT_RUNTIME.variable(DB_MANAGER_ADDRESS) or DEFAULT_LISTEN_ADDRESS
-    logs = _read(source, address, arguments.trial, arguments.metric, arguments.timeout)
+    logs = read_rows(source, address, arguments.trial, arguments.metric, arguments.timeout)
     if not logs:
         rows = f"rows of metric {printable(arguments.metric)!r}" if arguments.metric else "rows"
         print(f"the DB manager at {address} holds no {rows} for trial {printable(arguments.trial)!r}", file=sys.stderr)
@@ -72,12 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
         for log in logs:
             row = {"name": log.name, "value": log.value, "timestamp": format_timestamp(log.timestamp)}
             print(json.dumps(row))
+    elif arguments.plot:
+        _plot(logs)
     else:
         _print_table([(format_timestamp(log.timestamp), printable(log.name), printable(log.value)) for log in logs])
     return 0
 
 
-def _read(source: str, address: str, trial_name: str, metric_name: str, timeout_s: float) -> list[StoredMetricLog]:
+def read_rows(source: str, address: str, trial_name: str, metric_name: str, timeout_s: float) -> list[StoredMetricLog]:
+    """Read a trial's rows from a DB manager; ``source`` is what an error about the address names."""
     import grpc  # noqa: PLC0415  --help does without
 
     from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415  as grpc
@@ -103,6 +106,13 @@ def _error(error: Exception, address: str) -> KatibCallbacksError:
     if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
         return UnavailableError(f"no answer from a DB manager at {address}: {details}", attempts=1)
     return RejectedError(f"the DB manager at {address} answered {code.name}: {details}", attempts=1)
+
+
+def _plot(logs: Sequence[StoredMetricLog]) -> None:
+    from katib_callbacks.pictures.sparkline import curves  # noqa: PLC0415  a table does without
+
+    for line in curves([(log.name, log.value) for log in logs], shutil.get_terminal_size().columns):
+        print(line)
 
 
 def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:

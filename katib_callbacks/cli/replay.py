@@ -6,15 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.console import printable
 from katib_callbacks.errors import KatibCallbacksError, SpoolError, UnavailableError
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, DEFAULT_TIMEOUT_S, TIMEOUT_S, seconds
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction
-
     from katib_callbacks.sinks.katib.sink import DBManagerSink
     from katib_callbacks.sinks.katib.spool import SpoolFile
 
@@ -24,7 +22,7 @@ MAX_HELD_FILES = 200
 _BAR_CHARACTERS = 30
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "replay",

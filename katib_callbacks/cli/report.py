@@ -8,14 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, parse_timestamp
 from katib_callbacks.settings import DB_MANAGER_ADDRESS, DEFAULT_RUNTIME, DEFAULT_TIMEOUT_S, TIMEOUT_S, TRIAL_NAME
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 _LINE = re.compile(r"(?:(\d{4}-\S+)\s+)?([^\s=]+)\s*=\s*(\S+)\s*")
 
@@ -24,7 +21,7 @@ class _EndError(Exception):
     """SIGTERM has come while standard input was read."""
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "report",

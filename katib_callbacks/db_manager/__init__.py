@@ -1,7 +1,7 @@
 """The embedded DB manager: Katib's gRPC API on a database of one's own, for laptops, tests and small clusters.
 
-``server`` speaks gRPC, ``validation`` refuses what cannot be stored, ``store`` has the rows, ``trials`` is the listener
-for trials, ``authentication`` knows its callers. Imports only wire, net, metrics, settings and errors.
+``server`` starts it, ``service`` answers Katib's calls, ``store`` has the rows, ``trials`` is the listener for trials,
+``authentication`` knows its callers. Imports only wire, net, metrics, settings and errors.
 """
 
 from katib_callbacks.errors import MissingDependencyError

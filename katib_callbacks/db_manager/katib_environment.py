@@ -14,12 +14,6 @@ from katib_callbacks.settings import Runtime
 DB_NAME = "DB_NAME"
 DB_USER = "DB_USER"
 DB_PASSWORD = "DB_PASSWORD"  # noqa: S105  the variable's name
-MYSQL_HOST = "KATIB_MYSQL_DB_HOST"
-MYSQL_PORT = "KATIB_MYSQL_DB_PORT"
-MYSQL_DATABASE = "KATIB_MYSQL_DB_DATABASE"
-POSTGRESQL_HOST = "KATIB_POSTGRESQL_DB_HOST"
-POSTGRESQL_PORT = "KATIB_POSTGRESQL_DB_PORT"
-POSTGRESQL_DATABASE = "KATIB_POSTGRESQL_DB_DATABASE"
 POSTGRESQL_SSL_MODE = "KATIB_POSTGRESQL_SSL_MODE"
 SKIP_DB_INITIALIZATION = "SKIP_DB_INITIALIZATION"
 
@@ -27,30 +21,20 @@ _MAX_PORT = 65_535
 
 
 class _Kind(NamedTuple):
+    """A driver, how the variables begin that say where its database is, and the defaults of user, host and port."""
+
     driver: str
+    prefix: str
     user: str
-    host: tuple[str, str]
-    port: tuple[str, int]
-    database: tuple[str, str]
+    host: str
+    port: int
 
 
 _KINDS = {
-    "mysql": _Kind(
-        "mysql",
-        "root",
-        (MYSQL_HOST, "katib-mysql"),
-        (MYSQL_PORT, 3306),
-        (MYSQL_DATABASE, "katib"),
-    ),
-    "postgres": _Kind(
-        "postgresql",
-        "katib",
-        (POSTGRESQL_HOST, "katib-postgres"),
-        (POSTGRESQL_PORT, 5432),
-        (POSTGRESQL_DATABASE, "katib"),
-    ),
+    "mysql": _Kind("mysql", "KATIB_MYSQL_DB", "root", "katib-mysql", 3306),
+    "postgres": _Kind("postgresql", "KATIB_POSTGRESQL_DB", "katib", "katib-postgres", 5432),
 }
-"""By the value of ``DB_NAME``: the driver, the default user, and each variable with its default."""
+"""By the value of ``DB_NAME``."""
 
 
 def database_url(runtime: Runtime) -> URL | None:
@@ -64,16 +48,14 @@ def database_url(runtime: Runtime) -> URL | None:
     if name not in _KINDS:
         raise ConfigurationError(f"{DB_NAME} must be one of {', '.join(map(repr, _KINDS))}, not {name!r}")
     kind = _KINDS[name]
-    query = {}
-    if name == "postgres":
-        query["sslmode"] = runtime.variable(POSTGRESQL_SSL_MODE) or "disable"
+    query = {"sslmode": runtime.variable(POSTGRESQL_SSL_MODE) or "disable"} if name == "postgres" else {}
     return URL.create(
         kind.driver,
         username=runtime.variable(DB_USER) or kind.user,
         password=runtime.environ().get(DB_PASSWORD, "") or None,  # blanks are part of a password
-        host=runtime.variable(kind.host[0]) or kind.host[1],
-        port=_port(*kind.port, runtime),
-        database=runtime.variable(kind.database[0]) or kind.database[1],
+        host=runtime.variable(f"{kind.prefix}_HOST") or kind.host,
+        port=_port(f"{kind.prefix}_PORT", kind.port, runtime),
+        database=runtime.variable(f"{kind.prefix}_DATABASE") or "katib",
         query=query,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.limits import connection_options
+from katib_callbacks.db_manager.service.limits import connection_options
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net import addresses as net_addresses
 

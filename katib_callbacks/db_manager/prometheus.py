@@ -7,8 +7,8 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from katib_callbacks.db_manager.health import UnforeseenError
 from katib_callbacks.db_manager.listening import check_address, split_address
+from katib_callbacks.db_manager.service.health import UnforeseenError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

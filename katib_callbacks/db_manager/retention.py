@@ -19,9 +19,8 @@ _logger = logging.getLogger(__name__)
 class Retention:
     """Deletes each trial whose newest row is older than some days. Has one thread, until it is closed.
 
-    Args:
-        last_asked: Tells when trials last asked about early stopping: of those that ask nothing is deleted, and those
-            that asked and never reported are as old as their last question.
+    ``last_asked`` tells when trials last asked about early stopping: of those that ask nothing is deleted, and those
+    that asked and never reported are as old as their last question.
     """
 
     def __init__(self, store: ObservationLogStore, days: float, last_asked: Callable[[], Mapping[str, float]]) -> None:

@@ -7,21 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from types import TracebackType
 
 import grpc
 from sqlalchemy import URL
 
-from katib_callbacks.db_manager.arrivals import MAX_CALLS as MAX_ARRIVING
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.listening import bind, check_address, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
-from katib_callbacks.db_manager.replies import LargeReplies
 from katib_callbacks.db_manager.retention import Retention, check_days
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import MAX_CALLS as MAX_ARRIVING
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import call_places
+from katib_callbacks.db_manager.service.replies import LargeReplies
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
@@ -164,9 +163,7 @@ class DBManager:
     def __enter__(self) -> "DBManager":  # noqa: PYI034  typing.Self came with Python 3.11
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.stop()
 
     def _started(self) -> "_Running":
@@ -201,7 +198,7 @@ class DBManager:
             server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies, judge)
-            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
+            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, workers),))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:

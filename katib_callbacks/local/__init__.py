@@ -2,10 +2,10 @@
 
     from katib_callbacks.local import LocalKatibClient, search
 
-``client`` is what users hold, ``queries`` what it reads. ``api`` has Katib's objects, ``plan`` what one machine makes
-of an experiment, ``algorithms`` what is tried next, ``trials`` a trial's processes from launch to verdict. ``runner``
-starts the loop of ``controller``; ``store`` is one SQLite file, also the DB manager's. The public names are loaded on
-first use: a child process needs few of them.
+``client`` is what users hold, ``queries`` what it reads. ``api`` reads and judges Katib's objects, ``plan`` is what
+one machine makes of an experiment, ``algorithms`` what is tried next. ``running`` has the loop of an experiment,
+``trials`` a trial's processes from launch to verdict; ``state`` is one SQLite file, also the DB manager's. The public
+names are loaded on first use: a child process needs few of them.
 """
 
 from importlib import import_module

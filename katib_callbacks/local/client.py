@@ -1,34 +1,36 @@
 """Katib's client on one machine: the methods, names and arguments of ``kubeflow.katib.KatibClient`` 0.19.0."""
 
-import atexit
+# ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
+
 import logging
-import sys
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
-from katib_callbacks.local import runner, states
 from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import plain
-from katib_callbacks.local.budget import edit_budget
 from katib_callbacks.local.queries import DEFAULT_TIMEOUT_S, Queries
-from katib_callbacks.local.runner import DEFAULT_HOME, Runner, database
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.background import BackgroundRunners
+from katib_callbacks.local.running.runner import DEFAULT_HOME, database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.budget import edit_budget
+from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.state.watch import Watch
 from katib_callbacks.local.trials.template import DEFAULT_NAMESPACE
 from katib_callbacks.local.tune import manifest as tuning
 from katib_callbacks.local.tune import source as objectives
+from katib_callbacks.pictures.notebook import shown_while_waiting
 
 BASE_IMAGE_PYTORCH = "docker.io/pytorch/pytorch:2.2.1-cuda12.1-cudnn8-runtime"
 """Upstream's default (constants/constants.py). An image has no effect here."""
 
 _CHECK_INTERVAL_S = 0.5
-_RESTART_INTERVAL_S = 0.05
 
 _logger = logging.getLogger(__name__)
-_runners: "weakref.WeakSet[Runner]" = weakref.WeakSet()
 
 
 class LocalKatibClient(Queries):
@@ -64,8 +66,8 @@ class LocalKatibClient(Queries):
         self._gpus_per_trial = gpus_per_trial
         self.namespace = namespace
         super().__init__(Path(home).absolute())
+        self._runners = BackgroundRunners(self._home)
         self._said: set[str] = set()
-        self._runners: dict[str, Runner] = {}
         self._say_once(config_file=config_file, context=context, client_configuration=client_configuration)
 
     def __enter__(self) -> "LocalKatibClient":  # noqa: PYI034  typing.Self came with Python 3.11
@@ -76,8 +78,7 @@ class LocalKatibClient(Queries):
 
     def close(self) -> None:
         """End the experiments that this client runs, and wait for that. They can be resumed."""
-        for one in self._runners.values():
-            one.stop()
+        self._runners.close()
 
     def create_experiment(
         self, experiment: V1beta1Experiment | Mapping[str, Any] | Any, namespace: str | None = None
@@ -173,39 +174,39 @@ class LocalKatibClient(Queries):
         objectives.check_packages(packages_to_install or ())
         searched = {key: value for key, value in parameters.items() if tuning.is_parameter(value)}
         arguments = {key: f"${{trialParameters.{key}}}" if key in searched else parameters[key] for key in parameters}
-        counts = {
-            "maxTrialCount": max_trial_count,
-            "parallelTrialCount": parallel_trial_count,
-            "maxFailedTrialCount": max_failed_trial_count,
-        }
-        workers = getattr(resources_per_trial, "num_workers", None)
-        experiment = tuning.tuned(
-            name=name,
-            namespace=namespace or self.namespace,
-            script=objectives.script(objective, arguments),
-            parameters=[tuning.parameter(spec, key) for key, spec in searched.items()],
-            objective=tuning.objective(
-                objective_type, objective_metric_name, list(additional_metric_names), objective_goal
+        experiment = tuning.experiment(
+            {"name": name, "namespace": namespace or self.namespace},
+            [tuning.parameter(spec, key) for key, spec in searched.items()],
+            tuning.template(
+                script=objectives.script(objective, arguments),
+                environ=tuning.environment(env_per_trial),
+                image=base_image,
+                resources=resources_per_trial,
+                deadline_s=trial_active_deadline_seconds,
+                retain=retain_trials,
             ),
-            algorithm=tuning.algorithm(algorithm_name, algorithm_settings),
-            budget={key: count for key, count in counts.items() if count is not None},
-            collector=dict(metrics_collector_config or {"kind": "StdOut"}).get("kind", "StdOut"),
-            environ=tuning.environment(env_per_trial),
-            workers=None if workers is None else (workers, resources_per_trial.num_procs_per_worker),
-            image=base_image,
-            resources=resources_per_trial if workers is None else resources_per_trial.resources_per_worker,
-            deadline_s=trial_active_deadline_seconds,
-            retain=retain_trials,
+            {
+                "type": objective_type,
+                "goal": objective_goal,
+                "objectiveMetricName": objective_metric_name,
+                "additionalMetricNames": list(additional_metric_names),
+            },
+            tuning.algorithm(algorithm_name, algorithm_settings),
+            collector=(metrics_collector_config or {}).get("kind", "StdOut"),
+            budget={
+                "maxTrialCount": max_trial_count,
+                "parallelTrialCount": parallel_trial_count,
+                "maxFailedTrialCount": max_failed_trial_count,
+            },
         )
         self._create(experiment, is_tuned=True)
 
     def resume_experiment(self, name: str) -> None:
         """Go on with an experiment whose runner has stopped or was killed. Nothing happens if it is over or runs."""
         with ExperimentStore(database(self._home)) as store:
-            is_over = store.experiment(name).state in states.FINAL_EXPERIMENT_STATES
-            is_over = is_over and not store.unfinished_trials(name)
-        if not is_over and not self._is_run(name):
-            self._start(name)
+            is_over = store.is_over(name)
+        if not is_over and not self._runners.is_run(name):
+            self._runners.start(name)
 
     def wait_for_experiment_condition(
         self,
@@ -216,7 +217,9 @@ class LocalKatibClient(Queries):
         polling_interval: float = 15,
         apiserver_timeout: float = DEFAULT_TIMEOUT_S,
     ) -> V1beta1Experiment:
-        """Wait until an experiment is in a condition.
+        """Wait until an experiment is in a condition, and show it meanwhile.
+
+        A notebook's output and a terminal show it live; elsewhere an INFO line of the log says how each trial ended.
 
         Args:
             name: Which.
@@ -231,19 +234,21 @@ class LocalKatibClient(Queries):
             WaitTimeoutError: A TimeoutError: it is not in the condition after that time.
         """
         give_up_at_s = time.monotonic() + timeout
-        while True:
-            experiment = self.get_experiment(name, namespace, apiserver_timeout)
-            if self._has(expected_condition, name, namespace, experiment, apiserver_timeout):
-                return experiment
-            conditions = self.get_experiment_conditions(name, namespace, experiment)
-            if self.is_experiment_failed(name, namespace, experiment):
-                raise ExperimentError(f"experiment {name!r} has failed: {conditions[-1].message}")
-            if self.is_experiment_succeeded(name, namespace, experiment):
-                raise ExperimentError(f"experiment {name!r} is Succeeded, and will not be {expected_condition}")
-            left_s = give_up_at_s - time.monotonic()
-            if left_s <= 0:
-                raise WaitTimeoutError(f"experiment {name!r} is not {expected_condition} after {timeout:g} s")
-            self._wait(name, min(left_s, polling_interval, _CHECK_INTERVAL_S))
+        with ExperimentStore(database(self._home)) as store, self._shown(name) as update:
+            while True:
+                row = store.experiment(name)
+                holding = {one["type"] for one in row.conditions if one["status"] == "True"}
+                if expected_condition in holding:
+                    return self.get_experiment(name)
+                if states.FAILED in holding:
+                    raise ExperimentError(f"experiment {name!r} has failed: {row.conditions[-1]['message']}")
+                if states.SUCCEEDED in holding:
+                    raise ExperimentError(f"experiment {name!r} is Succeeded, and will not be {expected_condition}")
+                left_s = give_up_at_s - time.monotonic()
+                if left_s <= 0:
+                    raise WaitTimeoutError(f"experiment {name!r} is not {expected_condition} after {timeout:g} s")
+                update()
+                self._runners.wait(name, min(left_s, polling_interval, _CHECK_INTERVAL_S))
 
     def edit_experiment_budget(
         self,
@@ -260,7 +265,6 @@ class LocalKatibClient(Queries):
             ConfigurationError: A ValueError: nothing is to be changed.
             ExperimentError: A RuntimeError: Katib's webhook would refuse it; the message says why.
         """
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             is_restarted = edit_budget(
                 store,
@@ -270,7 +274,7 @@ class LocalKatibClient(Queries):
                 max_failed_trial_count=max_failed_trial_count,
             )
         if is_restarted:
-            self._restart(name)
+            self._runners.restart(name)
 
     def delete_experiment(self, name: str, namespace: str | None = None, delete_options: Any = None) -> None:
         """Delete an experiment, its trials, their rows and folders; one that runs is ended first.
@@ -278,10 +282,7 @@ class LocalKatibClient(Queries):
         Raises:
             ExperimentError: A RuntimeError: there is none of this name.
         """
-        del namespace, delete_options
-        running = self._runners.pop(name, None)
-        if running is not None:
-            running.stop()
+        self._runners.stop(name)
         runner.delete(self._home, name)
 
     # -- what upstream's client has no need of ---------------------------------------------------------------------
@@ -296,57 +297,19 @@ class LocalKatibClient(Queries):
         )
         if notes and not is_tuned:  # there only the arguments are the user's, and they were said
             self._say_once(**dict.fromkeys(notes, True))
-        self._start(name)
+        self._runners.start(name)
 
-    def _start(self, name: str) -> None:
-        started = Runner(self._home, name)
-        self._runners[name] = started
-        _runners.add(started)
-        started.start()
-
-    def _restart(self, name: str) -> None:
-        """Start an experiment again, unless the runner that waits for its last trials takes note of it."""
-        while self._is_run(name):
-            with ExperimentStore(database(self._home)) as store:
-                if store.experiment(name).state != states.RESTARTING:
-                    return
-            time.sleep(_RESTART_INTERVAL_S)
-        self._start(name)
-
-    def _is_run(self, name: str) -> bool:
-        own = self._runners.get(name)
-        return (own is not None and not own.join(0)) or runner.is_run(self._home, name)
-
-    def _wait(self, name: str, timeout_s: float) -> None:
-        own = self._runners.get(name)
-        if own is not None and not own.join(timeout_s):
-            return
-        if own is not None and own.error is not None:
-            raise ExperimentError(f"experiment {name!r} has stopped: {own.error}") from own.error
-        with ExperimentStore(database(self._home)) as store:
-            if store.experiment(name).state in states.FINAL_EXPERIMENT_STATES:
-                return
-        if not runner.is_run(self._home, name):
-            raise ExperimentError(f"no process runs experiment {name!r}; resume it")
-        time.sleep(timeout_s)
+    @contextmanager
+    def _shown(self, name: str) -> Iterator[Callable[[], None]]:
+        """Show an experiment; yields what is to be called meanwhile. Its store is its own: a thread may read it."""
+        with (
+            ExperimentStore(database(self._home)) as store,
+            shown_while_waiting(Watch(store, self._home, name).look) as update,
+        ):
+            yield update
 
     def _say_once(self, **given: Any) -> None:
         new = [name for name, value in given.items() if value is not None and name not in self._said]
         if new:
             self._said.update(new)
             _logger.warning("without effect on one machine: %s", ", ".join(new))
-
-
-@atexit.register
-def _finish() -> None:
-    """Wait for what still runs when the script has ended; after an exception end it, to be resumed."""
-    has_failed = getattr(sys, "last_type", None) is not None
-    for one in list(_runners):
-        if has_failed:
-            one.stop()
-            continue
-        try:
-            one.join()
-        except KeyboardInterrupt:
-            has_failed = True
-            one.stop()

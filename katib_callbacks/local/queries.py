@@ -1,26 +1,42 @@
 """The client's answers from the stored state: experiments, trials, metrics, logs."""
 
+# ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
+
 import time
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import states
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
+    V1beta1Metric,
     V1beta1OptimalTrial,
+    V1beta1ParameterAssignment,
     V1beta1Trial,
 )
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.collectors.stdout import read_output
-from katib_callbacks.local.runner import database
-from katib_callbacks.local.status import assignments, experiment_object, metrics, suggestion_object, trial_object
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running.runner import database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.records import experiment_record
+from katib_callbacks.local.state.status import (
+    assignments,
+    best_trial,
+    experiment_object,
+    suggestion_object,
+    trial_object,
+)
+from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
 from katib_callbacks.metrics import format_timestamp
+from katib_callbacks.pictures.frames import data_frame
+from katib_callbacks.pictures.notebook import table_html
+from katib_callbacks.pictures.records import ExperimentRecord
 
 DEFAULT_TIMEOUT_S = 120
 DEFAULT_DB_MANAGER_ADDRESS = "katib-db-manager.kubeflow:6789"
@@ -30,7 +46,11 @@ _FOLLOW_INTERVAL_S = 0.2
 
 
 class Queries:
-    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute."""
+    """The methods of ``kubeflow.katib.KatibClient`` that only read; ``home`` is absolute.
+
+    ``namespace``, ``timeout`` and ``db_manager_address`` are a cluster's, and without effect here. A name that there is
+    not is an ExperimentError, which is a RuntimeError.
+    """
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -38,17 +58,7 @@ class Queries:
     def get_experiment(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Experiment:
-        """Return an experiment with its status.
-
-        Args:
-            name: Which.
-            namespace: Without effect here, as everywhere below.
-            timeout: Without effect here, as everywhere below but in :meth:`wait_for_experiment_condition`.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
-        del namespace, timeout
+        """Return an experiment with its status."""
         with ExperimentStore(database(self._home)) as store:
             return experiment_object(store.experiment(name), store.trials(name))
 
@@ -56,7 +66,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Experiment]:
         """Return all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [experiment_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -71,63 +80,35 @@ class Queries:
         read = experiment or self.get_experiment(name, namespace, timeout)
         return list((read.status and read.status.conditions) or ())
 
-    def is_experiment_created(
+    def _has(
         self,
+        kind: str,
         name: str,
         namespace: str | None = None,
         experiment: V1beta1Experiment | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> bool:
-        """Return whether an experiment is or was Created."""
-        return self._has(states.CREATED, name, namespace, experiment, timeout)
+        """Return whether a condition of an experiment holds, of one that was read before if it is given."""
+        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
+        return any(one.type == kind and one.status == "True" for one in conditions)
 
-    def is_experiment_running(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Running."""
-        return self._has(states.RUNNING, name, namespace, experiment, timeout)
+    is_experiment_created = partialmethod(_has, states.CREATED)
+    """Return whether an experiment is or was Created. With get_experiment_conditions' arguments, as below."""
 
-    def is_experiment_restarting(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment is Restarting, after its budget was raised."""
-        return self._has(states.RESTARTING, name, namespace, experiment, timeout)
+    is_experiment_running = partialmethod(_has, states.RUNNING)
+    """Return whether an experiment is Running."""
 
-    def is_experiment_succeeded(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Succeeded."""
-        return self._has(states.SUCCEEDED, name, namespace, experiment, timeout)
+    is_experiment_restarting = partialmethod(_has, states.RESTARTING)
+    """Return whether an experiment is Restarting, after its budget was raised."""
 
-    def is_experiment_failed(
-        self,
-        name: str,
-        namespace: str | None = None,
-        experiment: V1beta1Experiment | None = None,
-        timeout: float = DEFAULT_TIMEOUT_S,
-    ) -> bool:
-        """Return whether an experiment has Failed."""
-        return self._has(states.FAILED, name, namespace, experiment, timeout)
+    is_experiment_succeeded = partialmethod(_has, states.SUCCEEDED)
+    """Return whether an experiment has Succeeded."""
+
+    is_experiment_failed = partialmethod(_has, states.FAILED)
+    """Return whether an experiment has Failed."""
 
     def get_trial(self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> V1beta1Trial:
-        """Return a trial with its status.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is none of this name.
-        """
-        del namespace, timeout
+        """Return a trial with its status."""
         with ExperimentStore(database(self._home)) as store:
             row = store.trial(name)
             return trial_object(row, store.experiment(row.experiment).manifest)
@@ -136,7 +117,6 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Trial]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
             return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
@@ -144,12 +124,7 @@ class Queries:
     def get_suggestion(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> V1beta1Suggestion:
-        """Return what the algorithm of an experiment was asked and has answered.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no experiment of this name.
-        """
-        del namespace, timeout
+        """Return what the algorithm of an experiment was asked and has answered."""
         with ExperimentStore(database(self._home)) as store:
             return suggestion_object(store.experiment(name), store.trials(name))
 
@@ -157,7 +132,6 @@ class Queries:
         self, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Suggestion]:
         """Return the suggestions of all experiments of this home, the oldest first."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             return [suggestion_object(row, store.trials(row.name)) for row in store.experiments()]
 
@@ -165,11 +139,15 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
-        del namespace, timeout
         with ExperimentStore(database(self._home)) as store:
             succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
         return [
-            {"name": row.name, "parameter_assignments": assignments(row), "metrics": metrics(row)} for row in succeeded
+            {
+                "name": row.name,
+                "parameter_assignments": [V1beta1ParameterAssignment(**one) for one in assignments(row)],
+                "metrics": [V1beta1Metric(**one) for one in row.observation or ()],
+            }
+            for row in succeeded
         ]
 
     def get_optimal_hyperparameters(
@@ -186,18 +164,7 @@ class Queries:
         db_manager_address: str = DEFAULT_DB_MANAGER_ADDRESS,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> list[Any]:
-        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``.
-
-        Args:
-            name: The trial.
-            namespace: Without effect here.
-            db_manager_address: Without effect here: rows are read where this home keeps them.
-            timeout: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no trial of this name.
-        """
-        del namespace, db_manager_address, timeout
+        """Return a trial's rows as Katib's messages: ``[0].metric.value``, ``[0].metric.name``, ``[0].time_stamp``."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         with ExperimentStore(database(self._home)) as store:
@@ -212,18 +179,7 @@ class Queries:
     def get_job_logs(
         self, name: str, trial_name: str, follow: bool | None = False, namespace: str | None = None
     ) -> Iterator[str]:
-        """Yield the lines that a trial's primary process has written.
-
-        Args:
-            name: The experiment.
-            trial_name: The trial.
-            follow: Whether to go on until the trial is over.
-            namespace: Without effect here.
-
-        Raises:
-            ExperimentError: A RuntimeError: there is no such trial.
-        """
-        del namespace
+        """Yield the lines that a trial's primary process has written; with ``follow`` until the trial is over."""
         if not name or not trial_name:
             raise ConfigurationError("get_job_logs: name and trial_name must be given")
         with ExperimentStore(database(self._home)) as store:
@@ -237,11 +193,50 @@ class Queries:
                 for one in logs:
                     yield from read_output(one)
 
-    def _has(
-        self, kind: str, name: str, namespace: str | None, experiment: V1beta1Experiment | None, timeout: float
-    ) -> bool:
-        conditions = self.get_experiment_conditions(name, namespace, experiment, timeout)
-        return any(one.type == kind and one.status == "True" for one in conditions)
+    # -- what upstream's client has no need of ---------------------------------------------------------------------
+
+    def to_dataframe(self, name: str, *, rows: bool = False) -> Any:
+        """Return a pandas DataFrame of an experiment: a row a trial, or a row for each that the trials have reported.
+
+        Args:
+            name: The experiment.
+            rows: Whether the rows of metrics are wanted: columns ``trial``, ``time``, ``metric``, ``value``.
+
+        Raises:
+            ExperimentError: A RuntimeError: there is none of this name.
+            MissingDependencyError: An ImportError: pandas is missing, which the extra ``data`` has.
+        """
+        return data_frame(self._record(name, epochs=False), rows=rows)
+
+    def plot(self, name: str, kind: str = "objective", *, metric: str | None = None) -> Any:
+        """Return a plotly figure of an experiment, which a notebook shows, and ``write_html`` saves.
+
+        Args:
+            name: The experiment.
+            kind: ``objective``, ``curves``, ``parallel``, ``slices``, ``importances`` or ``contour``.
+            metric: That of the curves; by default the objective.
+
+        Raises:
+            ConfigurationError: A ValueError: there is no such kind.
+            ExperimentError: A RuntimeError: there is no such experiment, or it cannot be drawn yet.
+            MissingDependencyError: An ImportError: plotly is missing, which the extra ``plot`` has.
+        """
+        from katib_callbacks.pictures.html import figure  # noqa: PLC0415  optional
+
+        return figure(self._record(name), kind, metric)
+
+    def _repr_html_(self) -> str:
+        with ExperimentStore(database(self._home)) as store:
+            rows = [
+                (row.name, verdict(row, trials)[0], len(trials), getattr(best_trial(row.manifest, trials), "value", ""))
+                for row in store.experiments()
+                for trials in [store.trials(row.name)]
+            ]
+        return table_html(("Experiment", "State", "Trials", "Best"), rows)
+
+    def _record(self, name: str, *, epochs: bool = True) -> ExperimentRecord:
+        with ExperimentStore(database(self._home)) as store:
+            return experiment_record(store, self._home, name, epochs=epochs)
 
 
 def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]:

@@ -225,7 +225,7 @@ class MetricRecorder:
 
         ``share`` returns what was done before this process began, and is called only where somebody is told.
         """
-        if self._run is None or not self.shows_progress:
+        if self._run is None or self._options.is_disabled:
             return
         try:
             self._run.begin_progress(
@@ -250,8 +250,9 @@ class MetricRecorder:
             run, rows = self._run, self._rows
             if run is not None and run.progress is not None:
                 selected = self._numbers.convert(selected)
-                run.progress.update(self._numbers.shown(selected))
             is_new_row = rows.add(selected, key=row, now=self._runtime.now)
+            if run is not None and run.progress is not None:
+                run.progress.update(self._numbers.shown(selected), rows.place)
             if is_new_row and not self.selection.has_all and rows.latest.row_count > 1:  # so the first row is complete
                 self._missing.warn_early(rows.latest.values, is_awaited)
         except Exception:

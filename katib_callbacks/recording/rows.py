@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
 Position = tuple[int | None, int | None, int]
@@ -139,6 +140,12 @@ class RowBuffer:
         if self._report == "history":
             return name in self._open
         return name in self.latest.values and self.latest.origin(name) == self.latest.key
+
+    @property
+    def place(self) -> Place:
+        """The place of the last row."""
+        epoch, step, _ = self.latest.key if isinstance(self.latest.key, tuple) else (None, None, 0)
+        return Place(self.latest.row_count, epoch, step)
 
     def close(self) -> None:
         """Reduce the open row. The first of equally good rows is the best one, as it is for the frameworks."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError, ReporterClosedError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.process_state import locked
@@ -94,7 +95,17 @@ class Destinations:
             return (label, self._sink(first)), secondary
 
     def listeners(self) -> list[tuple[str, Any]]:
-        """Return the sinks that show how far a training is, with their names."""
+        """Return the sinks that show how far a training is, with their names, and a local trial's file."""
+        path = self._options.runtime.variable(settings.LOCAL_PROGRESS)
+        if path is not None:
+            from katib_callbacks.reporting.progress_file import ProgressFile  # noqa: PLC0415  in local trials alone
+
+            return [*self._listening_sinks(), ("progress file", ProgressFile(path, self._options.runtime))]
+        return self._listening_sinks()
+
+    def _listening_sinks(self) -> list[tuple[str, Any]]:
+        if not self._has_listener:
+            return []
         with locked():
             self._check()
             shown: list[tuple[str, Any]] = []

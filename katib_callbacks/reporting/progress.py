@@ -6,7 +6,7 @@ Keras' ``initial_epoch``. It never falls, and is 1 only when the training has en
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 INTERVAL_S = 1.0
 """How often the sinks are told at most, except of the beginning, new metrics and the end. They send less often."""
@@ -15,6 +15,14 @@ ALMOST_DONE = 0.999
 """What the last step of a training reaches: validation and the last checkpoint are still to come."""
 
 logger = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """A row of a training: its number, from 1, and what the framework calls it, as far as it does."""
+
+    row: int
+    epoch: int | None = None
+    step: int | None = None
 
 
 class Progress:
@@ -51,6 +59,7 @@ class Progress:
         self._fraction = None if fraction is None else _almost(fraction)
         self._start_fraction = self._fraction or 0.0
         self._start_s = self._monotonic()
+        self._due_s = self._start_s + INTERVAL_S
         self._latest = dict(latest or {})
         self._tell()
 
@@ -62,6 +71,7 @@ class Progress:
         """Show the share that is done, 0 to 1; None if it cannot be known. And newer values, if there are any."""
         if latest:
             self._latest = {**self._latest, **latest}
+        self._due_s = self._monotonic() + INTERVAL_S
         if fraction is not None:
             self._fraction = max(_almost(fraction), self._fraction or 0.0)
         self._tell()
@@ -74,10 +84,14 @@ class Progress:
             self._sinks.clear()
             logger.exception("Internal error while computing how far the training is; it goes on.")
 
-    def update(self, latest: Mapping[str, float]) -> None:
-        """Show newer values, if there are any, by their names in Katib; those of other names stay."""
+    def update(self, latest: Mapping[str, float], place: Place | None = None) -> None:
+        """Show newer values, by their names in Katib, and where they belong; those of other names stay."""
         if latest:
-            self.show(None, latest)
+            self._latest = {**self._latest, **latest}
+            for _, sink in self._sinks if place is not None else ():
+                if hasattr(sink, "take_row"):
+                    sink.take_row(place, latest)
+            self._tell()
 
     def finish(self) -> None:
         """Show that the training has ended."""
@@ -87,7 +101,6 @@ class Progress:
 
     def _tell(self) -> None:
         now_s = self._monotonic()
-        self._due_s = now_s + INTERVAL_S
         remaining_s = self._remaining_s(now_s)
         for named in list(self._sinks):
             name, sink = named

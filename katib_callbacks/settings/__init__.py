@@ -66,6 +66,9 @@ LOCAL_ATTEMPT = PREFIX + "LOCAL_ATTEMPT"
 LOCAL_COLLECTOR = PREFIX + "LOCAL_COLLECTOR"
 """Set by the runner of local trials where metrics are collected: what reads them, as a JSON object."""
 
+LOCAL_PROGRESS = PREFIX + "LOCAL_PROGRESS"
+"""Set by the runner of local trials: the file in which a callback shows how far it is."""
+
 SUBMIT_DIR = PREFIX + "SUBMIT_DIR"
 """Set by the runner of local trials: the folder in which the experiment was started, for the trial's own program."""
 

@@ -26,7 +26,9 @@ VARIABLES = ("KATIB_", "KUBEFLOW_", "KUBERNETES_", "RANK", "WORLD_SIZE", "SLURM_
 
 @pytest.fixture(autouse=True)
 def trial(monkeypatch):
-    """Be in a trial, and nowhere else."""
+    """Be in a trial, and nowhere else; a loaded machine may take long to answer."""
+    monkeypatch.setattr(network, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(status_server, "TIMEOUT_S", 60.0)
     for name in [name for name in os.environ if name.startswith(VARIABLES)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
@@ -91,7 +93,7 @@ def test_where_all_is_well_every_check_says_so(doctor, katib_db_manager):
     assert "katib: this is a Katib trial in Push mode (KATIB_TRIAL_NAME=test-trial)" in found["sinks"]
     written = found["write"][1].split()[4]
     with grpc.insecure_channel(katib_db_manager.address) as channel:
-        assert DBManagerStub(channel).get(written, timeout_s=30) == []
+        assert DBManagerStub(channel).get(written, timeout_s=60) == []
 
 
 def test_text_has_a_line_for_each_finding_with_what_to_do(monkeypatch, capsys):
@@ -268,7 +270,8 @@ def test_a_server_that_stores_nothing_is_found(doctor):
 
 
 def test_what_is_installed_and_too_old_or_in_conflict_is_found(doctor, tmp_path, monkeypatch):
-    for name, version in (("lightning", "1.9"), ("kubeflow_katib", "0.19.0"), ("protobuf", "6.31.0")):
+    installed = {"lightning": "1.9", "kubeflow_katib": "0.19.0", "protobuf": "6.31.0", "kubernetes": "32.0"}
+    for name, version in installed.items():
         folder = tmp_path / f"{name}-{version}.dist-info"
         folder.mkdir()
         text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"

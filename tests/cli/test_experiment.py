@@ -13,7 +13,10 @@ import pytest
 
 from katib_callbacks.cli import main
 
-pytest.importorskip("optuna")
+pytest.importorskip("optuna", reason="`tests` has it")
+
+from katib_callbacks.local.api.manifest import read_file
+from katib_callbacks.local.running import runner
 
 TEXT = """
 apiVersion: kubeflow.org/v1beta1
@@ -217,11 +220,12 @@ def test_what_is_over_is_edited_and_to_be_resumed(experiment, capsys):
     assert "one of the counts must be given" in capsys.readouterr().err
 
 
-def test_a_terminal_shows_a_live_table(experiment, tmp_path):
+def shown_on_a_terminal(folder, *arguments):
+    """Run a command on a terminal of its own; returns its exit status and what it has shown."""
     primary, secondary = pty.openpty()
-    command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]
+    command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", *arguments]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    runner = subprocess.Popen(command, stdout=secondary, stderr=secondary, cwd=tmp_path, env=environ)
+    process = subprocess.Popen(command, stdout=secondary, stderr=secondary, cwd=folder, env=environ)
     os.close(secondary)
     chunks = []
     try:
@@ -230,9 +234,50 @@ def test_a_terminal_shows_a_live_table(experiment, tmp_path):
     except OSError:  # how Linux says that the other end is closed
         pass
     os.close(primary)
+    return process.wait(), b"".join(chunks).decode()
 
-    assert runner.wait() == 0
-    shown = b"".join(chunks).decode()
+
+def test_a_terminal_shows_a_live_table(experiment, tmp_path):
+    status, shown = shown_on_a_terminal(tmp_path, "run", "one.yaml")
+
+    assert status == 0
     assert "3 of 3 trials: 3 Succeeded" in shown
+    assert "best loss 0." in shown
     assert "━" in shown, "a progress bar"
     assert "experiment one is Succeeded" in shown
+
+
+def test_another_terminal_watches_an_experiment_to_its_end(experiment, tmp_path, capsys):
+    waits = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; {PRINTS}"
+    (tmp_path / "one.yaml").write_text(TEXT.replace("SCRIPT", waits))
+    command = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", "one.yaml"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        wait_for_trial(tmp_path)
+        (tmp_path / "go").touch()
+        status, shown = shown_on_a_terminal(tmp_path, "watch", "one")
+        assert running.wait() == 0
+
+    assert status == 0
+    assert "3 of 3 trials: 3 Succeeded" in shown
+    assert "experiment one is Succeeded" in shown
+
+    assert experiment("watch", "one") == 0
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^\[[123]/3\] one-\w{8} Succeeded, loss 0\.\d+: Trial has", out, re.MULTILINE)) == 3
+    assert experiment("watch", "other") == 1
+    assert "there is no experiment 'other'" in capsys.readouterr().err
+
+
+def wait_for_trial(folder):
+    """Wait until a trial of the experiment ``one`` runs."""
+    end_s = time.monotonic() + 60
+    while not list((folder / "katib-local" / "one").glob("*.log")):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_watching_what_no_process_runs_says_how_to_go_on(experiment, tmp_path, capsys):
+    runner.create(tmp_path / "katib-local", read_file("one.yaml"), folder=tmp_path)
+
+    assert experiment("watch", "one") == 130
+    assert "no process runs it; go on with: katib-callbacks experiment resume one" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 import grpc
 import pytest
+from beside import said
 
 from katib_callbacks.cli import main
 from katib_callbacks.metrics import MetricLog
@@ -57,7 +58,7 @@ def test_without_rich_the_table_is_aligned_text(report):
         "import sys; sys.modules['rich'] = None\n"
         "from katib_callbacks.cli import main; sys.exit(main(['logs', 'test-trial']))"
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, said(done.stderr)) == (0, [])
     assert done.stdout == (
         "Time                         Metric    Value\n"
         "2026-01-31T12:00:00.000000Z  loss      0.5\n"
@@ -78,6 +79,21 @@ def test_names_in_a_table_are_neither_markup_nor_cut_nor_control_sequences(repor
     for name in ("[red]x[/red]", r"\x1b[2J", "n" * 255, r"zwei\nzeilen"):
         assert f" {name} " in out
     assert "\x1b" not in out
+
+
+def test_a_plot_draws_each_metric(report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    report(*[("loss", 1 / number) for number in range(1, 31)], ("[red]f1", 0.5))
+    assert main(["logs", "test-trial", "--plot"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "loss: 0.0333333 at last, least 0.0333333, greatest 1"
+    assert lines[1].startswith("         1 ┤")
+    assert lines[14].split() == ["1", "30"]
+    assert lines[15] == "[red]f1: 0.5 at last, least 0.5, greatest 0.5"
+    assert max(map(len, lines)) <= 60
+
+    assert main(["logs", "test-trial", "--plot", "--metric", "[red]f1"]) == 0
+    assert capsys.readouterr().out.startswith("[red]f1: 0.5")
 
 
 def test_json_lines_have_name_value_and_timestamp(report, capsys):
@@ -186,9 +202,8 @@ def test_a_row_that_cannot_be_read_is_one_line_and_status_1(capsys):
     assert err.count("\n") == 1
 
 
-def test_a_closed_port_is_one_line_and_status_1(capsys):
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+def test_a_closed_port_is_one_line_and_status_1(capsys, closed_port):
+    address = f"127.0.0.1:{closed_port}"
     assert main(["logs", "t", "--address", address]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -235,7 +250,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(report, arguments):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == ""
+        assert said(process.stderr.read()) == []
         assert process.wait(timeout=60) == 141
 
 
@@ -247,8 +262,7 @@ def test_a_disk_that_is_full_is_one_line_and_status_1(report, arguments):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert done.stderr.startswith("katib-callbacks: error: ")
-    assert done.stderr.count("\n") == 1
+    assert [line.startswith("katib-callbacks: error: ") for line in said(done.stderr)] == [True], done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="starts the command through a shell")
@@ -256,7 +270,7 @@ def test_a_stdout_that_is_closed_takes_nothing_and_breaks_nothing(report):
     report(("loss", 1))
     command = f'exec "{sys.executable}" -m katib_callbacks.cli logs test-trial --json >&-'
     done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, said(done.stderr.decode())) == (0, [])
 
 
 def test_a_name_that_the_terminal_cannot_print_is_escaped(report, katib_db_manager):
@@ -268,5 +282,5 @@ def test_a_name_that_the_terminal_cannot_print_is_escaped(report, katib_db_manag
         timeout=60,
         env={"PYTHONIOENCODING": "ascii", "KATIB_DB_MANAGER_ADDRESS": katib_db_manager.address},
     )
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, said(done.stderr.decode())) == (0, [])
     assert rb"l\xf6ss" in done.stdout

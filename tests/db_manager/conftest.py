@@ -25,6 +25,15 @@ TIMEOUT_S = 60.0
 collect_ignore = ["test_outages.py", "test_schema.py", "test_whole_path.py"] if STORES == ["sqlite"] else []
 """What is about database servers alone."""
 
+WITHOUT_SERVERS = {
+    f"test_{name}.py"
+    for name in (
+        *("configuration", "faults", "group_commit", "lifecycle", "overload", "service_account_calls"),
+        *("service_accounts", "token_file", "trial_attacks", "trial_listener", "trial_rotation"),
+    )
+}
+"""Modules most of whose tests ask for no database server, and for nothing else that `databases` alone installs."""
+
 _REPLIES = {
     methods.REPORT_OBSERVATION_LOG: messages.ReportObservationLogReply,
     methods.GET_OBSERVATION_LOG: messages.GetObservationLogReply,
@@ -100,6 +109,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_url" in metafunc.fixturenames:
         stores = ["sqlite"] if "db" in metafunc.fixturenames else STORES
         metafunc.parametrize("database_url", stores, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where servers are named, leave out what asks for none of them: other sessions run it, on SQLite or without."""
+    if STORES == ["sqlite"]:
+        return
+    servers, here = set(STORES), Path(__file__).parent
+    left_out = [item for item in items if item.path.parent == here and _runs_elsewhere(item, servers)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _runs_elsewhere(item: pytest.Item, servers: set[str]) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return item.path.name in WITHOUT_SERVERS and not servers & {value for value in parameters if isinstance(value, str)}
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
+
+sys.path.append(str(Path(__file__).parents[1]))
+from beside import low_port
 
 STORES = os.environ.get("TEST_STORES", "sqlite").split(",")
 """What tests of the DB manager run on. nox's ``databases`` names servers, too: one that is missing then is an error."""
@@ -50,8 +54,7 @@ class DatabaseServer:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"katib-{self.name}-"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = low_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self._dropped = 0

@@ -6,21 +6,22 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
 
 import grpc
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.replies import LargeReplies
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import Places
+from katib_callbacks.db_manager.service.replies import LargeReplies
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
+from katib_callbacks.db_manager.store.group_commit import GroupCommit
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods, reflection
@@ -98,7 +99,9 @@ def test_a_message_has_no_extensions(reflect):
 
 
 def test_grpcs_own_reflection_client_calls_the_server_by_what_it_was_told(server, open_channel):
-    database_of = pytest.importorskip("grpc_reflection.v1alpha.proto_reflection_descriptor_database")
+    database_of = pytest.importorskip(
+        "grpc_reflection.v1alpha.proto_reflection_descriptor_database", reason="`databases` has it"
+    )
     from google.protobuf import descriptor_pool, message_factory  # noqa: PLC0415
 
     channel = open_channel(server.address)
@@ -112,8 +115,10 @@ def test_grpcs_own_reflection_client_calls_the_server_by_what_it_was_told(server
 
 
 def test_grpcs_own_health_client_reads_check_and_watch(server, open_channel):
-    health = pytest.importorskip("grpc_health.v1.health_pb2")
-    stub = pytest.importorskip("grpc_health.v1.health_pb2_grpc").HealthStub(open_channel(server.address))
+    health = pytest.importorskip("grpc_health.v1.health_pb2", reason="`databases` has it")
+    stub = pytest.importorskip("grpc_health.v1.health_pb2_grpc", reason="`databases` has it").HealthStub(
+        open_channel(server.address)
+    )
     request = health.HealthCheckRequest(service=methods.DB_MANAGER_SERVICE)
     assert stub.Check(request, timeout=60).status == health.HealthCheckResponse.SERVING
     assert next(stub.Watch(request, timeout=60)).status == health.HealthCheckResponse.SERVING
@@ -223,8 +228,10 @@ def test_a_client_that_does_not_read_its_reply_does_not_hold_up_the_others(serve
 
 
 def test_more_calls_than_there_is_room_for_are_told_to_try_again_and_health_is_answered(
-    database_url, open_channel, make_logs
+    database_url, open_channel, make_logs, monkeypatch
 ):
+    has_room, submit = threading.Event(), GroupCommit.submit
+    monkeypatch.setattr(GroupCommit, "submit", lambda commit, batch: (has_room.wait(60), submit(commit, batch)))
     with DBManager(database_url, max_calls=4) as db_manager, ThreadPoolExecutor(32) as threads:
         stub = DBManagerStub(open_channel(db_manager.address))
 
@@ -238,7 +245,9 @@ def test_more_calls_than_there_is_room_for_are_told_to_try_again_and_health_is_a
 
         logs = make_logs(*range(2_000))
         calls = [threads.submit(attempt, stub.report, f"t{number}", logs) for number in range(64)]
+        wait(calls, return_when=FIRST_COMPLETED)  # one that was refused: four are held
         assert stub.is_serving(timeout_s=60)
+        has_room.set()
         refusals = [call.result(timeout=60) for call in calls]
         assert set(refusals) == {None, "4 calls are being worked on; try again"}
         for number, refusal in enumerate(refusals):
@@ -272,7 +281,7 @@ def scrape(address):
 
 
 def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_channel, open_raw, make_logs):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     with DBManager(database_url, metrics_address="127.0.0.1:0") as db_manager:
         stub, raw = DBManagerStub(open_channel(db_manager.address)), open_raw(db_manager)
         for number in range(3):
@@ -290,7 +299,7 @@ def test_prometheus_sees_calls_rows_refusals_and_latencies(database_url, open_ch
 
 
 def test_readiness_follows_the_database_and_its_return_is_logged(db, open_raw, caplog):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     with DBManager(f"sqlite:///{db}", metrics_address="127.0.0.1:0") as db_manager:
         assert ready(db_manager) == (200, b"serving\n")
         db.rename(db.parent / "away")
@@ -353,20 +362,21 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     monitor = HealthMonitor(store.check)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers(
-        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals),)
+        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals, workers),)
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
         with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(60)  # so that the call comes to the server at once
             client = DBManagerStub(channel)
             with pytest.raises(grpc.RpcError) as caught:
-                client.report("trial", [MetricLog("loss", 1, datetime.now(timezone.utc))], timeout_s=1)
+                client.report("trial", [MetricLog("loss", 1, datetime.now(timezone.utc))], timeout_s=3)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             while contexts[0].is_active():  # the server has a clock of its own
                 time.sleep(0.01)
             line.is_open.set()
-            assert calls.is_one_over.wait(20)
+            assert calls.is_one_over.wait(60)
             assert client.get("trial", timeout_s=60) == []
     finally:
         server.stop(0).wait()

@@ -10,7 +10,7 @@ import pytest
 from katib_callbacks.cli.db_manager import KATIB_LISTEN_ADDRESS, add_arguments
 from katib_callbacks.db_manager.authentication.token_file import TokenFile
 
-yaml = pytest.importorskip("yaml")
+yaml = pytest.importorskip("yaml", reason="`databases` has it")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "db-manager"
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"

@@ -137,7 +137,8 @@ def test_log_lines_may_be_json(tmp_path):
     assert "listening" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    first, last = map(json.loads, err.splitlines())
+    lines = [json.loads(line) for line in err.splitlines()]
+    first, last = [line for line in lines if line["logger"] != "stderr"]
     assert (first["level"], first["message"], first["logger"]) == ("INFO", "serving", "katib_callbacks.cli.db_manager")
     assert first["database"] == f"sqlite:///{tmp_path}/k.db"
     assert first["time"].endswith("Z")

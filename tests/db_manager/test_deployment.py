@@ -83,7 +83,7 @@ def test_the_probe_of_older_manifests_tells_by_its_exit_status(server, db, capfd
 
 
 def test_the_manifest_is_about_katibs_deployment_alone_and_has_flags_that_there_are():
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="`databases` has it")
     manifest = yaml.safe_load((DEPLOY / "manager" / "deployment.yaml").read_text(encoding="utf-8"))
     assert (manifest["kind"], manifest["metadata"]["name"]) == ("Deployment", "katib-db-manager")
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
@@ -97,7 +97,7 @@ def test_the_manifest_is_about_katibs_deployment_alone_and_has_flags_that_there_
 
 
 def test_the_kubelet_does_not_restart_a_manager_whose_database_is_away(server, db, open_channel):
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="`databases` has it")
     manifest = yaml.safe_load((DEPLOY / "manager" / "deployment.yaml").read_text(encoding="utf-8"))
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     channel = open_channel(server.address)

@@ -13,13 +13,13 @@ import pytest
 
 from katib_callbacks import ConfigurationError, StoreError
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health, HealthMonitor
-from katib_callbacks.db_manager.katib_service import KatibService
-from katib_callbacks.db_manager.limits import call_places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.replies import LargeReplies, ReplyWriter
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health, HealthMonitor
+from katib_callbacks.db_manager.service.katib_service import KatibService
+from katib_callbacks.db_manager.service.limits import call_places
+from katib_callbacks.db_manager.service.replies import LargeReplies, ReplyWriter
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire import messages, methods
@@ -299,12 +299,13 @@ def test_a_full_disk_is_unavailable_and_nothing_is_half_written(server, stub, db
 
 @pytest.mark.logs_error("not foreseen")
 def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_channel, make_logs, caplog):
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    workers = futures.ThreadPoolExecutor(2)
+    server = grpc.server(workers)
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
     servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies(), Judge(store)), Health(monitor)
     arrivals = Arrivals()
-    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
+    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, workers),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

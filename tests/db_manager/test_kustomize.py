@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.db_manager import DBManager
-from katib_callbacks.db_manager.health import LIVENESS
+from katib_callbacks.db_manager.service.health import LIVENESS
 from katib_callbacks.wire.client import DBManagerStub
 
-yaml = pytest.importorskip("yaml")
+yaml = pytest.importorskip("yaml", reason="`databases` has it")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "db-manager"
 KUBECTL = os.environ.get("TEST_KUBECTL") or shutil.which("kubectl")
@@ -133,7 +133,7 @@ def expressions():
 
 
 def test_rules_and_dashboard_ask_for_metrics_and_labels_that_the_server_has(tmp_path, open_channel, make_logs):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415  as above
 
     with DBManager(f"sqlite:///{tmp_path}/katib.db", "127.0.0.1:0", metrics_address="127.0.0.1:0") as server:

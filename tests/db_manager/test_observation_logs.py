@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from katib_callbacks.db_manager import replies
+from katib_callbacks.db_manager.service import replies
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
 

@@ -164,7 +164,10 @@ def test_two_managers_on_one_database_that_are_sent_the_same_store_each_row_once
 
 
 class Proxy:
-    """Stands before a database server, and loses what it answers to the next statement that has some words in it."""
+    """Stands before a database server, and is cut behind the next statement that has some words in it.
+
+    No answer comes from there, nor does the server hear that its client gives up.
+    """
 
     def __init__(self, port):
         self._port = port
@@ -197,13 +200,14 @@ class Proxy:
     def _copy(self, source, target, is_lost, is_from_client):
         with suppress(OSError):
             while data := source.recv(65_536):
-                if is_from_client and self.loses_next is not None and self.loses_next in data:
+                is_last = is_from_client and self.loses_next is not None and self.loses_next in data
+                if is_last:
                     self.loses_next = None
                     is_lost.set()
-                if is_from_client or not is_lost.is_set():
+                if is_last or not is_lost.is_set():
                     target.sendall(data)
         with suppress(OSError):
-            if not is_lost.is_set():  # where answers are lost, nobody hears of the end either
+            if not is_lost.is_set():
                 target.shutdown(socket.SHUT_WR)
 
 
@@ -216,6 +220,7 @@ def test_a_lost_answer_does_not_lock_its_trial(database, url, connect, make_logs
         statement = statement.replace(b"LOCK(", b"advisory_xact_lock(")
     monkeypatch.setattr(mysql, "ANSWER_TIMEOUT_S", 2)
     monkeypatch.setattr(postgresql, "ANSWER_TIMEOUT_S", 2)
+    monkeypatch.setattr(postgresql, "LOST_AFTER_S", 600)  # nobody but this manager ends the session that it lost
     with (
         closing(Proxy(database.port)) as proxy,
         DBManager(url.replace(f":{database.port}/", f":{proxy.port}/")) as server,

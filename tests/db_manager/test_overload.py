@@ -15,7 +15,8 @@ import pytest
 from http2 import open_streams
 
 from katib_callbacks import KatibReporter
-from katib_callbacks.db_manager import DBManager, arrivals, limits
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.service import arrivals, limits
 from katib_callbacks.wire import messages, methods, reflection
 
 PATHS = [

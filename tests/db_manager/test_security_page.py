@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from beside import said
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -63,7 +64,7 @@ def test_a_trial_reports_with_what_the_page_has_one_make(start, tmp_path):
 
     trial = start("trial", _6790=port)
     _, err = trial.communicate(timeout=TIMEOUT_S)
-    assert (trial.returncode, err) == (0, "")
+    assert (trial.returncode, said(err)) == (0, [])
 
     stranger = start("trial", _6790=port, digits_="other")
     _, err = stranger.communicate(timeout=TIMEOUT_S)
@@ -72,5 +73,6 @@ def test_a_trial_reports_with_what_the_page_has_one_make(start, tmp_path):
 
     os.killpg(server.pid, signal.SIGTERM)
     _, log = server.communicate(timeout=TIMEOUT_S)
-    (line,) = log.splitlines()
+    assert len(said(log)) == 1, log
+    (line,) = said(log)
     assert "caller 'ci', trial 'other-1': the credential is for other trials" in line

@@ -408,8 +408,8 @@ def test_an_answer_that_was_lost_is_asked_for_again(caplog):
     assert len(caplog.records) == 1
 
 
-def test_an_experiment_goes_on_where_a_server_that_was_killed_left_it(start_process):
-    server = start_process()
+def test_an_experiment_goes_on_where_a_server_that_was_killed_left_it(start_process, closed_port):
+    server = start_process(f"127.0.0.1:{closed_port}")
     succeed(server.address, "e-1", 0.4, 0.6)
     succeed(server.address, "e-2", 0.6, 0.8)
     bad, good, fresh = (

@@ -19,7 +19,8 @@ from cryptography.x509.oid import ExtensionOID
 from http2 import frame, request_headers
 from trials import ROW, TIMEOUT_S, Pair, hashed, new_token, refusal
 
-from katib_callbacks.db_manager import DBManager, limits
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.service import limits
 from katib_callbacks.db_manager.trials import server as trial_server
 from katib_callbacks.wire import methods
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from trials import ROW, hashed, new_token, refusal
 
 from katib_callbacks.cli.log_format import JsonFormatter
-from katib_callbacks.db_manager import DBManager, limits
-from katib_callbacks.db_manager.limits import Buckets, FailureLimit, host_of
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.service import limits
+from katib_callbacks.db_manager.service.limits import Buckets, FailureLimit, host_of
 from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, Refusal, plain
 from katib_callbacks.wire import methods
 
@@ -92,7 +93,7 @@ def test_whatever_a_caller_sends_is_one_short_line_of_ascii(text, limit):
 
 
 def test_refusals_are_counted_by_a_few_words(trials, token, db):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`databases` has it")
     trials.write_tokens(hashed("a", token, "trial-a", namespace="team-a"))
     with DBManager(f"sqlite:///{db}", trial_listener=trials.listener(), metrics_address="127.0.0.1:0") as server:
         client = trials.client(server, token)

@@ -26,6 +26,9 @@ from katib_callbacks.wire import messages
 from katib_callbacks.wire.client import DBManagerStub
 from katib_callbacks.wire.server import DBManagerServicer
 
+sys.path.append(str(Path(__file__).parents[1]))
+from beside import held_port
+
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
 
@@ -229,7 +232,7 @@ class Proxy:
         self._listener.close()
         self.cut()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def heal(self) -> None:
         self.is_refusing = self.is_swallowing_replies = False
@@ -303,8 +306,8 @@ class DBManagerProcess:
 
     def __init__(self, db: Path) -> None:
         self._db = db
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._held = contextlib.ExitStack()
+        self.address = f"127.0.0.1:{self._held.enter_context(held_port())}"
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self):
@@ -313,6 +316,7 @@ class DBManagerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._held.close()
 
     def start(self) -> None:
         """Start it, and return once it listens."""

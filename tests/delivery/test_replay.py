@@ -68,7 +68,7 @@ def test_what_lies_in_the_spool_is_delivered_in_order_and_deleted(server, spool,
 def test_rows_that_were_stored_already_are_not_sent(server, spool):
     _, logs = lay(spool, "trial", 1, 2)
     with stub(server.address) as calls:
-        calls.report("trial", logs, timeout_s=10)
+        calls.report("trial", logs, timeout_s=60)
 
     assert replay(server, spool) == 0
 
@@ -81,7 +81,7 @@ def test_a_delivery_that_ended_in_the_middle_goes_on_there(server, spool):
     _, logs = lay(spool, "trial", *range(7_500))
     with stub(server.address) as calls:
         for start in range(0, 5_000, 1_000):
-            calls.report("trial", logs[start : start + 1_000], timeout_s=10)
+            calls.report("trial", logs[start : start + 1_000], timeout_s=60)
 
     assert replay(server, spool) == 0
 
@@ -93,7 +93,7 @@ def test_batches_that_were_stored_already_cost_few_questions(server, spool):
     _, logs = lay(spool, "trial", *range(8_000))
     with stub(server.address) as calls:
         for start in range(0, 8_000, 1_000):
-            calls.report("trial", logs[start : start + 1_000], timeout_s=10)
+            calls.report("trial", logs[start : start + 1_000], timeout_s=60)
 
     assert replay(server, spool) == 0
 
@@ -105,7 +105,7 @@ def test_truncated_answers_do_not_make_a_replay_send_again(server, spool):
     _, logs = lay(spool, "trial", *range(3_000))
     with stub(server.address) as calls:
         for start in range(0, 2_000, 1_000):
-            calls.report("trial", logs[start : start + 1_000], timeout_s=10)
+            calls.report("trial", logs[start : start + 1_000], timeout_s=60)
     server.get_faults = [TRUNCATED, TRUNCATED]
 
     assert replay(server, spool) == 0

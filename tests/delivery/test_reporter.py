@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -242,15 +241,14 @@ def test_without_a_trial_name_nothing_is_reported(server, name):
     assert server.calls == []
 
 
-def test_report_metrics_raises_upstreams_kinds_of_errors(monkeypatch):
+def test_report_metrics_raises_upstreams_kinds_of_errors(monkeypatch, closed_port):
     monkeypatch.delenv("KATIB_TRIAL_NAME", raising=False)
     with pytest.raises(ValueError, match="KATIB_TRIAL_NAME"):
         report_metrics({"loss": 1})
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
     with pytest.raises(ValueError, match="bool"):
         report_metrics({"loss": True})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{closed_port}"
     with pytest.raises(RuntimeError, match="Connection refused"):
         report_metrics({"loss": 1}, address, timeout=1.5)
 
@@ -286,9 +284,8 @@ def test_an_adapters_decision_stands(server):
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_port_ends_with_the_budget_and_the_error_says_all(caplog):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+def test_a_closed_port_ends_with_the_budget_and_the_error_says_all(caplog, closed_port):
+    address = f"127.0.0.1:{closed_port}"
     clock = FastClock()
     reporter = KatibReporter(address, trial_name="trial", _runtime=clock.runtime)
 
@@ -317,10 +314,9 @@ def test_an_unknown_host_is_tried_until_the_budget_ends():
     assert caught.value.attempts > 1
 
 
-def test_each_retry_has_its_line_and_few_of_them_are_warnings(caplog):
+def test_each_retry_has_its_line_and_few_of_them_are_warnings(caplog, closed_port):
     caplog.set_level(logging.INFO, logger="katib_callbacks")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{closed_port}"
     with pytest.raises(DeliveryError) as caught:
         KatibReporter(address, trial_name="trial", _runtime=FastClock().runtime).report({"loss": 1})
 

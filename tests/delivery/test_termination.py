@@ -1,7 +1,6 @@
 """The pod's termination message: each reason for no number, as the fault makes it, and what is never written there."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -32,13 +31,6 @@ def message(tmp_path):
 
 def runtime(message, **environ):
     return FastClock({"KATIB_TRIAL_NAME": "trial", VARIABLE: str(message), **environ}).runtime
-
-
-@pytest.fixture
-def closed_port():
-    with socket.socket() as bound:  # bound, and not listened on: connections are refused
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
 
 
 def train(recorder, values):

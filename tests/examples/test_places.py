@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from status_server import StatusServer
 
-from katib_callbacks.local import runner
 from katib_callbacks.local.queries import Queries
+from katib_callbacks.local.running import runner
 
 PLACES = Path(__file__).parent / "places"
 SCRIPTS = {

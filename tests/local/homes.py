@@ -5,10 +5,10 @@ import shlex
 import sys
 import time
 
-from katib_callbacks.local import runner
 from katib_callbacks.local.queries import Queries
-from katib_callbacks.local.runner import Runner, database
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.runner import Runner, database
+from katib_callbacks.local.state.store import ExperimentStore
 
 REPORT = "from katib_callbacks import report_metrics as report\n"
 

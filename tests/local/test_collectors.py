@@ -11,7 +11,7 @@ from homes import SUBMITTED, experiment
 
 from katib_callbacks.local.collectors.file import JSON, TEXT, collect_file
 from katib_callbacks.local.collectors.tensorflow_event import collect_events
-from katib_callbacks.local.runner import Runner
+from katib_callbacks.local.running.runner import Runner
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

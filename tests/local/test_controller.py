@@ -7,7 +7,7 @@ import pytest
 from homes import REPORT, SUBMITTED, experiment
 
 from katib_callbacks.errors import ExperimentError
-from katib_callbacks.local.runner import Runner, locked
+from katib_callbacks.local.running.runner import Runner, locked
 
 LOSS = REPORT + "import os; report({'loss': float(os.environ['X'])})"
 
@@ -251,8 +251,8 @@ def test_an_interrupted_search_tries_the_points_of_one_that_was_not(local, algor
 
 def test_a_point_that_another_optuna_would_draw_is_kept(local):
     """As after an upgrade of Optuna: the replayed answers differ from the stored ones."""
-    from katib_callbacks.local.runner import database
-    from katib_callbacks.local.store import ExperimentStore
+    from katib_callbacks.local.running.runner import database
+    from katib_callbacks.local.state.store import ExperimentStore
 
     code = f"{SUBMITTED}if not (submitted / 'go').exists(): time.sleep(600)\n{LOSS}"
     one = experiment(code, algorithm={"algorithmName": "tpe"})

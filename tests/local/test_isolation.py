@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 from homes import REPORT, SUBMITTED, experiment, quoted
 
-from katib_callbacks.local.runner import Runner
+from katib_callbacks.local.running.runner import Runner
 from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 
 STDOUT = {"collector": {"kind": "StdOut"}}

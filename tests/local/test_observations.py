@@ -10,9 +10,9 @@ from homes import experiment
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.errors import StoreError
+from katib_callbacks.local.collectors.observation import objective_text, reduce
 from katib_callbacks.local.collectors.stdout import parse_output
-from katib_callbacks.local.observation import objective_text, reduce
-from katib_callbacks.local.store import ExperimentStore, TrialRow
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
 from katib_callbacks.wire.client import DBManagerStub
 

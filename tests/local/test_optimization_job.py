@@ -10,11 +10,11 @@ import pytest
 
 from katib_callbacks.cli import main
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import states
 from katib_callbacks.local.api.manifest import read, read_file
-from katib_callbacks.local.budget import edit_budget
-from katib_callbacks.local.runner import Runner, database
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running.runner import Runner, database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.budget import edit_budget
+from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trainer.objects import stored_object, stored_trial
 
 REPORT = "import os\nfrom katib_callbacks import KatibReporter\nx = os.environ['KUBEFLOW_TRAINER_OPT_X']\n"

@@ -16,7 +16,7 @@ from katib_callbacks.local.trials.process import RunningTrial, last_line, worker
 from katib_callbacks.local.trials.template import ProcessPlan, TrialPlan
 from katib_callbacks.settings import LOCAL_ATTEMPT
 
-OWN = {"KATIB_TRIAL_NAME": "t", LOCAL_ATTEMPT: "mark"}
+OWN = {"KATIB_TRIAL_NAME": "t", LOCAL_ATTEMPT: f"mark-{os.getpid()}"}  # another suite's trials are not this one's
 
 # Starts a child in the same group, writes down its number, and waits.
 PARENT = """
@@ -156,7 +156,7 @@ def test_the_last_line_of_an_endless_log_is_found(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows other processes' environments")
 def test_orphans_are_found_by_their_mark_even_out_of_their_group(tmp_path):
-    environ = {**os.environ, LOCAL_ATTEMPT: "orphaned-1"}
+    environ = {**os.environ, LOCAL_ATTEMPT: f"orphaned-{os.getpid()}"}
     sleep = "import time; time.sleep(600)"
     then = f"subprocess.Popen([sys.executable, '-c', '{sleep}'], start_new_session=True); time.sleep(600)"
     command = [sys.executable, "-c", PARENT.format(ignore="", then=then)]
@@ -164,10 +164,10 @@ def test_orphans_are_found_by_their_mark_even_out_of_their_group(tmp_path):
         child = child_of(tmp_path)
         bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         try:
-            assert end_orphans(["another", "orphaned-1"]) >= 2
+            assert end_orphans(["another", f"orphaned-{os.getpid()}"]) >= 2
             assert orphan.wait() == -signal.SIGKILL
             wait_until_gone(child)
-            assert end_orphans(["orphaned-1"]) == 0
+            assert end_orphans([f"orphaned-{os.getpid()}"]) == 0
             assert bystander.poll() is None
         finally:
             bystander.kill()

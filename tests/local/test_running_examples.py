@@ -15,7 +15,7 @@ from katib_callbacks.cli import main
 from katib_callbacks.local.algorithms.pbt import GENERATION, PARENT
 from katib_callbacks.local.api.manifest import read_file
 from katib_callbacks.local.queries import Queries
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.state.store import ExperimentStore
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,13 +14,14 @@ import yaml
 from homes import REPORT, SUBMITTED, experiment
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
-from katib_callbacks.local import LocalKatibClient, runner
+from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.algorithms.settings import choose, make
 from katib_callbacks.local.algorithms.space import read_parameter
 from katib_callbacks.local.api.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
-from katib_callbacks.local.budget import edit_budget
-from katib_callbacks.local.runner import LOCK_TIMEOUT_S, Runner, database, locked
-from katib_callbacks.local.store import ExperimentStore
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.runner import LOCK_TIMEOUT_S, Runner, database, locked
+from katib_callbacks.local.state.budget import edit_budget
+from katib_callbacks.local.state.store import ExperimentStore
 
 STDOUT = {"collector": {"kind": "StdOut"}}
 LOSS = REPORT + "import os; report({'loss': float(os.environ['X'])})"

@@ -7,7 +7,7 @@ from kubeflow import katib
 
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.api import models
-from katib_callbacks.local.api.serialization import camel_case, model_fields
+from katib_callbacks.local.api.serialization import camel_case
 
 SAME = [
     "create_experiment", "tune", "get_experiment", "list_experiments", "get_experiment_conditions",
@@ -24,17 +24,14 @@ def client(tmp_path, monkeypatch):
         yield made
 
 
-# The shim stands in for the pod's namespace file; the address is no variable of upstream's.
 def objective(parameters):
-    import os
     import time
 
     from kubeflow import katib
 
-    katib.utils.utils.get_current_k8s_namespace = lambda: "default"
     time.sleep(0.1)
     result = 4 * int(parameters["a"]) - float(parameters["b"]) ** 2
-    katib.report_metrics({"result": result}, db_manager_address=os.environ["KATIB_DB_MANAGER_ADDRESS"])
+    katib.report_metrics({"result": result})
 
 
 def test_katibs_documented_example_with_its_own_search_space_and_report(client):
@@ -80,7 +77,7 @@ def test_models_have_upstreams_attributes():
     assert len(ours) > 25
     for name, kind in ours.items():
         theirs = getattr(katib, name)
-        mine = {field.name: camel_case(field.name) for field in model_fields(kind)}
+        mine = {field.name: camel_case(field.name) for field in kind.known_fields}
         assert mine == dict(theirs.attribute_map), name
 
 

@@ -7,6 +7,7 @@ from http_partners import HttpPartner
 
 from katib_callbacks import SinkOptions
 from katib_callbacks.net.masking import label_of
+from katib_callbacks.reporting import background
 from katib_callbacks.settings import Runtime
 
 IS_REQUIRED = bool(os.environ.get("TEST_PUSHGATEWAY"))
@@ -30,6 +31,12 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and item.get_closest_marker("required"):
         report.outcome, report.longrepr = "failed", f"skipped, though TEST_PUSHGATEWAY is set: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Wait for a sink beside the first for as long as a loaded machine may need; tests of one that hangs wait less."""
+    monkeypatch.setattr(background, "GRACE_S", 60.0)
 
 
 @pytest.fixture

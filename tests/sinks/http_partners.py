@@ -97,12 +97,6 @@ def reset(handler):
     handler.connection.close()
 
 
-def free_port():
-    """Return a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def wait_until(is_true, what, timeout_s=60):
     """Wait for what comes by itself, for as long as a loaded machine may need."""
     end_s = time.monotonic() + timeout_s

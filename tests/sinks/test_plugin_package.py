@@ -30,7 +30,7 @@ def test_a_sink_takes_ten_lines():
 
 def test_a_plug_in_of_another_package(tmp_path, katib_db_manager):
     if find_spec("hatchling") is None:
-        pytest.skip("hatchling, which builds the package, is not installed")
+        pytest.skip("`sinks` has hatchling, which builds the package")
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
     (source / "mystore.py").write_text(code("plug-in"))

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
+from beside import held_port
 from certificates import Authority
-from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
+from http_partners import answer, drip, hang, reset, slowly, wait_until
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ from katib_callbacks.sinks import prometheus as pushing
 from katib_callbacks.sinks.prometheus import PushgatewaySink, push_request, target_of
 
 if not os.environ.get("TEST_PUSHGATEWAY"):
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
 from prometheus_client.parser import text_string_to_metric_families
 
 NAMES = st.text(min_size=1, max_size=40).filter(lambda name: name_problem(name) is None)
@@ -37,7 +39,8 @@ class Server:
     def __init__(self, folder, program, *arguments):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: apt-get install {program}")
-        self.port = free_port()
+        self._held = ExitStack()
+        self.port = self._held.enter_context(held_port())
         self._log = (folder / f"{program}.log").open("wb")
         command = [program, f"--web.listen-address=127.0.0.1:{self.port}", *arguments]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=folder)
@@ -51,13 +54,14 @@ class Server:
             return False
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
             return response.read().decode()
 
     def stop(self):
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(60)
         self._log.close()
+        self._held.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import sys
 import threading
 
 import pytest
-from http_partners import answer, drip, free_port, hang, reset, slowly, wait_until
+from beside import said
+from http_partners import answer, drip, hang, reset, slowly, wait_until
 
 from katib_callbacks import ConfigurationError, DeliveryError, KatibReporter, SinkOutcome
 from katib_callbacks.recording.recorder import MetricRecorder
@@ -41,14 +42,15 @@ def our_lines(caplog):
 
 
 @pytest.fixture
-def failing(request, partner, tmp_path):
+def failing(request, partner, tmp_path, monkeypatch):
     """Return the name of a sink whose destination fails in some way, and what its outcome says."""
     if request.param == "file":
         (tmp_path / "file").touch()
         return f"file://{tmp_path}/file/rows.jsonl", "cannot be written"
-    pytest.importorskip("prometheus_client")
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
     if request.param == "down":
-        return f"prometheus+http://user:s3cret@127.0.0.1:{free_port()}", "Connection refused"
+        port = request.getfixturevalue("closed_port")
+        return f"prometheus+http://user:s3cret@127.0.0.1:{port}", "Connection refused"
     behaviour, error = {
         "slow": (slowly(0.3, answer(200)), None),
         "hanging": (hang, "still sending"),
@@ -57,6 +59,8 @@ def failing(request, partner, tmp_path):
         "resetting": (reset, "Error"),
     }[request.param]
     partner.behave = behaviour
+    if error == "still sending":
+        monkeypatch.setattr(background, "GRACE_S", 2.0)
     return f"prometheus+{partner.origin.replace('//', '//user:s3cret@')}", error
 
 
@@ -177,9 +181,9 @@ def test_one_line_until_it_has_worked_again(katib_db_manager, caplog):
     assert [line.rpartition(" ")[2] for line in our_lines(caplog)] == ["one", "three"]
 
 
-def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path):
+def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path, closed_port):
     path = tmp_path / "rows.jsonl"
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{closed_port}"
     reporter = KatibReporter(address, trial_name="trial", timeout_s=0.3, sinks=["katib", f"file://{path}"])
     with reporter, pytest.raises(DeliveryError):
         reporter.report({"loss": 1})
@@ -188,10 +192,10 @@ def test_a_first_sink_that_fails_takes_nothing_from_the_others(tmp_path):
     assert json.loads(path.read_text())["name"] == "loss"
 
 
-def test_rows_lie_in_the_spool_for_katib_alone(tmp_path):
+def test_rows_lie_in_the_spool_for_katib_alone(tmp_path, closed_port):
     path = tmp_path / "rows.jsonl"
     options = {"trial_name": "trial", "timeout_s": 0.3, "spool_dir": tmp_path / "spool"}
-    reporter = KatibReporter(f"127.0.0.1:{free_port()}", sinks=["katib", f"file://{path}"], **options)
+    reporter = KatibReporter(f"127.0.0.1:{closed_port}", sinks=["katib", f"file://{path}"], **options)
     with reporter, pytest.raises(DeliveryError, match="The rows are in"):
         reporter.report({"loss": 1})
     wait_for_couriers()
@@ -202,9 +206,9 @@ def test_rows_lie_in_the_spool_for_katib_alone(tmp_path):
         KatibReporter(sinks=[f"file://{path}", "katib"], **options)
 
 
-def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager):
-    pytest.importorskip("prometheus_client")
-    port = free_port()
+def test_urls_that_differ_in_a_secret_have_names_of_their_own(katib_db_manager, closed_port):
+    pytest.importorskip("prometheus_client", reason="`sinks` has it")
+    port = closed_port
     sinks = ["katib", *(f"prometheus+http://user:{word}@127.0.0.1:{port}" for word in ("one-secret", "another"))]
     with KatibReporter(sinks=sinks) as reporter:
         receipt = reporter.report({"loss": 1})
@@ -233,7 +237,8 @@ def test_each_training_of_a_callback_reaches_all_sinks(katib_db_manager, tmp_pat
 
 
 def run(code, *arguments):
-    program = "import os, sys, time\nfrom katib_callbacks import KatibReporter, SinkOutcome\n" + code
+    program = "import os, sys, time\nfrom katib_callbacks import KatibReporter, SinkOutcome\n"
+    program += "from katib_callbacks.reporting import background\n" + code
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
@@ -247,6 +252,8 @@ class Slow:
     def close(self):
         pass
 
+background.GRACE_S = {grace_s}
+
 def report():
     with KatibReporter(sinks=["katib", Slow()]) as reporter:
         reporter.report({{"loss": 1}})
@@ -257,7 +264,7 @@ def report():
     "where", ["report()", "from multiprocessing import Process as P; p = P(target=report); p.start(); p.join()"]
 )
 def test_the_end_of_a_process_waits_for_a_slow_sink(katib_db_manager, tmp_path, where):
-    done = run(PROCESS.format(seconds=0.5) + where, tmp_path / "seen")
+    done = run(PROCESS.format(seconds=0.5, grace_s=60) + where, tmp_path / "seen")
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text() == "kept"
@@ -265,12 +272,12 @@ def test_the_end_of_a_process_waits_for_a_slow_sink(katib_db_manager, tmp_path, 
 
 
 def test_the_end_of_a_process_does_not_wait_for_one_that_hangs(katib_db_manager, tmp_path):
-    done = run(PROCESS.format(seconds=3_600) + "report()", tmp_path / "seen")
+    done = run(PROCESS.format(seconds=3_600, grace_s="2.0") + "report()", tmp_path / "seen")
 
     assert done.returncode == 0, done.stderr
     assert len(katib_db_manager.metrics()) == 1
-    (line,) = done.stderr.splitlines()
-    assert line == (
+    assert len(said(done.stderr)) == 1, done.stderr
+    assert said(done.stderr)[0] == (
         "The sink 'Slow' is late; the report does not depend on it: it has not answered for 2 s, and the "
         "end of the process will not wait"
     )
@@ -278,6 +285,7 @@ def test_the_end_of_a_process_does_not_wait_for_one_that_hangs(katib_db_manager,
 
 def test_a_fork_reports_to_all_sinks_again(katib_db_manager, tmp_path):
     code = """
+background.GRACE_S = 60
 reporter = KatibReporter(sinks=["katib", "file://" + sys.argv[1]])
 receipt = reporter.report({"parent": 1})
 assert receipt.sinks["file://" + sys.argv[1]].delivered == 1

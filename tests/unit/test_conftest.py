@@ -9,7 +9,7 @@ CONFTEST = Path(__file__).parents[1] / "conftest.py"
 
 @pytest.fixture
 def inner(pytester: pytest.Pytester) -> pytest.Pytester:
-    pytester.makeconftest(CONFTEST.read_text().replace("GRACE_S = 20.0", "GRACE_S = 0.2"))
+    pytester.makeconftest(CONFTEST.read_text().replace("GRACE_S = 60.0", "GRACE_S = 0.2"))
     pytester.makepyprojecttoml("[tool.pytest.ini_options]\naddopts = '--strict-markers -p no:randomly'")
     return pytester
 

@@ -134,6 +134,7 @@ def test_a_connection_that_is_reset_before_its_handshake_leaves_no_socket_open()
         ):
             thread = threading.Thread(target=reset)
             thread.start()
+            gc.collect()  # what other tests have left warns before
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 with pytest.raises((ExchangeError, OSError)):

@@ -25,8 +25,9 @@ LAYERS = (
     {"wire", "net"},
     {"sinks", "db_manager"},
     {"reporting"},
-    {"recording"},
+    {"recording", "pictures"},
     {"local"},
+    {"page"},
     {"lightning", "keras", "transformers", "cli", "testing"},
     {"_autolog"},
 )
@@ -40,10 +41,12 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
-    "net": {"grpc"},
+    "net": {"grpc", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
-    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "yaml"},
+    "page": {"starlette"},
+    "local": {"cmaes", "cryptography", "grpc", "optuna", "re2", "starlette", "typing_extensions", "yaml"},
+    "pictures": {"IPython", "matplotlib", "numpy", "optuna", "pandas", "plotly", "rich"},
     "cli": {"grpc", "rich"},
     "testing": {"grpc", "pytest"},
     "lightning": set(),  # by name: lightning or pytorch_lightning, whichever is loaded or installed

@@ -1,11 +1,17 @@
 """How far a training is and how long it will take, whatever the framework."""
 
+import json
 import math
 
 import pytest
 
+from katib_callbacks.recording.recorder import MetricRecorder
+from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import largest, share_of_epochs
-from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
+from katib_callbacks.reporting import progress_file
+from katib_callbacks.reporting.progress import ALMOST_DONE, Place, Progress
+from katib_callbacks.reporting.progress_file import ProgressFile, ProgressReader
+from katib_callbacks.settings import Runtime
 
 
 class Clock:
@@ -100,3 +106,84 @@ def test_the_share_of_epochs(arguments, share):
 def test_the_limit_that_comes_first_counts():
     assert largest([None, 0.2, 0.5]) == 0.5
     assert largest([None]) is None
+
+
+# -- the file of a local trial -----------------------------------------------------------------------------------------
+
+
+def test_a_local_trial_writes_its_epochs_into_a_file_that_its_runner_reads(tmp_path, clock):
+    path = tmp_path / "t.progress.jsonl"
+    environ = {
+        "KATIB_TRIAL_NAME": "t",
+        "KATIB_DB_MANAGER_ADDRESS": "127.0.0.1:1",
+        "KATIB_CALLBACKS_LOCAL_PROGRESS": str(path),
+    }
+    recorder = MetricRecorder({"accuracy": "acc"}, _runtime=Runtime(environ=lambda: environ, monotonic=clock))
+    reader = ProgressReader(path)
+    recorder.start(None)
+    recorder.begin_progress(lambda: 0.0)
+    before = reader.read()
+    assert (before.fraction, before.place, before.latest) == (0.0, None, {})
+
+    for epoch in (1, 2):
+        recorder.record({"acc": epoch / 10, "other": 7.0}, row=Position(epoch=epoch))
+    clock.now_s += 1
+    recorder.progress.show(0.25)
+    recorder.record({"acc": 0.3})  # of the same row, as an adapter that sees validation later
+
+    shown = reader.read()
+    assert (shown.fraction, shown.place, shown.latest) == (0.25, Place(2, epoch=2), {"accuracy": 0.3})
+    assert shown.rows == [{"accuracy": 0.1}, {"accuracy": 0.3}]
+    assert shown.remaining_s == pytest.approx(3)
+    recorder.abandon()
+
+
+def test_no_file_is_written_outside_a_local_trial(tmp_path, monkeypatch, clock):
+    monkeypatch.chdir(tmp_path)
+    environ = {"KATIB_TRIAL_NAME": "t", "KATIB_DB_MANAGER_ADDRESS": "127.0.0.1:1"}
+    recorder = MetricRecorder("acc", _runtime=Runtime(environ=lambda: environ, monotonic=clock))
+    recorder.start(None)
+    recorder.begin_progress(lambda: pytest.fail("nobody is told"))
+
+    assert recorder.progress is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_stays_small_and_has_the_end(tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(progress_file, "FREE_BYTES", 1_000)
+    path = tmp_path / "t"
+    file = ProgressFile(str(path), Runtime(monotonic=clock))
+    progress = Progress([("file", file)], clock)
+    progress.begin(0.0)
+    for row in range(1, 1_001):
+        progress.update({"loss": 1 / row}, Place(row))
+        clock.now_s += 0.01
+    progress.finish()
+
+    shown = ProgressReader(path).read()
+    assert path.stat().st_size < 2_000
+    assert (shown.fraction, shown.latest["loss"]) == (1.0, 1 / 1_000)
+
+
+def test_a_reader_goes_on_where_it_was_and_notices_another_attempt(tmp_path):
+    path = tmp_path / "t"
+    line = {"fraction": 0.5, "remaining_s": None, "row": 1, "epoch": None, "step": 10, "values": {"loss": 1.0}}
+    text = json.dumps(line) + "\n"
+    reader = ProgressReader(path)
+    assert reader.read().rows == []
+
+    path.write_text(text + "no JSON\n" + text.replace('"row": 1', '"row": 2')[:20])
+    assert reader.read().rows == [{"loss": 1.0}]
+    path.write_text(text + "no JSON\n" + text.replace('"row": 1', '"row": 2').replace("1.0", "0.5"))
+    assert reader.read().rows == [{"loss": 1.0}, {"loss": 0.5}]
+    path.write_text(text.replace("0.5", "0.1"))
+    assert (reader.read().fraction, reader.shown.rows) == (0.1, [{"loss": 1.0}])
+
+
+def test_a_file_that_cannot_be_written_leaves_the_training_alone(tmp_path, clock, caplog):
+    file = ProgressFile(str(tmp_path / "missing" / "t"), Runtime(monotonic=clock))
+    progress = Progress([("progress file", file)], clock)
+    progress.begin(0.0)
+    progress.update({"loss": 1.0}, Place(1))
+
+    assert len(caplog.records) == 1

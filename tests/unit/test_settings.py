@@ -349,6 +349,7 @@ def test_every_variable_has_the_name_that_the_design_fixes():
                 "DISABLE",
                 "LOCAL_ATTEMPT",
                 "LOCAL_COLLECTOR",
+                "LOCAL_PROGRESS",
                 "SUBMIT_DIR",
                 "TERMINATION_MESSAGE_PATH",
             )

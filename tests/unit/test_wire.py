@@ -177,7 +177,7 @@ NOON = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=timezone.utc)
 def test_rows_go_out_as_katib_reads_them(partner):
     stub, servicer, *_ = partner
 
-    stub.report("t", [MetricLog("loss", 0.5, NOON)], timeout_s=10)
+    stub.report("t", [MetricLog("loss", 0.5, NOON)], timeout_s=60)
 
     (request,) = servicer.requests
     assert request.SerializeToString().hex() == "0a0174" + "122c" + OBSERVATION_LOG_HEX
@@ -186,7 +186,7 @@ def test_rows_go_out_as_katib_reads_them(partner):
 def test_rows_come_back_as_values(partner):
     stub, servicer, *_ = partner
 
-    rows = stub.get("t", timeout_s=10)
+    rows = stub.get("t", timeout_s=60)
 
     assert rows == [
         StoredMetricLog("loss", "0.5", NOON),
@@ -198,7 +198,7 @@ def test_rows_come_back_as_values(partner):
 def test_rows_of_one_metric_are_filtered_by_its_exact_name(partner):
     stub, servicer, *_ = partner
 
-    rows = stub.get("t", metric_name="loss", start=NOON, end=NOON + timedelta(seconds=1), timeout_s=10)
+    rows = stub.get("t", metric_name="loss", start=NOON, end=NOON + timedelta(seconds=1), timeout_s=60)
 
     assert [row.name for row in rows] == ["loss"]
     (request,) = servicer.requests
@@ -212,7 +212,7 @@ def test_rows_of_one_metric_are_filtered_by_its_exact_name(partner):
 def test_a_trial_is_deleted_by_name(partner):
     stub, servicer, *_ = partner
 
-    stub.delete("t", timeout_s=10)
+    stub.delete("t", timeout_s=60)
 
     assert servicer.requests == [messages.DeleteObservationLogRequest(trial_name="t")]
 
@@ -224,14 +224,14 @@ def test_health_is_asked(partner, status, is_serving):
     stub, _, health, _ = partner
     health.status = status
 
-    assert stub.is_serving(timeout_s=10) is is_serving
+    assert stub.is_serving(timeout_s=60) is is_serving
 
 
 def test_a_method_that_the_service_has_not_is_unimplemented(partner):
     *_, channel = partner
 
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/api.v1.beta1.DBManager/Watch")(b"", timeout=10)
+        channel.unary_unary("/api.v1.beta1.DBManager/Watch")(b"", timeout=60)
 
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 

@@ -3,18 +3,16 @@
 import argparse
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks._version import __version__
 from katib_callbacks.console import printable
 
 if TYPE_CHECKING:
-    from argparse import _SubParsersAction
-
     from katib_callbacks.cli.doctor.finding import Finding
 
 
-def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "doctor",

@@ -1,7 +1,8 @@
 """Finding: what one check of the doctor has found, and the surroundings that the checks share."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks.auto import NOWHERE, Whereabouts
@@ -36,3 +37,6 @@ class Surroundings:
     trial_name: str | None = None
     where: Whereabouts = field(default=NOWHERE)
     endpoint: "Endpoint | None" = None
+
+
+Checks: TypeAlias = tuple[Callable[[Surroundings], Iterator[Finding]], ...]

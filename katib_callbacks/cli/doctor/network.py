@@ -6,13 +6,13 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
+from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Checks, Finding, Surroundings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.net.addresses import split_address
@@ -199,7 +199,7 @@ def _claims(token: str) -> dict[str, object] | None:
     return claims if isinstance(claims, dict) else None
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (
+CHECKS: Checks = (
     check_address,
     check_tls,
     check_token,

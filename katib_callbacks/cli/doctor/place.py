@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from katib_callbacks import settings
-from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
+from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Checks, Finding, Surroundings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.masking import label_of
 from katib_callbacks.reporting import termination
@@ -144,7 +144,7 @@ def check_termination_message(here: Surroundings) -> Iterator[Finding]:
         yield Finding("message", NOTE, detail, f"set {settings.TERMINATION_MESSAGE_PATH} to a file, or unset it")
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (
+CHECKS: Checks = (
     check_sinks,
     check_trial,
     check_rank,

@@ -1,9 +1,9 @@
 """Checks of Kubeflow Trainer's status server, where the sink ``trainjob`` shows how far a TrainJob is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from katib_callbacks import settings
-from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
+from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Checks, Finding, Surroundings
 from katib_callbacks.cli.doctor.network import TIMEOUT_S, about_certificate, about_token, handshake
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.tls import client_context, read_token
@@ -59,4 +59,4 @@ def check_status_server(here: Surroundings) -> Iterator[Finding]:
         yield Finding("status", PROBLEM, detail, _BY_STATUS.get(answer.status, "look at the log of Kubeflow Trainer"))
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (check_status_server,)
+CHECKS: Checks = (check_status_server,)

@@ -1,10 +1,10 @@
 """Checks of what is installed beside this package."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 
-from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, Surroundings
+from katib_callbacks.cli.doctor.finding import NOTE, OK, PROBLEM, Checks, Finding, Surroundings
 
 _MINIMUM = re.compile(r"([\w.-]+)[^;]*?>=([\d.]+)")
 _REFUSED_PROTOBUF, _REFUSED_KUBERNETES = (5,), (33,)
@@ -69,4 +69,4 @@ def _parts(version: str) -> tuple[int, ...]:
     return () if match is None else tuple(map(int, match[0].split(".")))
 
 
-CHECKS: tuple[Callable[[Surroundings], Iterator[Finding]], ...] = (check_versions, check_conflicts)
+CHECKS: Checks = (check_versions, check_conflicts)

@@ -24,12 +24,10 @@ _NAMESPACE_CHARACTERS = re.compile("[-a-z0-9]*", re.ASCII)
 
 
 class CertificateNames:
-    """Judges certificates by a template. Thread-safe.
+    """Judges certificates by a template of a whole name, a URI or a DNS name. Thread-safe.
 
-    Args:
-        template: A whole name: a URI such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}``, or a DNS name
-            such as ``{trial}.{namespace}.katib-trial``. ``{namespace}`` may be left out.
-        now: The wall clock.
+    Such as ``spiffe://cluster.local/ns/{namespace}/trial/{trial}`` or ``{trial}.{namespace}.katib-trial``;
+    ``{namespace}`` may be left out.
     """
 
     def __init__(self, template: str, now: Callable[[], datetime] | None = None) -> None:
@@ -42,7 +40,7 @@ class CertificateNames:
         self._x509: Any = x509
         self._is_uri = "://" in template
         self._pattern = _compile(template)
-        self._now = now or _utc_now
+        self._now = now or (lambda: datetime.now(timezone.utc))
         self._lock = Lock()
         self._known: OrderedDict[bytes, tuple[datetime, Grant | None]] = OrderedDict()
 
@@ -109,7 +107,3 @@ def _compile(template: str) -> re.Pattern[str]:
     for field, text in zip(fields, texts[1:], strict=True):
         pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else _NAMESPACE}){re.escape(text)}"
     return re.compile(pattern, re.ASCII)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)

@@ -46,14 +46,9 @@ class TokenAuthenticator(Protocol):
     """Judges bearer tokens. Every method may be called by several threads."""
 
     def authenticate(self, token: str) -> Grant:
-        """Return what a token grants. Never blocks for long.
+        """Return what the text behind ``Bearer`` grants, printable ASCII below 16 KiB; else RefusedError.
 
-        Args:
-            token: The text behind ``Bearer``, as the caller sent it: printable ASCII, below 16 KiB.
-
-        Raises:
-            RefusedError: It grants nothing.
-            IssuerUnavailableError: Nobody can tell now.
+        Never blocks for long; where nobody can tell now it is an IssuerUnavailableError.
         """
 
     def close(self) -> None:

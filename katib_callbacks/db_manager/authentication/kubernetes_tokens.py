@@ -80,13 +80,9 @@ class AudienceTemplate:
 class ServiceAccountTokens:
     """Judges the tokens of one issuer, as ``TokenAuthenticator``. Thread-safe.
 
-    A thread of its own fetches the issuer's keys from the start on; until they were had once, nobody can be judged.
-
-    Args:
-        issuer: The cluster's issuer, ``kubectl get --raw /.well-known/openid-configuration``.
-        audience: The audience of a trial's token, with ``{trial}`` and perhaps ``{namespace}``.
-        ca: A CA file for the issuer's address, as a rule the cluster's own; None for the system's.
-        token_path: A file with a token for the issuer; Kubernetes' API server answers only service accounts.
+    A thread of its own fetches the issuer's keys from the start on; until they were had once, nobody can be judged. The
+    arguments are those of ``TrialListener``. The issuer is told by ``kubectl get --raw
+    /.well-known/openid-configuration``; Kubernetes' API server shows its keys only to service accounts.
     """
 
     def __init__(

@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from katib_callbacks.db_manager.service.validation import InvalidRequestError
 from katib_callbacks.db_manager.stopping import records
 from katib_callbacks.db_manager.stopping.policies import asha_places, asha_stops, median_stops, rung_of
 from katib_callbacks.db_manager.stopping.records import RUNNING, STOPPED, SUCCEEDED, Trial, TrialKey
 from katib_callbacks.db_manager.store.errors import UnstorableError
 from katib_callbacks.db_manager.store.group_commit import GroupCommit, Work
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
-from katib_callbacks.db_manager.validation import InvalidRequestError
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import name_problem
 from katib_callbacks.settings.early_stopping import Policy, parse_policy

@@ -12,14 +12,8 @@ def median_stops(policy: Policy, *, best: float, reported: int, trials: int, mea
     cmd/metricscollector/v1beta1/file-metricscollector/main.go): what they call the median is the mean, over trials that
     succeeded, of the mean of each one's first ``start_step`` objectives. The idea is that of Golovin et al., Google
     Vizier, KDD 2017, section 3.1. Katib compares once, after ``start_step`` objectives; here it is done after each one
-    from then on, since siblings go on succeeding.
-
-    Args:
-        policy: With every option.
-        best: The trial's best objective so far.
-        reported: How many it has reported.
-        trials: How many siblings succeeded.
-        mean: The mean of their means.
+    from then on, since siblings go on succeeding. ``reported`` objectives make up ``best``, ``trials`` siblings
+    ``mean``.
     """
     if trials < policy.options["min_trials_required"] or reported < policy.options["start_step"]:
         return False
@@ -48,12 +42,8 @@ def asha_stops(policy: Policy, value: float, values: Sequence[float]) -> bool:
 
     Asynchronous successive halving, Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020
     (arXiv:1810.05934), in the form that stops trials in place of pausing them. As in Optuna's SuccessiveHalvingPruner
-    the best one goes on where there are fewer than ``reduction_factor``.
-
-    Args:
-        policy: With every option.
-        value: The trial's objective when it came to the rung.
-        values: Those of all trials that have come there, its own among them.
+    the best one goes on where there are fewer than ``reduction_factor``. ``values`` are those of all trials that have
+    come to the rung, its own among them.
     """
     ranked = sorted(values, reverse=policy.is_maximized)
     last = ranked[asha_places(policy, len(ranked)) - 1]

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
-    ColumnElement,
     Connection,
     Double,
     MetaData,
@@ -169,11 +168,11 @@ _UPDATE = update(TRIALS).where(*(TRIALS.c[name] == bindparam(f"of_{name}") for n
 def succeeded(connection: Connection, namespace: str, experiment: str) -> tuple[int, float]:
     """Return how many trials of an experiment succeeded, and the mean of their early means."""
     column = TRIALS.c
-    query = select(func.count(), func.avg(column.early_sum / column.early_count)).where(
-        column.namespace == namespace,
-        column.experiment == experiment,
-        column.state == SUCCEEDED,
-        column.early_count > 0,
+    query = (
+        select(func.count(), func.avg(column.early_sum / column.early_count))
+        .select_from(TRIALS)
+        .filter_by(namespace=namespace, experiment=experiment, state=SUCCEEDED)
+        .where(column.early_count > 0)
     )
     count, mean = connection.execute(query).one()
     return int(count), float(mean or 0.0)
@@ -181,29 +180,17 @@ def succeeded(connection: Connection, namespace: str, experiment: str) -> tuple[
 
 def at_rung(connection: Connection, namespace: str, experiment: str, rung: int) -> list[float]:
     """Return the objectives with which an experiment's trials came to a rung."""
-    column = RUNGS.c
-    query = select(column.value).where(
-        column.namespace == namespace, column.experiment == experiment, column.rung == rung
-    )
+    query = select(RUNGS.c.value).filter_by(namespace=namespace, experiment=experiment, rung=rung)
     return list(connection.execute(query).scalars())
 
 
 def go_back(connection: Connection, key: TrialKey, step: int) -> list[tuple[int, float]]:
     """Forget what a trial handed in of a step and those after it; return its objectives of those before, in order."""
-    column = VALUES.c
-    is_own = (column.trial_name == key.trial_name) & (column.namespace == key.namespace)
-    connection.execute(delete(VALUES).where(is_own, column.step >= step))
-    reached = RUNGS.c
-    connection.execute(
-        delete(RUNGS).where(
-            reached.namespace == key.namespace,
-            reached.experiment == key.experiment,
-            reached.trial_name == key.trial_name,
-            reached.step >= step,
-        )
-    )
-    rows = connection.execute(select(column.step, column.value).where(is_own).order_by(column.step))
-    return [(row.step, row.value) for row in rows]
+    own = {"trial_name": key.trial_name, "namespace": key.namespace}
+    connection.execute(delete(VALUES).filter_by(**own).where(VALUES.c.step >= step))
+    connection.execute(delete(RUNGS).filter_by(**asdict(key)).where(RUNGS.c.step >= step))
+    query = select(VALUES.c.step, VALUES.c.value).filter_by(**own).order_by(VALUES.c.step)
+    return [(row.step, row.value) for row in connection.execute(query)]
 
 
 def last_asked(connection: Connection) -> dict[str, float]:
@@ -217,5 +204,4 @@ def last_asked(connection: Connection) -> dict[str, float]:
 def forget(connection: Connection, trial_name: str) -> None:
     """Forget a trial of this name, in whichever namespace and experiment, if there are tables."""
     for table in TABLES if inspect(connection).has_table(TRIALS.name) else ():
-        condition: ColumnElement[bool] = table.c.trial_name == trial_name
-        connection.execute(delete(table).where(condition))
+        connection.execute(delete(table).filter_by(trial_name=trial_name))

@@ -21,7 +21,7 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
@@ -87,11 +87,13 @@ class Database(Protocol):
     def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
         """Add rows of trials; their ids follow their order."""
 
-    def abandon(self, connection: Connection, result: Result[Any]) -> None:
+    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002  MySQL's needs the other
         """Leave a result of which there is more to read."""
+        result.close()
 
     def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
-        """Return the condition that a column is exactly this text, through the index."""
+        """Return the condition that a column is exactly this text, through the index; most databases' ``=`` is that."""
+        return column == text
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:
         """Return whether the same may succeed at once on another connection."""
@@ -100,7 +102,7 @@ class Database(Protocol):
         """Close all connections. May be called twice."""
 
 
-class DatabaseServer:
+class DatabaseServer(Database):
     """Connections to a database server: a pool with a maximum, one connection for the writer, one for health checks.
 
     The first connection is made without ``unlimited_args``, since making an index takes its time.
@@ -109,7 +111,6 @@ class DatabaseServer:
     driver = ""
     extra = ""
     package = ""
-    time: ColumnElement[str]
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -183,17 +184,13 @@ class DatabaseServer:
                 _logger.warning("waiting for the database: %s", told_by(error))
                 time.sleep(CONNECT_INTERVAL_S)
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Connection:
         """Open a transaction that sees one state of the database."""
-        with self._readers.connect() as connection:
-            yield connection
+        return self._readers.connect()
 
-    @contextmanager
-    def checking(self) -> Iterator[Connection]:
+    def checking(self) -> Connection:
         """Open a transaction past everybody who waits."""
-        with self._checker.connect() as connection:
-            yield connection
+        return self._checker.connect()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
@@ -229,10 +226,6 @@ class DatabaseServer:
         """Return whether the driver has given up its connection."""
         raise NotImplementedError
 
-    def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
-        """Take locks, always in one order, so that two managers that wait never wait for each other."""
-        raise NotImplementedError
-
     def unlock(self, connection: Connection) -> None:
         """Give back locks that do not end with the transaction."""
 
@@ -251,9 +244,9 @@ class DatabaseServer:
         """Return whether a failure to connect will not go away by waiting."""
         raise NotImplementedError
 
-    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002  one of them needs the other
-        """Leave a result of which there is more to read."""
-        result.close()
+    def is_worth_another_try(self, error: DBAPIError) -> bool:
+        """Return whether the connection died, or the statement lost against another one."""
+        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
     def close(self) -> None:
         """Close all connections that are not in use."""

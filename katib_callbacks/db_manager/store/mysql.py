@@ -23,7 +23,7 @@ from sqlalchemy import (
     bindparam,
     literal_column,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from katib_callbacks.db_manager.store.database import (
     ANSWER_TIMEOUT_S,
@@ -112,7 +112,9 @@ class MySQLDatabase(DatabaseServer):
 
     def lock(self, connection: Connection, trial_names: Iterable[str], *, is_patient: bool) -> frozenset[str]:
         """Take locks of the session, and note them for :meth:`unlock`."""
-        keys = {self._lock_name(name): name for name in trial_names}
+        keys = {}
+        for name in trial_names:
+            keys[f"katib-callbacks/{lock_key(self.url.database, name).hex()}"[:_LOCK_NAME_CHARACTERS]] = name
         ordered = sorted(keys)
         self._end_lost_sessions(connection, ordered)
         calls = ", ".join([f"GET_LOCK(%s, {LOCK_TIMEOUT_S if is_patient else 0})"] * len(ordered))
@@ -172,11 +174,8 @@ class MySQLDatabase(DatabaseServer):
 
     def is_refusal(self, error: DBAPIError) -> bool:
         """Return whether the server knows us and does not let us in."""
-        return _code(error) in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
-
-    def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Return whether the connection died, or the statement lost against another one."""
-        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+        code = next(iter(getattr(error.orig, "args", ())), None)
+        return code in {_ACCESS_DENIED, _NO_RIGHT, _UNKNOWN_DATABASE}
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield what lies within the spans; trials whose names differ in case come along."""
@@ -211,17 +210,9 @@ class MySQLDatabase(DatabaseServer):
         data = bindparam(None, text.encode(), type_=LargeBinary)
         return and_(column == text, literal_column(f"CAST(CONVERT({column.name} USING utf8mb4) AS BINARY)") == data)
 
-    def _lock_name(self, name: str) -> str:
-        return f"katib-callbacks/{lock_key(self.url.database, name).hex()}"[:_LOCK_NAME_CHARACTERS]
-
 
 def _insert(connection: Connection, values: Sequence[str]) -> None:
     connection.exec_driver_sql(
         f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {','.join(values)}",  # noqa: S608
         execution_options={"no_parameters": True},  # a percent sign is one
     )
-
-
-def _code(error: DBAPIError) -> Any:
-    arguments = getattr(error.orig, "args", ())
-    return arguments[0] if arguments else None

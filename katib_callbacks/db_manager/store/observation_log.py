@@ -6,8 +6,9 @@ A database's own ways (locks, connections, durability, comparison of texts) stan
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from os import PathLike
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, delete, func, inspect, select
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
@@ -51,18 +52,10 @@ W = TypeVar("W", bound=RowWriter)
 class ObservationLogStore:
     """The rows of all trials in one database. Every method may be called by several threads, and blocks.
 
-    Args:
-        url: A SQLAlchemy URL, or the path of an SQLite file. A file is made if it does not exist, a database is not.
-        max_connections: To the database.
-        is_initialized: The table is there, and neither it nor the index is to be made.
-        connect_timeout_s: How long to wait at the start for a database server that does not answer yet.
-        keep_duplicates: Store a batch that comes again a second time, as Katib's own manager does.
-        keeps_namespaces: Keep the table of trials' owners, too; ``namespace`` may then be given below.
-
-    Raises:
-        ConfigurationError: The URL is none, or names a database that is not known.
-        MissingDependencyError: The database's driver is not installed.
-        StoreError: The database cannot be opened, or is none.
+    The arguments are those of ``DBManager``; ``keeps_namespaces`` keeps the table of trials' owners, too, so that
+    ``namespace`` may be given below. A URL that cannot be right is a ConfigurationError, a missing driver a
+    MissingDependencyError. Methods raise BusyError where nothing was done, for want of room or a turn, and else
+    StoreError where the database did not say that it is done.
     """
 
     def __init__(
@@ -99,9 +92,11 @@ class ObservationLogStore:
                     connect_timeout_s=connect_timeout_s,
                     extra_tables=self._tables[1:],
                 )
-                self._releases_namespaces = keeps_namespaces or self._has_namespaces()  # of another manager
+                with self._database.checking() as connection:  # another manager's table
+                    has_namespaces = inspect(connection).has_table(TRIAL_NAMESPACES.name)
+                self._releases_namespaces = keeps_namespaces or has_namespaces
             self.check()
-            self._writer = GroupCommit(self._write_group, refusals=(UnstorableError,))
+            self._writer = GroupCommit(self._write, refusals=(UnstorableError,))
         except BaseException:
             self.close()
             raise
@@ -111,24 +106,26 @@ class ObservationLogStore:
 
         A batch that comes a second time, whole or in part, is stored once: of equal rows as many are added as the batch
         has more than the table. Two of our managers on one database keep that up together. ``namespace`` is the
-        caller's, and becomes the owner of a trial without one; None where any caller may write.
-
-        Raises:
-            BusyError: They were not stored; there was no room or no turn.
-            ForeignTrialError: They were not stored; the trial belongs to another namespace.
-            UnstorableError: They were not stored, and never will be.
-            StoreError: The database did not say that they are stored.
+        caller's, and becomes the owner of a trial without one; None where any caller may write. A trial of another
+        namespace is a ForeignTrialError, rows that will never be stored an UnstorableError.
         """
+        batch = Batch(trial_name, logs, namespace)
+        self.submit(batch)
+        batch.wait()
+        if batch.is_contended:
+            self.write_contended(batch)
+
+    def submit(self, batch: Batch) -> None:
+        """Queue what :meth:`insert` stores; StoreError if the store is not open."""
         if self._writer is None:
             raise StoreError(f"{self.url}: the store is not open")
-        batch = Batch(trial_name, logs, namespace)
         self._writer.submit(batch)
-        batch.wait()
-        if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
-            with self._mapped_errors("write to"):
-                self._try_twice(lambda: self._write([batch], is_patient=True))
-                if isinstance(batch.error, ForeignTrialError):
-                    raise batch.error
+
+    def write_contended(self, batch: Batch) -> None:
+        """Write a batch of a trial that another manager is writing: wait for it here, not in everybody's way."""
+        self._write([batch], is_patient=True)
+        if isinstance(batch.error, ForeignTrialError):
+            raise batch.error
 
     def read(
         self,
@@ -143,12 +140,8 @@ class ObservationLogStore:
         """Write a trial's rows by time, then by arrival, to a writer of ``open_writer``, and return that writer.
 
         A new writer is opened where a connection dies; what it raises leaves this method. An empty ``metric_name`` is
-        all; ``start`` and ``end`` are inclusive; without a ``namespace`` any caller may read.
-
-        Raises:
-            BusyError: Too many others are reading.
-            ForeignTrialError: The trial belongs to another namespace.
-            StoreError: The database did not answer.
+        all; ``start`` and ``end`` are inclusive; without a ``namespace`` any caller may read, else a trial of another
+        one is a ForeignTrialError.
         """
         column = OBSERVATION_LOGS.c
         query = (
@@ -169,107 +162,77 @@ class ObservationLogStore:
         if namespace is not None:  # besides the check below: it may change hands between two statements
             query = query.where(is_not_foreign(trial_name, namespace))
 
-        def read() -> W:
+        def read(connection: Connection) -> W:
             writer = open_writer()
-            with self._database.reading() as connection:
-                if namespace is not None:
-                    check_owner(connection, trial_name, namespace)
-                result = connection.execute(query)
-                try:
-                    for rows in result.partitions(STREAMED_ROWS):
-                        writer.add(rows)
-                except StoreError:
-                    self._database.abandon(connection, result)
-                    raise
+            if namespace is not None:
+                check_owner(connection, trial_name, namespace)
+            result = connection.execute(query)
+            try:
+                for rows in result.partitions(STREAMED_ROWS):
+                    writer.add(rows)
+            except StoreError:
+                self._database.abandon(connection, result)
+                raise
             return writer
 
-        with self._mapped_errors("read"):
-            return self._try_twice(read)
+        return self._do("read", self._database.reading, read)
 
     def has_rows_before(self, trial_name: str, time: str) -> bool:
-        """Return whether a trial has rows from before a time of the form of ``Log``; raises as :meth:`read` does."""
+        """Return whether a trial has rows from before a time of the form of ``Log``."""
         column = OBSERVATION_LOGS.c
-        query = select(column.id).where(
-            self._database.equals(column.trial_name, trial_name), column.time < datetime.fromisoformat(time)
-        )
-
-        def read() -> bool:
-            with self._database.reading() as connection:
-                return connection.execute(query.limit(1)).first() is not None
-
-        with self._mapped_errors("read"):
-            return self._try_twice(read)
+        is_of_trial = self._database.equals(column.trial_name, trial_name)
+        query = select(column.id).where(is_of_trial, column.time < datetime.fromisoformat(time)).limit(1)
+        return self._do("read", self._database.reading, lambda read: read.execute(query).first() is not None)
 
     def trials_before(self, end: datetime) -> list[str]:
-        """Return the trials that have no row at or after a time; raises as :meth:`read` does."""
+        """Return the trials that have no row at or after a time."""
         column = OBSERVATION_LOGS.c
         query = select(column.trial_name).group_by(column.trial_name).having(func.max(column.time) < naive_utc(end))
-
-        def read() -> list[str]:
-            with self._database.reading() as connection:
-                return list(connection.execute(query).scalars())
-
-        with self._mapped_errors("read"):
-            return self._try_twice(read)
+        return self._do("read", self._database.reading, lambda read: list(read.execute(query).scalars()))
 
     def delete(self, trial_name: str, *, before: datetime | None = None, is_attempt: bool = False) -> int:
         """Delete all rows of a trial, and its owner; returns how many. With ``before`` only if it has none since.
 
         With ``is_attempt`` they are those of an earlier attempt, and what else is known of the trial stays.
-
-        Raises:
-            BusyError: Nothing was deleted; there was no room or no turn.
-            StoreError: The database did not say that they are deleted.
         """
         column = OBSERVATION_LOGS.c
         is_of_trial = self._database.equals(column.trial_name, trial_name)
 
-        def write() -> int:
-            with self._database.writing(is_patient=True) as connection:
-                self._database.lock(connection, [trial_name], is_patient=True)
-                if before is not None:
-                    newer = select(column.id).where(is_of_trial, column.time >= naive_utc(before)).limit(1)
-                    if connection.execute(newer).first() is not None:
-                        return 0
-                deleted: int = connection.execute(delete(OBSERVATION_LOGS).where(is_of_trial)).rowcount
-                if self._releases_namespaces:
-                    release(connection, trial_name)
-                for forget in () if is_attempt else self.also_deleted:
-                    forget(connection, trial_name)
-                return deleted
+        def write(connection: Connection) -> int:
+            if before is not None:
+                newer = select(column.id).where(is_of_trial, column.time >= naive_utc(before)).limit(1)
+                if connection.execute(newer).first() is not None:
+                    return 0
+            deleted: int = connection.execute(delete(OBSERVATION_LOGS).where(is_of_trial)).rowcount
+            if self._releases_namespaces:
+                release(connection, trial_name)
+            for forget in () if is_attempt else self.also_deleted:
+                forget(connection, trial_name)
+            return deleted
 
-        with self._mapped_errors("write to"):
-            return self._try_twice(write)
+        return self.transact(write, lock=trial_name)
 
     def transact(self, action: Callable[[Connection], T], *, lock: str | None = None) -> T:
         """Do something in one transaction, and return when it is on disk; ``action`` may be called twice.
 
         With ``lock``, a name, no other manager on this database does what has the same one.
-
-        Raises:
-            BusyError: Nothing was done; there was no room or no turn.
-            StoreError: The database did not say that it is done.
         """
 
-        def write() -> T:
-            with self._database.writing(is_patient=True) as connection:
-                if lock is not None:
-                    self._database.lock(connection, [lock], is_patient=True)
-                return action(connection)
+        def write(connection: Connection) -> T:
+            if lock is not None:
+                self._database.lock(connection, [lock], is_patient=True)
+            return action(connection)
 
-        with self._mapped_errors("write to"):
-            return self._try_twice(write)
+        return self._do("write to", partial(self._database.writing, is_patient=True), write)
 
     def check(self) -> None:
         """Read every column of each table, or raise StoreError. For one caller at a time; waits for no other."""
 
-        def read() -> None:
-            with self._database.checking() as connection:
-                for table in self._tables:
-                    connection.execute(select(table).limit(1)).all()
+        def read(connection: Connection) -> None:
+            for table in self._tables:
+                connection.execute(select(table).limit(1)).all()
 
-        with self._mapped_errors("read"):
-            self._try_twice(read)
+        self._do("read", self._database.checking, read)
 
     def close(self) -> None:
         """Write what is queued and close all connections. May be called twice."""
@@ -277,13 +240,10 @@ class ObservationLogStore:
             self._writer.close()
         self._database.close()
 
-    def _write_group(self, batches: Sequence[Batch]) -> None:
-        with self._mapped_errors("write to"):
-            self._try_twice(lambda: self._write(batches, is_patient=False))
+    def _write(self, batches: Sequence[Batch], *, is_patient: bool = False) -> None:
+        """Write batches in one transaction, except those whose trial another manager is writing."""
 
-    def _write(self, batches: Sequence[Batch], *, is_patient: bool) -> None:
-        """Write batches in one transaction, but for those whose trial another manager is writing."""
-        with self._database.writing(is_patient=is_patient) as connection:
+        def write(connection: Connection) -> frozenset[str]:
             contended = self._database.lock(connection, {batch.trial_name for batch in batches}, is_patient=is_patient)
             free = admit(connection, [batch for batch in batches if batch.trial_name not in contended])
             additions: list[tuple[str, Sequence[Log]]] = [(batch.trial_name, batch.logs) for batch in free]
@@ -291,21 +251,26 @@ class ObservationLogStore:
                 additions = missing_logs(free, self._database.select_spans(connection, [batch.span for batch in free]))
             if additions:
                 self._database.insert(connection, additions)
+            return contended
+
+        contended = self._do("write to", partial(self._database.writing, is_patient=is_patient), write)
         for batch in batches:
             batch.is_contended = batch.trial_name in contended
 
-    def _has_namespaces(self) -> bool:
-        with self._database.checking() as connection:
-            return bool(inspect(connection).has_table(TRIAL_NAMESPACES.name))
+    def _do(self, action: str, opened: Callable[[], Any], do: Callable[[Connection], T]) -> T:
+        """Do something in a transaction; again at once where its connection died, since the next one may be good."""
 
-    def _try_twice(self, action: Callable[[], T]) -> T:
-        """Do something that may be repeated again at once if its connection died: the next one may be good."""
-        try:
-            return action()
-        except DBAPIError as error:
-            if not self._database.is_worth_another_try(error):
-                raise
-        return action()
+        def attempt() -> T:
+            with opened() as connection:
+                return do(connection)
+
+        with self._mapped_errors(action):
+            try:
+                return attempt()
+            except DBAPIError as error:
+                if not self._database.is_worth_another_try(error):
+                    raise
+            return attempt()
 
     @contextmanager
     def _mapped_errors(self, action: str) -> Iterator[None]:

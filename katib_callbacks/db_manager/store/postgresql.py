@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import URL, Column, ColumnElement, Connection, String, literal_column
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Connection, String, literal_column
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from katib_callbacks.db_manager.store.database import (
     ANSWER_TIMEOUT_S,
@@ -164,10 +164,6 @@ class PostgreSQLDatabase(DatabaseServer):
         """Return whether the server knows us and does not let us in; psycopg has no code for that."""
         return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
 
-    def is_worth_another_try(self, error: DBAPIError) -> bool:
-        """Return whether the connection died, or the statement lost against another one."""
-        return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
-
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
         """Yield what lies within the spans."""
         columns = tuple(list(column) for column in zip(*spans, strict=True))
@@ -193,7 +189,3 @@ class PostgreSQLDatabase(DatabaseServer):
             raise DBAPIError.instance(
                 _COPY, None, error, errors, connection_invalidated=is_lost, dialect=connection.dialect
             ) from error
-
-    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
-        """Compare: PostgreSQL's collations tell any two texts apart."""
-        return column == text

@@ -12,12 +12,9 @@ from typing import Any
 
 from sqlalchemy import (
     URL,
-    Column,
-    ColumnElement,
     Connection,
     Engine,
     QueuePool,
-    Result,
     String,
     Table,
     create_engine,
@@ -26,15 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS, Database
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.db_manager.store.table import METADATA, OBSERVATION_LOGS, TRIAL_TIME, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, StoreError
 
 BUSY_TIMEOUT_S = 10.0
 """How long a call waits for another writer, of this process or another one. Clients retry what fails after it."""
-
-RESERVED_CONNECTIONS = 2
-"""One for whoever has the turn to write, one for health checks: neither ever waits for readers."""
 
 ROWS_PER_STATEMENT = 200
 """SQLite before 3.32 takes 999 parameters in a statement."""
@@ -44,7 +39,7 @@ _HEADER_BYTES, _LARGEST_PAGE = 100, 65_536  # https://www.sqlite.org/fileformat2
 _WRITES = "katib_callbacks_writes"
 
 
-class SQLiteDatabase:
+class SQLiteDatabase(Database):
     """An SQLite file, opened for several threads and beside other processes."""
 
     time = type_coerce(OBSERVATION_LOGS.c.time, String)  # it is text already
@@ -132,11 +127,9 @@ class SQLiteDatabase:
         finally:
             self._places_to_read.release()
 
-    @contextmanager
-    def checking(self) -> Iterator[Connection]:
+    def checking(self) -> Any:
         """Open a transaction past everybody who waits."""
-        with self.engine.begin() as connection:
-            yield connection
+        return self.engine.begin()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:  # noqa: ARG002  there is one lock for all
@@ -175,14 +168,6 @@ class SQLiteDatabase:
                 f"INSERT INTO observation_logs (trial_name, time, metric_name, value) VALUES {values}",  # noqa: S608
                 tuple(chain.from_iterable(chunk)),
             )
-
-    def equals(self, column: Column[str], text: str) -> ColumnElement[bool]:
-        """Compare: SQLite does so byte by byte."""
-        return column == text
-
-    def abandon(self, connection: Connection, result: Result[Any]) -> None:  # noqa: ARG002
-        """Leave a result of which there is more to read."""
-        result.close()
 
     def is_worth_another_try(self, error: DBAPIError) -> bool:  # noqa: ARG002
         """No: a file does not come back by itself."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from katib_callbacks.db_manager.limits import Buckets, host_of
+from katib_callbacks.db_manager.service.limits import Buckets, host_of
 
 HOST_BURST, HOST_PER_S = 30, 1.0
 TOTAL_BURST, TOTAL_PER_S = 300, 10.0

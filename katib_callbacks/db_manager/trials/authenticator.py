@@ -38,8 +38,7 @@ class Authenticator:
     def authenticate(self, token: str | None, certificate: bytes | None) -> Grant | None:
         """Return what a token, or a certificate that TLS has accepted, grants; None if there is neither.
 
-        Raises:
-            RefusedError: They grant nothing.
+        RefusedError where they grant nothing.
         """
         if token is not None and self._tokens:
             return self._judge(token)

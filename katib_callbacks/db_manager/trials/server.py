@@ -3,13 +3,12 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
 
-from katib_callbacks.db_manager.arrivals import Arrivals
-from katib_callbacks.db_manager.health import Health
 from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.trials.audit import Audit
 from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.db_manager.trials.servicer import TrialService
@@ -64,9 +63,7 @@ class TrialServer:
         self.server.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.server.stop(None).wait()
         self._close()
 

@@ -5,24 +5,23 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
-from katib_callbacks.db_manager.arrivals import Arrivals
 from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
-from katib_callbacks.db_manager.health import Health
-from katib_callbacks.db_manager.katib_service import serialize
-from katib_callbacks.db_manager.limits import FailureLimit, Places
 from katib_callbacks.db_manager.prometheus import ServerMetrics
-from katib_callbacks.db_manager.servicer import Servicer
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health
+from katib_callbacks.db_manager.service.katib_service import only_request, unary
+from katib_callbacks.db_manager.service.limits import FailureLimit, Places
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import experiment_of
 from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
-from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError
+from katib_callbacks.db_manager.store.errors import ForeignTrialError
 from katib_callbacks.db_manager.trials.audit import Audit, Refusal, plain
 from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.wire import extension, messages, methods
-from katib_callbacks.wire.server import decode
 
 MAX_HEALTH_CHECKS = 16
 """At once: they need no credential, and each keeps a thread."""
@@ -70,9 +69,8 @@ class _Call:
     trial: str | None = None
 
 
-@dataclass(frozen=True)
-class _Method:
-    """The methods that trials may call."""
+class _Method(NamedTuple):
+    """A method that trials may call."""
 
     request: Any
     serve: Callable[..., Any]
@@ -98,7 +96,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._authenticator = authenticator
         self._servicer = servicer
         self._methods = {
-            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, servicer.report),
+            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, self._report),
             methods.GET_OBSERVATION_LOG: _Method(messages.GetObservationLogRequest, self._get),
             methods.JUDGE: _Method(extension.JudgeRequest, self._judge),
         }
@@ -116,8 +114,8 @@ class TrialService(grpc.GenericRpcHandler):
         """Return what answers a call of a method."""
         path = handler_call_details.method
         if path == methods.HEALTH_CHECK:
-            return _handler(self._check_health)
-        return _handler(lambda requests, context: self._answer(_Call(path, requests, context)))
+            return unary(self._check_health)
+        return unary(lambda requests, context: self._answer(_Call(path, requests, context)))
 
     def _answer(self, call: _Call) -> Any:
         start_s = time.monotonic()
@@ -126,8 +124,6 @@ class TrialService(grpc.GenericRpcHandler):
         except _DeniedError as denied:
             self._refuse(call, denied, time.monotonic() - start_s)
             return call.context.abort(denied.code, denied.details)  # raises
-        except BusyError as error:
-            return call.context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _admit_and_serve(self, call: _Call) -> Any:
         if self.limit.is_over(call.context.peer()):
@@ -140,9 +136,7 @@ class TrialService(grpc.GenericRpcHandler):
             raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
         key = call.grant.namespace or f"caller {call.grant.caller}"
         with self._shares.enter(key), self._arrivals.request(key, call.requests, call.context) as received:
-            if not received:
-                return call.context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
-            return self._serve(call, method, decode(method.request, received.pop(), call.context), call.grant)
+            return self._serve(call, method, only_request(method.request, received, call.context), call.grant)
 
     def _serve(self, call: _Call, method: _Method, request: Any, grant: Grant) -> Any:
         call.trial = request.trial_name
@@ -154,6 +148,9 @@ class TrialService(grpc.GenericRpcHandler):
         except ForeignTrialError as error:
             reason = f"the trial belongs to another namespace than {grant.namespace}"
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "namespace", _NOT_ALLOWED, reason) from error
+
+    def _report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
+        return self._servicer.complete(self._servicer.report(request, context, namespace=namespace))
 
     def _get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
         with self._reads.enter(timeout_s=POOL_TIMEOUT_S):
@@ -192,26 +189,12 @@ class TrialService(grpc.GenericRpcHandler):
         self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
         self._metrics.refusal(denied.kind)
         is_known = call.path in self._methods or call.path == methods.DELETE_OBSERVATION_LOG
-        self._metrics.call(_name(call.path) if is_known else "other", denied.code.name, elapsed_s, 0)
+        self._metrics.call(call.path.rpartition("/")[2] if is_known else "other", denied.code.name, elapsed_s, 0)
 
     def _check_health(self, _requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         """Answer for the server as a whole, whatever service is asked for: its name is not waited for."""
-        try:
-            with self._health_checks.enter():
-                return self._health.Check(messages.HealthCheckRequest(), context)
-        except BusyError as error:
-            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-
-
-def _handler(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
-    handler: Any = grpc.stream_unary_rpc_method_handler(
-        answer, request_deserializer=None, response_serializer=serialize
-    )
-    return handler
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
+        with self._health_checks.enter():
+            return self._health.Check(messages.HealthCheckRequest(), context)
 
 
 def _token(context: grpc.ServicerContext) -> str | None:

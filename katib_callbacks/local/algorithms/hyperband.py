@@ -6,8 +6,9 @@ bracket has the paper's size; Katib makes it as large as the number of trials it
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.algorithms.space import Parameter, Point
@@ -18,10 +19,8 @@ DEFAULT_ETA = 3
 class Hyperband:
     """Brackets of rounds. The next round of a bracket waits for all trials of the one before.
 
-    Args:
-        resource_name: The parameter that says how long a trial runs.
-        r_l: The most that a trial gets of it.
-        eta: One of so many trials gets into the next round, with so many times the resource.
+    A trial runs as long as ``resource_name`` says, ``r_l`` at most; one of ``eta`` trials gets into the next round,
+    with so many times the resource.
     """
 
     def __init__(
@@ -106,14 +105,14 @@ def max_bracket(r_l: float, eta: int) -> int:
     return int(math.log(r_l) / math.log(eta) + 1e-9)  # log(1000) / log(10) is a little below 3
 
 
-def check(
-    parameters: Sequence[Parameter], *, resource_name: str | None, r_l: float | None, eta: int, parallel: int
-) -> None:
+def check(parameters: Sequence[Parameter], given: Mapping[str, Any], *, parallel: int) -> None:
     """Check what Katib's suggestion service checks."""
-    if resource_name is None or r_l is None:
+    name, r_l = given.get("resource_name"), given.get("r_l")
+    if name is None or r_l is None:
         raise ConfigurationError("algorithmSettings: hyperband needs r_l and resource_name")
-    if resource_name not in {parameter.name for parameter in parameters}:
-        raise ConfigurationError(f"algorithmSettings: resource_name {resource_name!r} is not one of spec.parameters")
+    if name not in {parameter.name for parameter in parameters}:
+        raise ConfigurationError(f"algorithmSettings: resource_name {name!r} is not one of spec.parameters")
+    eta = given.get("eta", DEFAULT_ETA)
     least = math.ceil(eta ** max_bracket(r_l, eta))
     if parallel < least:
         raise ConfigurationError(f"hyperband needs a parallelTrialCount of at least {least}, not {parallel}")

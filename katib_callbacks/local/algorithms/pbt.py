@@ -5,7 +5,7 @@ own checkpoint with a best one's parameters, and a generation begins when one mo
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -131,7 +131,7 @@ class PopulationBasedTraining:
         return number if parameter.kind == "double" else parameter.coordinate_of(Decimal(int(number)))
 
 
-def check(parameters: Sequence[Parameter], given: Sequence[str]) -> None:
+def check(parameters: Sequence[Parameter], given: Collection[str]) -> None:
     """Check what Katib's suggestion service needs."""
     missing = [name for name in ("suggestion_trial_dir", "n_population", "truncation_threshold") if name not in given]
     if missing:

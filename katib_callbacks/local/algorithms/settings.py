@@ -4,6 +4,7 @@ Samplers cannot be stored, so after a restart the stored questions and answers a
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -33,74 +34,48 @@ class Algorithm(Protocol):
         """Take up what was answered to the next question before a restart."""
 
 
-def _at_least(low: float, kind: type) -> Callable[[str], Any]:
+def _if(kind: Callable[[str], Any], is_right: Callable[[Any], bool]) -> Callable[[str], Any]:
+    """Return the conversion of a text to a kind, which takes only what is right."""
+
     def convert(text: str) -> Any:
-        number = kind(text)
-        if not low <= number < float("inf"):
+        value = kind(text)
+        if not is_right(value):
             raise ValueError
-        return number
+        return value
 
     return convert
 
 
-def _between(low: float, high: float) -> Callable[[str], float]:
-    def convert(text: str) -> float:
-        number = float(text)
-        if not low < number < high:
-            raise ValueError
-        return number
-
-    return convert
+def _at_least(low: float, kind: type) -> Callable[[str], Any]:
+    return _if(kind, lambda number: low <= number < math.inf)
 
 
-def _restarts(text: str) -> str | None:
-    if text.lower() == "none":
-        return None
-    if text not in {"ipop", "bipop"}:
-        raise ValueError
-    _logger.warning("cmaes: Optuna restarts no more by itself; restart_strategy %r is not acted upon", text)
-    return None
+def _between(low: float, high: float) -> Callable[[str], Any]:
+    return _if(float, lambda number: low < number < high)
 
 
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise ValueError
-    return number
+def _one_of(*words: str) -> Callable[[str], Any]:
+    return _if(str, words.__contains__)
 
 
-def _absolute(text: str) -> str:
-    if not text.startswith("/") or not text.strip("/"):
-        raise ValueError
-    return text
+def _restarts(text: str) -> None:
+    if text.lower() != "none":
+        _one_of("ipop", "bipop")(text)
+        _logger.warning("cmaes: Optuna restarts no more by itself; restart_strategy %r is not acted upon", text)
 
 
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 1 << 32:  # numpy's range
-        raise ValueError
-    return seed
+_share = _if(float, lambda number: 0 <= number <= 1)
+_absolute = _if(str, lambda path: path.startswith("/") and path.strip("/"))
 
-
-_SEED = {"random_state": ("seed", _seed)}
+_SEED = {"random_state": ("seed", _if(int, range(1 << 32).__contains__))}  # numpy's range
 _TPE = {
     **_SEED,
     "n_startup_trials": ("n_startup_trials", _at_least(0, int)),
     "n_ei_candidates": ("n_ei_candidates", _at_least(1, int)),
     "n_EI_candidates": ("n_ei_candidates", _at_least(1, int)),
     "gamma": ("gamma", _between(0, 1)),
-    "prior_weight": ("prior_weight", _between(0, float("inf"))),
+    "prior_weight": ("prior_weight", _between(0, math.inf)),
 }
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in words:
-            raise ValueError
-        return text
-
-    return convert
-
 
 # {algorithm: {Katib's setting: (Optuna's argument, conversion of the text)}}. Source: the validations in Katib's
 # pkg/suggestion/v1beta1/{optuna,hyperopt}/service.py and goptuna/service.go; TPE takes those of both services.
@@ -111,7 +86,7 @@ SETTINGS: Mapping[str, Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "multivariate-tpe": _TPE,
     "cmaes": {
         **_SEED,
-        "sigma": ("sigma0", _between(0, float("inf"))),
+        "sigma": ("sigma0", _between(0, math.inf)),
         "restart_strategy": ("restart_strategy", _restarts),
     },
     "sobol": _SEED,
@@ -193,19 +168,14 @@ def check_space(
     choice: AlgorithmChoice, parameters: Sequence[Parameter], max_trial_count: int | None, *, parallel: int = 1
 ) -> None:
     """Check that an algorithm can search a space, as Katib's suggestion services do."""
-    given = choice.arguments
     if choice.name == "hyperband":
-        eta = given.get("eta", hyperband.DEFAULT_ETA)
-        name, r_l = given.get("resource_name"), given.get("r_l")
-        hyperband.check(parameters, resource_name=name, r_l=r_l, eta=eta, parallel=parallel)
+        hyperband.check(parameters, choice.arguments, parallel=parallel)
     if choice.name == "pbt":
-        pbt.check(parameters, list(given))
+        pbt.check(parameters, choice.arguments)
     if choice.name == "cmaes" and sum(parameter.is_number for parameter in parameters) < 2:  # noqa: PLR2004
         raise ConfigurationError("cmaes needs two parameters of type int or double")
     if choice.name == "grid":
-        points = 1
-        for parameter in parameters:
-            points *= len(parameter.grid())
+        points = math.prod(len(parameter.grid()) for parameter in parameters)
         if max_trial_count is not None and max_trial_count > points:
             raise ConfigurationError(f"the grid has {points} points, fewer than maxTrialCount {max_trial_count}")
 

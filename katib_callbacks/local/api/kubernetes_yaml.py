@@ -89,16 +89,11 @@ def _loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             return {key_text(key): value for key, value in super().construct_mapping(node, deep).items()}
 
-    def construct_plain(loader: Any, node: Any) -> Any:
-        return plain_value(loader.construct_scalar(node))
-
-    def construct_timestamp(loader: Any, node: Any) -> Any:
-        return loader.construct_scalar(node)
-
-    def construct_binary(loader: Any, node: Any) -> Any:
-        return loader.construct_yaml_binary(node).decode(errors="replace")
-
-    Loader.add_constructor(_PLAIN, construct_plain)
-    Loader.add_constructor("tag:yaml.org,2002:timestamp", construct_timestamp)
-    Loader.add_constructor("tag:yaml.org,2002:binary", construct_binary)
+    constructors = {
+        _PLAIN: lambda loader, node: plain_value(loader.construct_scalar(node)),
+        "tag:yaml.org,2002:timestamp": lambda loader, node: loader.construct_scalar(node),
+        "tag:yaml.org,2002:binary": lambda loader, node: loader.construct_yaml_binary(node).decode(errors="replace"),
+    }
+    for tag, construct in constructors.items():
+        Loader.add_constructor(tag, construct)
     return Loader

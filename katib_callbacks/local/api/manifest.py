@@ -4,6 +4,7 @@ Whatever is legal is kept; what this machine makes of it is :mod:`katib_callback
 """
 
 import copy
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,11 +12,10 @@ from typing import Any, TypeAlias
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api.models import V1beta1Experiment
-from katib_callbacks.local.api.serialization import plain
+from katib_callbacks.local.api.serialization import Model, plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
 from katib_callbacks.local.trainer import optimization_job
 from katib_callbacks.local.trainer.experiment import is_optimization_job
-from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
 KIND = "Experiment"
 KINDS = (KIND, optimization_job.KIND)
@@ -39,13 +39,13 @@ _KINDS = " or ".join(KINDS)
 Manifest: TypeAlias = Mapping[str, Any]
 
 
-def read_file(path: str | Path, name: str | None = None) -> V1beta1Experiment | OptimizationJob:
+def read_file(path: str | Path, name: str | None = None) -> Model:
     """Read an Experiment or an OptimizationJob from a YAML (or JSON) file as ``kubectl`` does, lists included.
 
-    ``name`` picks one of several. ConfigurationError names every fault.
+    ``-`` is standard input. ``name`` picks one of several. ConfigurationError names every fault.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
     try:
@@ -85,7 +85,7 @@ def _name(experiment: Mapping[str, Any]) -> str:
     return str(metadata.get("name") or metadata.get("generateName"))
 
 
-def read(experiment: object) -> V1beta1Experiment | OptimizationJob:
+def read(experiment: object) -> Model:
     """Check an object (a camelCase mapping, our model or upstream's) and return a new one with its API's defaults."""
     data = copy.deepcopy(plain(experiment))
     if not isinstance(data, dict):

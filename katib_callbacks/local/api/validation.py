@@ -2,12 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from katib_callbacks.local.api.go_regexp import PatternError, compile_pattern
 from katib_callbacks.local.api.models import V1beta1Experiment, V1ObjectMeta
-from katib_callbacks.local.api.serialization import Model, camel_case, model_fields
+from katib_callbacks.local.api.serialization import Model, camel_case
 
 API_VERSION = "kubeflow.org/v1beta1"
 
@@ -46,9 +46,12 @@ def objective_faults(objective: Any, path: str) -> Iterator[str]:
     elif objective.objective_metric_name in (objective.additional_metric_names or ()):
         yield f"{path}.additionalMetricNames: contains the objective {objective.objective_metric_name!r}"
     for number, strategy in enumerate(objective.metric_strategies or ()):
-        if strategy.value not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            yield f"{path}.metricStrategies[{number}].value: {strategy.value!r} is not known; known: {known}"
+        yield from _unknown(strategy.value, STRATEGIES, f"{path}.metricStrategies[{number}].value")
+
+
+def _unknown(value: Any, known: Sequence[str], path: str) -> Iterator[str]:
+    if value not in known:
+        yield f"{path}: {value!r} is not known; known: {', '.join(known)}"
 
 
 def name_faults(metadata: V1ObjectMeta | None) -> Iterator[str]:
@@ -68,7 +71,7 @@ def field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
     if not isinstance(data, Mapping):
         yield f"{path or 'the object'}: must be a mapping, not {_shown(data)}"
         return
-    known = {camel_case(field.name): field for field in model_fields(kind)}
+    known = {camel_case(field.name): field for field in kind.known_fields}
     is_open = kind.__name__ == "V1ObjectMeta"  # Kubernetes' own, with more fields than are listed here
     for name, value in data.items():
         place = f"{path}.{name}" if path else str(name)
@@ -80,16 +83,16 @@ def field_faults(kind: type[Model], data: Any, path: str) -> Iterator[str]:
                 api = "Katib" if kind.__name__.startswith("V1") else "Kubeflow Trainer"
                 yield f"{place}: {api} knows no such field; {hint}"
         elif value is not None:
-            yield from _value_faults(field.metadata["kind"], value, place, many=field.metadata["many"])
+            yield from _value_faults(field.kind, value, place, is_list=field.is_list)
 
 
-def _value_faults(kind: type, value: Any, path: str, *, many: bool) -> Iterator[str]:
-    if many:
+def _value_faults(kind: type, value: Any, path: str, *, is_list: bool = False) -> Iterator[str]:
+    if is_list:
         if not isinstance(value, (list, tuple)):
             yield f"{path}: must be a list, not {_shown(value)}"
             return
         for number, item in enumerate(value):
-            yield from _value_faults(kind, item, f"{path}[{number}]", many=False)
+            yield from _value_faults(kind, item, f"{path}[{number}]")
     elif issubclass(kind, Model):
         yield from field_faults(kind, value, path)
     elif kind in _TYPE_NAMES and not _is_a(kind, value):
@@ -121,10 +124,11 @@ def _faults(experiment: V1beta1Experiment) -> Iterator[str]:
     yield from objective_faults(spec.objective, "spec.objective")
     if spec.algorithm is None or not spec.algorithm.algorithm_name:
         yield "spec.algorithm.algorithmName: must be specified"
-    yield from _early_stopping_faults(spec.early_stopping)
-    if spec.resume_policy not in {None, "", *RESUME_POLICIES}:
-        known = ", ".join(RESUME_POLICIES)
-        yield f"spec.resumePolicy: {spec.resume_policy!r} is not known; known: {known}"
+    if spec.early_stopping is not None:
+        algorithm = spec.early_stopping.algorithm_name
+        yield from _unknown(algorithm, EARLY_STOPPING_ALGORITHMS, "spec.earlyStopping.algorithmName")
+    if spec.resume_policy:
+        yield from _unknown(spec.resume_policy, RESUME_POLICIES, "spec.resumePolicy")
     yield from _parameter_faults(spec)
     yield from _collector_faults(spec)
     yield from _template_faults(spec)
@@ -139,21 +143,19 @@ def _budget_faults(spec: Any) -> Iterator[str]:
             yield f"spec.{camel_case(name)}: {count} is above maxTrialCount {spec.max_trial_count}"
 
 
-def _early_stopping_faults(early_stopping: Any) -> Iterator[str]:
-    if early_stopping is not None and early_stopping.algorithm_name not in EARLY_STOPPING_ALGORITHMS:
-        known = ", ".join(EARLY_STOPPING_ALGORITHMS)
-        yield f"spec.earlyStopping.algorithmName: {early_stopping.algorithm_name!r} is not known; known: {known}"
-
-
 def _parameter_faults(spec: Any) -> Iterator[str]:
     if bool(spec.parameters) == bool(spec.nas_config):
         yield "spec: one of parameters and nasConfig must be specified"
-    names = [parameter.name for parameter in spec.parameters or ()]
-    for number, parameter in enumerate(names):
-        if not parameter or parameter in names[:number]:
-            yield f"spec.parameters[{number}].name: must be specified, and only once: {parameter!r}"
+    yield from repeated_names([parameter.name for parameter in spec.parameters or ()], "spec.parameters")
     for number, parameter in enumerate(spec.parameters or ()):
         yield from _space_faults(parameter, f"spec.parameters[{number}].feasibleSpace")
+
+
+def repeated_names(names: Sequence[str | None], path: str) -> Iterator[str]:
+    """Yield the names in a list that are missing, or stand there before."""
+    for number, name in enumerate(names):
+        if not name or name in names[:number]:
+            yield f"{path}[{number}].name: must be specified, and only once: {name!r}"
 
 
 def _space_faults(parameter: Any, path: str) -> Iterator[str]:
@@ -171,8 +173,8 @@ def _collector_faults(spec: Any) -> Iterator[str]:
     collector = spec.metrics_collector_spec and spec.metrics_collector_spec.collector
     if collector is not None and collector.kind == "None":
         yield f"{path}.collector.kind: the kind None was renamed to Push in Katib 0.17; write Push"
-    elif collector is not None and collector.kind not in COLLECTOR_KINDS:
-        yield f"{path}.collector.kind: {collector.kind!r} is not known; known: {', '.join(COLLECTOR_KINDS)}"
+    elif collector is not None:
+        yield from _unknown(collector.kind, COLLECTOR_KINDS, f"{path}.collector.kind")
     source = spec.metrics_collector_spec and spec.metrics_collector_spec.source
     if collector is not None and collector.kind in _SOURCE_KINDS and source is not None:
         yield from _file_faults(collector.kind, source, f"{path}.source")

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from katib_callbacks.local.collectors.observation import number
 from katib_callbacks.local.collectors.stdout import parse_output, read_output
-from katib_callbacks.local.observation import number
 from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
 
 TEXT, JSON = "TEXT", "JSON"

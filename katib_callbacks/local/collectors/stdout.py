@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from katib_callbacks.local.api.go_regexp import compile_pattern
-from katib_callbacks.local.observation import number
+from katib_callbacks.local.collectors.observation import number
 from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
 
 DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"

@@ -3,14 +3,14 @@
 An OptimizationJob's reasons and messages are those of the controller that is in review (kubeflow/trainer#3828).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.local import states
 from katib_callbacks.local.api.models import utc_seconds
-from katib_callbacks.local.status import best_trial, experiment_object, trial_object
-from katib_callbacks.local.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.status import assignments, best_trial, experiment_object, trial_object
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.template import TrialTemplate
 
@@ -42,15 +42,9 @@ def verdict(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
 def _optimization_job(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
     conditions = list(_conditions(row, trials))
     best = best_trial(row.manifest, trials)
-    status = {
-        **({"conditions": conditions} if conditions else {}),
-        **({} if best is None else {"result": {"trainJobName": best.name, "parameters": _assignments(best)}}),
-    }
-    return {
-        **row.source,
-        "metadata": {**row.source["metadata"], "creationTimestamp": _time(row.created_s)},
-        **({"status": status} if status else {}),
-    }
+    result = None if best is None else {"trainJobName": best.name, "parameters": assignments(best)}
+    metadata = {**row.source["metadata"], "creationTimestamp": _time(row.created_s)}
+    return {**row.source, "metadata": metadata, **_given(status=_given(conditions=conditions, result=result))}
 
 
 def _train_job(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
@@ -59,12 +53,13 @@ def _train_job(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any
     labels = {**(metadata.get("labels") or {}), JOB_NAME_LABEL: row.name}
     conditions = [_train_job_condition(trial)] if trial.state in states.FINAL_TRIAL_STATES else []
     shown = TrialFiles(home, row.name, trial.name).status
-    status = {**({"conditions": conditions} if conditions else {}), **({"trainerStatus": shown} if shown else {})}
-    return {
-        **rendered,
-        "metadata": {**metadata, "labels": labels, "creationTimestamp": _time(trial.created_s)},
-        **({"status": status} if status else {}),
-    }
+    metadata = {**metadata, "labels": labels, "creationTimestamp": _time(trial.created_s)}
+    return {**rendered, "metadata": metadata, **_given(status=_given(conditions=conditions, trainerStatus=shown))}
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not empty."""
+    return {name: value for name, value in fields.items() if value}
 
 
 def _conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[dict[str, Any]]:
@@ -98,10 +93,6 @@ def _train_job_condition(trial: TrialRow) -> dict[str, Any]:
 
 def _condition(kind: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
     return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _time(at_s)}
-
-
-def _assignments(trial: TrialRow) -> list[Mapping[str, str]]:
-    return [{"name": name, "value": value} for name, value in trial.assignments.items()]
 
 
 def _time(seconds: float) -> str:

@@ -3,17 +3,14 @@
 Source: pkg/apis/trainer/v1alpha1/optimizationjob_types.go and trainjob_types.go of kubeflow/trainer, at 8c0f5059b.
 """
 
-# ruff: noqa: RUF009  the calls make dataclass fields, which is what the rule asks for
-
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.models import V1ObjectMeta
-from katib_callbacks.local.api.serialization import Model, camel_case, model, scalar
-from katib_callbacks.local.api.validation import field_faults, name_faults, variable_faults
+from katib_callbacks.local.api.serialization import Model, camel_case, model
+from katib_callbacks.local.api.validation import field_faults, name_faults, repeated_names, variable_faults
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 KIND = "OptimizationJob"
@@ -32,151 +29,61 @@ _DOUBLE = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _INT64 = range(-(2**63), 2**63)
 
 
-@dataclass
-class Objective(Model):
-    """The metric that is optimised."""
-
-    metric: str | None = scalar(str)
-    direction: str | None = scalar(str)
-
-
-@dataclass
-class RandomAlgorithm(Model):
-    """Random search."""
-
-    seed: int | None = scalar(int)
-
-
-@dataclass
-class GridAlgorithm(Model):
-    """Grid search."""
-
-
-@dataclass
-class SearchAlgorithm(Model):
-    """One of the two."""
-
-    random: RandomAlgorithm | None = model(RandomAlgorithm)
-    grid: GridAlgorithm | None = model(GridAlgorithm)
-
-
-@dataclass
-class NumberSpace(Model):
-    """A range of numbers, which are strings."""
-
-    min: str | None = scalar(str)
-    max: str | None = scalar(str)
-    type: str | None = scalar(str)
+_NUMBERS = model("NumberSpace", min=str, max=str, type=str)
+_ALGORITHM = model("SearchAlgorithm", random=model("RandomAlgorithm", seed=int), grid=model("GridAlgorithm"))
+_TRAINER = model(
+    "Trainer",
+    image=str,
+    command=[str],
+    args=[str],
+    env=[dict],
+    num_nodes=int,
+    resources_per_node=dict,
+    num_proc_per_node=object,  # an int, in older releases a string as well
+)
+_TRAIN_JOB = model(
+    "TrainJobSpec",
+    runtime_ref=model("RuntimeRef", name=str, api_group=str, kind=str),
+    initializer=dict,
+    trainer=_TRAINER,
+    runtime_patches=[dict],
+    suspend=bool,
+    active_deadline_seconds=int,
+    managed_by=str,
+)
+_SPACE = model("SearchSpace", uniform=_NUMBERS, log_uniform=_NUMBERS, categorical=model("Categorical", choices=[str]))
+_SPEC = model(
+    "OptimizationJobSpec",
+    objectives=[model("Objective", metric=str, direction=str)],
+    search_algorithm=_ALGORITHM,
+    parameters=[model("Parameter", name=str, search_space=_SPACE)],
+    num_trials=int,
+    parallel_trials=int,
+    train_job_template=model("TrainJobTemplate", metadata=V1ObjectMeta, spec=_TRAIN_JOB),
+)
+OptimizationJob = model("OptimizationJob", api_version=str, kind=str, metadata=V1ObjectMeta, spec=_SPEC)
 
 
-@dataclass
-class CategoricalSpace(Model):
-    """Strings to choose from."""
-
-    choices: list[str] | None = scalar(str, many=True)
-
-
-@dataclass
-class SearchSpace(Model):
-    """One of the three."""
-
-    uniform: NumberSpace | None = model(NumberSpace)
-    log_uniform: NumberSpace | None = model(NumberSpace)
-    categorical: CategoricalSpace | None = model(CategoricalSpace)
-
-
-@dataclass
-class Parameter(Model):
-    """One hyperparameter."""
-
-    name: str | None = scalar(str)
-    search_space: SearchSpace | None = model(SearchSpace)
-
-
-@dataclass
-class RuntimeRef(Model):
-    """The training runtime, which a cluster has."""
-
-    name: str | None = scalar(str)
-    api_group: str | None = scalar(str)
-    kind: str | None = scalar(str)
-
-
-@dataclass
-class Trainer(Model):
-    """The container of the training."""
-
-    image: str | None = scalar(str)
-    command: list[str] | None = scalar(str, many=True)
-    args: list[str] | None = scalar(str, many=True)
-    env: list[dict[str, Any]] | None = scalar(dict, many=True)
-    num_nodes: int | None = scalar(int)
-    resources_per_node: dict[str, Any] | None = scalar(dict)
-    num_proc_per_node: Any = scalar(object)  # an int, in older releases a string as well
-
-
-@dataclass
-class TrainJobSpec(Model):
-    """The specification of a TrainJob."""
-
-    runtime_ref: RuntimeRef | None = model(RuntimeRef)
-    initializer: dict[str, Any] | None = scalar(dict)
-    trainer: Trainer | None = model(Trainer)
-    runtime_patches: list[dict[str, Any]] | None = scalar(dict, many=True)
-    suspend: bool | None = scalar(bool)
-    active_deadline_seconds: int | None = scalar(int)
-    managed_by: str | None = scalar(str)
-
-
-@dataclass
-class TrainJobTemplate(Model):
-    """The TrainJob that each trial is."""
-
-    metadata: V1ObjectMeta | None = model(V1ObjectMeta)
-    spec: TrainJobSpec | None = model(TrainJobSpec)
-
-
-@dataclass
-class OptimizationJobSpec(Model):
-    """The specification of an OptimizationJob, immutable as a whole."""
-
-    objectives: list[Objective] | None = model(Objective, many=True)
-    search_algorithm: SearchAlgorithm | None = model(SearchAlgorithm)
-    parameters: list[Parameter] | None = model(Parameter, many=True)
-    num_trials: int | None = scalar(int)
-    parallel_trials: int | None = scalar(int)
-    train_job_template: TrainJobTemplate | None = model(TrainJobTemplate)
-
-
-@dataclass
-class OptimizationJob(Model):
-    """An OptimizationJob."""
-
-    api_version: str | None = scalar(str)
-    kind: str | None = scalar(str)
-    metadata: V1ObjectMeta | None = model(V1ObjectMeta)
-    spec: OptimizationJobSpec | None = model(OptimizationJobSpec)
-
-
-def read(data: dict[str, Any]) -> OptimizationJob:
+def read(data: dict[str, Any]) -> Model:
     """Check an OptimizationJob in JSON's form and return it with the CRD's defaults; the error names every fault."""
     found = list(field_faults(OptimizationJob, data, ""))
-    job = OptimizationJob.from_dict(data)
+    job: Any = OptimizationJob.from_dict(data)
     found = found or list(_faults(job))
     if found:
         raise ConfigurationError("; ".join(found))
-    spec: Any = job.spec
+    spec = job.spec
     spec.num_trials, spec.parallel_trials = spec.num_trials or 1, spec.parallel_trials or 1
-    spec.search_algorithm = spec.search_algorithm or SearchAlgorithm(random=RandomAlgorithm())
+    spec.search_algorithm = spec.search_algorithm or _ALGORITHM.from_dict({"random": {}})
     spec.objectives[0].direction = spec.objectives[0].direction or MINIMIZE
     for parameter in spec.parameters:
         for space in (parameter.search_space.uniform, parameter.search_space.log_uniform):
             if space is not None:
                 space.type = space.type or FLOAT
-    return job
+    checked: Model = job
+    return checked
 
 
-def _faults(job: OptimizationJob) -> Iterator[str]:
+def _faults(job: Any) -> Iterator[str]:
     if job.api_version != API_VERSION:
         yield f"apiVersion: must be {API_VERSION}, not {job.api_version!r}"
     yield from name_faults(job.metadata)
@@ -210,7 +117,7 @@ def _one_of_faults(union: Model, names: Sequence[str], path: str) -> Iterator[st
         yield f"{path}: must have exactly one of {known}; it has {', '.join(given) or 'none'}"
 
 
-def _algorithm_faults(spec: OptimizationJobSpec) -> Iterator[str]:
+def _algorithm_faults(spec: Any) -> Iterator[str]:
     algorithm = spec.search_algorithm
     if algorithm is None:
         return
@@ -223,7 +130,7 @@ def _algorithm_faults(spec: OptimizationJobSpec) -> Iterator[str]:
                 yield f"spec.parameters[{number}].searchSpace: must be categorical, as searchAlgorithm is grid"
 
 
-def _parameter_faults(spec: OptimizationJobSpec) -> Iterator[str]:
+def _parameter_faults(spec: Any) -> Iterator[str]:
     if not 1 <= len(spec.parameters or ()) <= _MAX_COUNT:
         yield f"spec.parameters: must have 1 to {_MAX_COUNT} parameters, not {len(spec.parameters or ())}"
     names: set[str] = set()
@@ -246,7 +153,7 @@ def _parameter_faults(spec: OptimizationJobSpec) -> Iterator[str]:
             yield from _choice_faults(space.categorical.choices or [], f"{path}.searchSpace.categorical.choices")
 
 
-def _range_faults(space: NumberSpace, path: str, *, is_above_zero: bool) -> Iterator[str]:
+def _range_faults(space: Any, path: str, *, is_above_zero: bool) -> Iterator[str]:
     if space.type not in {None, FLOAT, INT}:
         yield f"{path}.type: must be {FLOAT} or {INT}, not {space.type!r}"
     ends = {"min": space.min or "", "max": space.max or ""}
@@ -273,7 +180,7 @@ def _choice_faults(choices: list[str], path: str) -> Iterator[str]:
             yield f"{path}[{number}]: {choice!r} stands there twice"
 
 
-def _budget_faults(spec: OptimizationJobSpec) -> Iterator[str]:
+def _budget_faults(spec: Any) -> Iterator[str]:
     for name in ("num_trials", "parallel_trials"):
         count = getattr(spec, name)
         if count is not None and not 1 <= count <= _MAX_COUNT:
@@ -284,7 +191,7 @@ def _budget_faults(spec: OptimizationJobSpec) -> Iterator[str]:
         yield f"spec.parallelTrials: {parallel} is above numTrials {trials}{is_default}"
 
 
-def _template_faults(template: TrainJobTemplate | None) -> Iterator[str]:
+def _template_faults(template: Any) -> Iterator[str]:
     path = "spec.trainJobTemplate"
     if template is None or template.spec is None:
         yield f"{path}{'' if template is None else '.spec'}: must be specified"
@@ -298,10 +205,7 @@ def _template_faults(template: TrainJobTemplate | None) -> Iterator[str]:
     if spec.active_deadline_seconds is not None and spec.active_deadline_seconds < 1:
         yield f"{path}.spec.activeDeadlineSeconds: must be at least 1, not {spec.active_deadline_seconds}"
     variables = (spec.trainer and spec.trainer.env) or []
-    named = [variable.get("name") for variable in variables]
-    for number, variable in enumerate(named):
-        if not variable or variable in named[:number]:
-            yield f"{path}.spec.trainer.env[{number}].name: must be specified, and only once: {variable!r}"
+    yield from repeated_names([variable.get("name") for variable in variables], f"{path}.spec.trainer.env")
     if len(variables) > _MAX_VARIABLES:
         yield f"{path}.spec.trainer.env: must have {_MAX_VARIABLES} variables at most, not {len(variables)}"
     yield from variable_faults({"env": variables}, f"{path}.spec.trainer")

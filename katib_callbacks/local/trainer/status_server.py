@@ -10,18 +10,15 @@ import re
 import secrets
 import ssl
 import sys
-import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from katib_callbacks import settings
-from katib_callbacks.errors import MissingDependencyError
+from katib_callbacks.local.certificates import make_certificates, server_context
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog, parse_timestamp
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
@@ -48,14 +45,6 @@ _PATH = re.compile(r"/apis/trainer\.kubeflow\.org/v1alpha1/namespaces/([^/]+)/tr
 _logger = logging.getLogger(__name__)
 
 
-def check_installed() -> None:
-    """Check that the package is there that makes certificates."""
-    if find_spec("cryptography") is None:
-        raise MissingDependencyError(
-            'an OptimizationJob needs cryptography, for its status server: pip install "katib-callbacks[local]"'
-        )
-
-
 @dataclass
 class _Admission:
     """A trial that may post: its tokens with the ends of their lives, and where its files are."""
@@ -79,10 +68,9 @@ class TrainerStatusServer:
         self._admissions: dict[str, _Admission] = {}
         self._gone: dict[str, str] = {}  # {token: the trial that has ended}
         self._turn = threading.Lock()
-        authority, context = _certificates()
-        self._authority = authority
+        self._authority, pem = make_certificates(HOST)
         self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.owner, self._http.context = self, context
+        self._http.owner, self._http.context = self, server_context(pem)
         self._thread = threading.Thread(
             target=self._http.serve_forever, args=(_POLL_S,), name="katib-callbacks-status-server", daemon=True
         )
@@ -252,55 +240,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  http.server's name
         _logger.debug(format, *args)
-
-
-def _certificates() -> tuple[bytes, ssl.SSLContext]:
-    """Make an authority of this run's own; returns its certificate, and the context of a server that it vouches for."""
-    from cryptography import x509  # noqa: PLC0415  of an OptimizationJob only
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415  as above
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415  as above
-
-    now = datetime.now(timezone.utc)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("katib-callbacks", HOST)]
-    signs = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
-    )
-    made = []
-    for number, (key, name) in enumerate(zip(keys, names, strict=True)):
-        is_authority = number == 0
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(names[0])
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=365))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False)
-            .add_extension(
-                x509.KeyUsage(digital_signature=True, key_cert_sign=is_authority, crl_sign=is_authority, **signs),
-                critical=True,
-            )
-        )
-        if not is_authority:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
-        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:  # Python reads keys from files only
-        path = Path(folder, "server.pem")
-        path.touch(mode=0o600)
-        path.write_bytes(keys[1].private_bytes(*pem) + made[1])
-        context.load_cert_chain(path)
-    return made[0], context

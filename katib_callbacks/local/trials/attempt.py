@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from katib_callbacks import settings
-from katib_callbacks.local import states
 from katib_callbacks.local.algorithms.pbt import PARENT
 from katib_callbacks.local.collectors.file import collect_file
-from katib_callbacks.local.collectors.stdout import OutputReader
-from katib_callbacks.local.collectors.tensorflow_event import collect_events
-from katib_callbacks.local.observation import (
+from katib_callbacks.local.collectors.observation import (
     UNAVAILABLE,
     UNAVAILABLE_TIME,
     Observation,
@@ -23,8 +20,11 @@ from katib_callbacks.local.observation import (
     objective_value,
     reduce,
 )
+from katib_callbacks.local.collectors.stdout import OutputReader
+from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.plan import ResolvedExperiment
-from katib_callbacks.local.store import TrialRow
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import TrialRow
 from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
@@ -112,6 +112,7 @@ class Attempt:
             **workplace.receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
             settings.TERMINATION_MESSAGE_PATH: str(self._files.termination_log),
+            settings.LOCAL_PROGRESS: str(self._files.progress),
         }
         if plan.early_stopping is not None:
             own[settings.EARLY_STOPPING] = plan.early_stopping.text

@@ -30,6 +30,11 @@ class TrialFiles:
         return self._parent / f"{self._trial}.termination-log"
 
     @property
+    def progress(self) -> Path:
+        """Where the trial's callback shows how far it is (``reporting.progress_file``)."""
+        return self._parent / f"{self._trial}.progress.jsonl"
+
+    @property
     def status(self) -> dict[str, Any] | None:
         """The last status that the trial has shown to the status server of Kubeflow Trainer; None if it has none."""
         try:
@@ -60,6 +65,7 @@ class TrialFiles:
         for old in self._parent.glob(f"{self._trial}.*.log"):
             old.unlink()
         self._status_path.unlink(missing_ok=True)
+        self.progress.unlink(missing_ok=True)
         self.log.write_bytes(b"")
         self.termination_log.write_bytes(b"")
 

@@ -52,6 +52,9 @@ _OPTION_VALUE = re.compile(r"(--?[\w.-]+)=(.+)", re.DOTALL)
 MAX_COPY_BYTES = 64 << 20
 """What a trial may read or write gets a copy of its own up to this size; what is larger is read where it lies."""
 
+_POD = Path(__file__).with_name("pod")
+"""For the path of each Python in a trial: see ``sitecustomize`` there."""
+
 _LEAST_COST_BYTES = 8192  # of a file, however small
 
 _logger = logging.getLogger(__name__)
@@ -113,7 +116,7 @@ def _placed(
     python_path = environ.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     entries = [str(submit_folder / entry) for entry in python_path.split(os.pathsep) if entry]
     own = {
-        "PYTHONPATH": os.pathsep.join([*entries, *map(str, searched)]),
+        "PYTHONPATH": os.pathsep.join([str(_POD), *entries, *map(str, searched)]),
         settings.SUBMIT_DIR: str(submit_folder),
         **({} if gpus is None else gpu_variables(gpus)),
         **({} if process.cpus is None else {"OMP_NUM_THREADS": str(process.cpus)}),

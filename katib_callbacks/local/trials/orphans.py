@@ -31,9 +31,7 @@ def end_orphans(attempts: Collection[str], logs: Collection[str] = ()) -> int:
     found: set[int] = set()
     for _ in range(_ROUNDS):
         left = _processes_of(attempts, logs)
-        for pid in left:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(left)
         if not left and found:
             break
         found |= left
@@ -54,10 +52,14 @@ def end_strays(attempt: str, logs: str, first_pid: int) -> None:
         left = _processes_of([attempt], [logs], first_pid if latest >= first_pid else 0)
         if not left:
             return
-        for pid in left:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(left)
         time.sleep(_INTERVAL_S)
+
+
+def _kill(pids: Collection[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _processes_of(attempts: Collection[str], logs: Collection[str], first_pid: int = 0) -> set[int]:

@@ -4,8 +4,6 @@ A container's command runs as a local process in this Python's environment. Imag
 and limits do not exist here; the notes list those that are asked for.
 """
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
+from katib_callbacks.local.trials import containers
 from katib_callbacks.local.trials.launchers import MPI_VARIABLES, node_variables, rank_variables, tf_configs
 
 KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "XGBoostJob", "MPIJob")
@@ -24,7 +23,6 @@ TRAINJOB_CONTAINER = "node"
 
 DEFAULT_NAMESPACE = "default"
 
-GPU_RESOURCE = "nvidia.com/gpu"
 
 PATH = "spec.trialTemplate.trialSpec"
 
@@ -35,13 +33,6 @@ _REPLICAS = {
     "MPIJob": ("mpiReplicaSpecs", ("Launcher",)),  # its workers only wait for what the launcher starts in them
 }
 _NEVER_FIRST = frozenset({"PS", "Evaluator"})
-
-_TORCHRUN = re.compile(r"\b(torchrun|torch\.distributed\.(run|launch))\b")
-_PORT_OPTIONS = frozenset({"--master-port", "--master_port"})
-_PORT = re.compile(r"(--(?:master[-_]port[= ]|rdzv[-_]endpoint[= ](?:localhost|127\.0\.0\.1):))\d+")
-_REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")  # of Kubernetes, in command, args and env
-
-_FIELD_REFERENCES = {"metadata.name", "metadata.namespace"}
 
 
 @dataclass(frozen=True)
@@ -151,19 +142,8 @@ class TrialTemplate:
 
     def notes(self) -> list[str]:
         """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
-        seen: set[str] = set()
-        for key, value in _items(self.trial_spec):
-            if key in _IGNORED and value:
-                seen.add(_IGNORED[key])
-            if key == "volumes":
-                for volume in value or ():
-                    if not {"emptyDir", "hostPath"} & set(volume):
-                        seen.add("volumes of other kinds than emptyDir and hostPath")
-            if key == "containers" and isinstance(value, list) and len(value) > 1:
-                seen.add("containers beside the primary one")
-            if key == "valueFrom" and _field_reference(value) is None:
-                seen.add("variables from the cluster (valueFrom)")
-        return sorted(seen)
+        found = ((_UNMET[key], value) for key, value in _items(self.trial_spec) if key in _UNMET)
+        return sorted({told for (told, is_unmet), value in found if is_unmet(value)})
 
 
 def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan:
@@ -174,14 +154,13 @@ def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan
 def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:
     kind = str(run_spec.get("kind"))
     spec = _mapping(run_spec, "spec", PATH)
-    processes_per_node = 1
+    per_node = 1
     if kind == "Job":
-        pod = _mapping(_mapping(spec, "template", f"{PATH}.spec"), "spec", f"{PATH}.spec.template")
-        nodes = [_Node(_container(pod, primary, f"{PATH}.spec.template.spec"), pod)]
-        deadlines = [spec.get("activeDeadlineSeconds"), pod.get("activeDeadlineSeconds")]
+        nodes = [_node(spec, primary, f"{PATH}.spec")]
+        deadlines = [spec.get("activeDeadlineSeconds"), nodes[0].pod.get("activeDeadlineSeconds")]
     elif kind in _REPLICAS:
         nodes = list(_replicas(spec, primary, *_REPLICAS[kind]))
-        processes_per_node = _count(spec.get("nprocPerNode")) if kind == "PyTorchJob" else 1
+        per_node = _count(spec.get("nprocPerNode")) if kind == "PyTorchJob" else 1
         deadlines = [(spec.get("runPolicy") or {}).get("activeDeadlineSeconds")]
     elif kind == "TrainJob":
         trainer = _mapping(spec, "trainer", f"{PATH}.spec")
@@ -190,39 +169,47 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
                 f"spec.trialTemplate.primaryContainerName: of a TrainJob {TRAINJOB_CONTAINER!r} runs here, "
                 f"not {primary!r}"
             )
-        nodes = [_Node(_checked(trainer, f"{PATH}.spec.trainer"))] * _count(trainer.get("numNodes"))
-        processes_per_node = _count(trainer.get("numProcPerNode"))
+        nodes = [_Node(containers.checked(trainer, f"{PATH}.spec.trainer"))] * _count(trainer.get("numNodes"))
+        per_node = _count(trainer.get("numProcPerNode"))
         deadlines = [spec.get("activeDeadlineSeconds")]
     else:
         raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
-    own = _own_values(run_spec)
     if kind == "TFJob":
         variables = tf_configs([node.role for node in nodes], [free_port() for _ in nodes])
-        processes = _processes(nodes, 1, own, variables, None)
     else:
         variables = [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in nodes]
-        port = free_port() if kind in {"PyTorchJob", "TrainJob", "XGBoostJob"} else None
-        if port is None and _is_torchrun(nodes[0].container):
-            variables[0]["PET_MASTER_PORT"] = str(free_port())
-        processes = _processes(nodes, processes_per_node, own, variables, port)
-    limits = [float(seconds) for seconds in deadlines if seconds]
+    port = free_port() if kind in {"PyTorchJob", "TrainJob", "XGBoostJob"} else None
+    if kind in {"Job", "MPIJob"} and containers.is_torchrun(nodes[0].container):
+        variables[0]["PET_MASTER_PORT"] = str(free_port())
+    own = {f"metadata.{name}": run_spec["metadata"][name] for name in ("name", "namespace")}
     grace = nodes[0].pod.get("terminationGracePeriodSeconds")
     return TrialPlan(
-        processes=tuple(processes),
-        deadline_s=min(limits, default=None),
-        gpus=tuple(_gpus(node.container) for node in nodes),
+        processes=tuple(_processes(nodes, per_node, own, variables, port)),
+        deadline_s=min((float(seconds) for seconds in deadlines if seconds), default=None),
+        gpus=tuple(containers.gpus(node.container) for node in nodes),
         grace_s=None if grace is None else float(grace),
         kind=kind,
     )
 
 
-_IGNORED = {
-    "image": "the image (this Python's environment is used)",
-    "initContainers": "init containers",
-    "envFrom": "variables from the cluster (envFrom)",
-    "backoffLimit": "retries of a failed job (backoffLimit)",
-    "runtimeRef": "the training runtime (runtimeRef)",
+_UNMET: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "image": ("the image (this Python's environment is used)", bool),
+    "initContainers": ("init containers", bool),
+    "containers": ("containers beside the primary one", lambda value: isinstance(value, list) and len(value) > 1),
+    "name": (
+        "TLS and tokens of a cluster's DB manager (there is one of its own here)",
+        containers.OF_A_CLUSTERS_DB_MANAGER.__contains__,
+    ),
+    "envFrom": ("variables from the cluster (envFrom)", bool),
+    "valueFrom": ("variables from the cluster (valueFrom)", lambda value: containers.field_reference(value) is None),
+    "volumes": (
+        "volumes of other kinds than emptyDir and hostPath",
+        lambda volumes: any(not {"emptyDir", "hostPath"} & set(volume) for volume in volumes or ()),
+    ),
+    "backoffLimit": ("retries of a failed job (backoffLimit)", bool),
+    "runtimeRef": ("the training runtime (runtimeRef)", bool),
 }
+"""Parts of a ``trialSpec`` by their keys: what is said of one that asks for something, and whether it does."""
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
@@ -250,25 +237,6 @@ def _mapping(parent: Mapping[str, Any], name: str, path: str) -> Mapping[str, An
     return value
 
 
-def _container(pod: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
-    containers = pod.get("containers") or []
-    for number, container in enumerate(containers):
-        if container.get("name") == name:
-            return _checked(container, f"{path}.containers[{number}]")
-    known = ", ".join(str(container.get("name")) for container in containers) or "none"
-    raise ConfigurationError(f"{path}.containers: none is the primary container {name!r}; there are: {known}")
-
-
-def _checked(container: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    for part in ("command", "args"):
-        words = container.get(part)
-        if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-            raise ConfigurationError(f"{path}.{part}: must be a list of strings")
-    if not container.get("command"):
-        raise ConfigurationError(f"{path}.command: must be specified; the image's own command is not known here")
-    return container
-
-
 class _Node(NamedTuple):
     """A pod: its primary container, itself, and which of the job's replicas it is."""
 
@@ -277,20 +245,23 @@ class _Node(NamedTuple):
     role: str = ""
 
 
+def _node(parent: Mapping[str, Any], primary: str, path: str, role: str = "") -> _Node:
+    """Return the pod of a ``template``, which lies at ``path``."""
+    pod = _mapping(_mapping(parent, "template", path), "spec", f"{path}.template")
+    return _Node(containers.find_container(pod, primary, f"{path}.template.spec"), pod, role)
+
+
 def _replicas(spec: Mapping[str, Any], primary: str, field_name: str, roles: Sequence[str]) -> Iterator[_Node]:
     """Yield each replica, first the one whose end is the job's."""
     path = f"{PATH}.spec.{field_name}"
     replicas = _mapping(spec, field_name, f"{PATH}.spec")
-    if not {role for role in roles if role not in _NEVER_FIRST} & set(replicas):
-        wanted = " or a ".join(role for role in roles if role not in _NEVER_FIRST)
-        raise ConfigurationError(f"{path}: must have a {wanted}")
+    first = [role for role in roles if role not in _NEVER_FIRST]
+    if not set(first) & set(replicas):
+        raise ConfigurationError(f"{path}: must have a {' or a '.join(first)}")
     for role in roles:
         if role in replicas:
-            place = f"{path}.{role}"
             replica = _mapping(replicas, role, path)
-            pod = _mapping(_mapping(replica, "template", place), "spec", f"{place}.template")
-            container = _container(pod, primary, f"{place}.template.spec")
-            yield from [_Node(container, pod, role.lower())] * _count(replica.get("replicas"))
+            yield from [_node(replica, primary, f"{path}.{role}", role.lower())] * _count(replica.get("replicas"))
 
 
 def _count(number: Any) -> int:
@@ -299,11 +270,6 @@ def _count(number: Any) -> int:
         return max(1, int(number))
     except (TypeError, ValueError):
         return 1
-
-
-def _own_values(run_spec: Mapping[str, Any]) -> dict[str, str]:
-    metadata = run_spec["metadata"]
-    return {"metadata.name": metadata["name"], "metadata.namespace": metadata["namespace"]}
 
 
 def _processes(
@@ -315,10 +281,8 @@ def _processes(
 ) -> Iterator[ProcessPlan]:
     """Yield the processes of all nodes; with a port, those of a job of torch."""
     for node, (container, pod, role) in enumerate(nodes):
-        words = [*container["command"], *(container.get("args") or ())]
-        is_torchrun = _is_torchrun(
-            container
-        )  # which makes the processes of its node itself, and gives them their ranks
+        words = containers.command_of(container)
+        is_torchrun = containers.is_torchrun(container)
         count = 1 if is_torchrun else per_node
         for local in range(count):
             ranks = dict(variables[node])
@@ -327,89 +291,14 @@ def _processes(
                 if not is_torchrun:
                     ranks |= rank_variables(node, local, len(nodes), per_node, port)
             if is_torchrun and "PET_MASTER_PORT" in ranks:
-                words = _at_port(words, ranks["PET_MASTER_PORT"])
-            environ = _environment(container, ranks, own)
-            command = tuple(_expanded(word, environ) for word in words)
+                words = containers.at_port(words, ranks["PET_MASTER_PORT"])
+            environ = containers.environment(container, ranks, own)
             yield ProcessPlan(
-                command,
-                environ,
-                container.get("workingDir"),
-                node,
-                _cpus(container, count),
-                _mounts(container, pod),
+                command=tuple(containers.expanded(word, environ) for word in words),
+                environ=environ,
+                working_dir=container.get("workingDir"),
+                node=node,
+                cpus=containers.cpus(container, count),
+                mounts=containers.mounts(container, pod),
                 is_server=role == "ps",
             )
-
-
-def _is_torchrun(container: Mapping[str, Any]) -> bool:
-    return _TORCHRUN.search(" ".join([*container["command"], *(container.get("args") or ())])) is not None
-
-
-def _at_port(words: Sequence[str], port: str) -> list[str]:
-    """Return torchrun's command with a port of the trial's own, as trials share a machine's and pods do not."""
-    ended = [port if before in _PORT_OPTIONS else word for before, word in zip(["", *words], words, strict=False)]
-    return [_PORT.sub(lambda match: match[1] + port, word) for word in ended]
-
-
-def _resources(container: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    resources = container.get("resources") or container.get("resourcesPerNode") or {}
-    return resources.get(kind) or {}
-
-
-def _gpus(container: Mapping[str, Any]) -> int:
-    """Return how many GPUs a container asks for."""
-    try:
-        return int(_resources(container, "limits").get(GPU_RESOURCE) or 0)
-    except ValueError as error:
-        raise ConfigurationError(f"resources.limits[{GPU_RESOURCE!r}]: must be a whole number") from error
-
-
-def _cpus(container: Mapping[str, Any], processes: int) -> int | None:
-    """Return how many processors each process of a container has, of those that it asks for."""
-    asked = _resources(container, "requests").get("cpu") or _resources(container, "limits").get("cpu")
-    if not asked:
-        return None
-    text = str(asked)
-    try:
-        cpus = float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
-    except ValueError as error:
-        raise ConfigurationError(f"resources.requests.cpu: {text!r} is not a number of processors") from error
-    return max(1, math.ceil(cpus) // processes)
-
-
-def _mounts(container: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
-    """Return what lies at a container's mount paths: the path of a ``hostPath``, or the name of an ``emptyDir``."""
-    sources = {
-        str(volume.get("name")): str((volume.get("hostPath") or {}).get("path") or volume.get("name"))
-        for volume in pod.get("volumes") or ()
-        if "hostPath" in volume or "emptyDir" in volume
-    }
-    found = {}
-    for mount in container.get("volumeMounts") or ():
-        source = sources.get(str(mount.get("name")))
-        if source is not None:
-            found[str(mount.get("mountPath"))] = "/".join(filter(None, (source, str(mount.get("subPath") or ""))))
-    return found
-
-
-def _environment(container: Mapping[str, Any], ranks: dict[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    environ = dict(ranks)
-    for entry in container.get("env") or ():
-        name = str(entry.get("name"))
-        if "valueFrom" in entry:
-            reference = _field_reference(entry["valueFrom"])
-            if reference is not None:
-                environ[name] = own[reference]
-        else:
-            environ[name] = _expanded(str(entry.get("value") or ""), environ)
-    return environ
-
-
-def _field_reference(value: Any) -> str | None:
-    path = ((value or {}).get("fieldRef") or {}).get("fieldPath") if isinstance(value, Mapping) else None
-    return path if path in _FIELD_REFERENCES else None
-
-
-def _expanded(text: str, environ: Mapping[str, str]) -> str:
-    """Expand ``$(NAME)`` as Kubernetes does: unknown names stay, ``$$`` is a dollar sign."""
-    return _REFERENCE.sub(lambda match: "$" if match[1] == "$" else environ.get(match[2], match[0]), text)

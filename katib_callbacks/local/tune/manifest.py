@@ -1,7 +1,7 @@
-"""The Experiment that upstream's ``tune`` makes of its arguments."""
+"""Parts of the Experiment that upstream's ``tune`` makes of its arguments."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -17,65 +17,75 @@ PYTORCHJOB_CONTAINER = "pytorch"
 """Upstream's names of the primary containers."""
 
 
-def tuned(
+def experiment(
+    metadata: Mapping[str, str],
+    parameters: Sequence[Mapping[str, Any]],
+    template: Mapping[str, Any],
+    objective: Mapping[str, Any],
+    algorithm: Mapping[str, Any],
     *,
-    name: str,
-    namespace: str,
-    script: str,
-    parameters: list[Any],
-    objective: dict[str, Any],
-    algorithm: dict[str, Any],
-    budget: dict[str, int],
     collector: str,
-    environ: list[dict[str, Any]],
-    workers: tuple[int, int] | None,
-    image: str,
-    resources: Any,
-    deadline_s: int | None,
-    retain: bool,
+    budget: Mapping[str, int | None],
 ) -> dict[str, Any]:
-    """Return the experiment that upstream's ``tune`` makes of its arguments, as a mapping.
-
-    ``workers`` are a PyTorchJob's workers and the processes of each; None makes a Job.
-    """
-    container = {
-        "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
-        "image": image,
-        "command": ["bash", "-c"],
-        "args": [script],
-        **({"env": environ} if environ else {}),
-        **({"resources": plain(resources)} if resources is not None else {}),
-    }
-    specs = [plain(parameter) for parameter in parameters]
+    """Return an experiment over a template that refers to each parameter by its name."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": metadata,
         "spec": {
             "objective": objective,
             "algorithm": algorithm,
-            "parameters": specs,
+            "parameters": parameters,
             "metricsCollectorSpec": {"collector": {"kind": collector}},
             "trialTemplate": {
-                "primaryContainerName": container["name"],
-                "retain": retain,
-                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in specs],
-                "trialSpec": _job(container, deadline_s)
-                if workers is None
-                else _torch_job(container, deadline_s, *workers),
+                "trialParameters": [{"name": one["name"], "reference": one["name"]} for one in parameters],
+                **template,
             },
             **budget,
         },
     }
 
 
-def _job(container: dict[str, Any], deadline_s: int | None) -> dict[str, Any]:
+def template(
+    *,
+    script: str,
+    environ: list[dict[str, Any]],
+    image: str,
+    resources: Any,
+    deadline_s: int | None,
+    retain: bool,
+) -> dict[str, Any]:
+    """Return the trial template that upstream's ``tune`` makes: a Job, or a PyTorchJob for its ``TrainerResources``."""
+    workers = getattr(resources, "num_workers", None)
+    asked = resources if workers is None else resources.resources_per_worker
+    container = {
+        "name": JOB_CONTAINER if workers is None else PYTORCHJOB_CONTAINER,
+        "image": image,
+        "command": ["bash", "-c"],
+        "args": [script],
+        **({"env": environ} if environ else {}),
+        **({"resources": plain(asked)} if asked is not None else {}),
+    }
+    return {
+        "primaryContainerName": container["name"],
+        "retain": retain,
+        "trialSpec": job(container, deadline_s)
+        if workers is None
+        else torch_job(container, workers, resources.num_procs_per_worker, deadline_s),
+    }
+
+
+def job(container: Mapping[str, Any], deadline_s: int | None = None) -> dict[str, Any]:
+    """Return a Job of one pod with a container."""
     limit = {} if deadline_s is None else {"activeDeadlineSeconds": deadline_s}
     pod = {"spec": {"containers": [container], "restartPolicy": "Never"}}
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {**limit, "template": pod}}
 
 
-def _torch_job(container: dict[str, Any], deadline_s: int | None, workers: int, processes: int) -> dict[str, Any]:
+def torch_job(
+    container: Mapping[str, Any], workers: int, processes: int = 1, deadline_s: int | None = None
+) -> dict[str, Any]:
+    """Return a PyTorchJob of a master and other workers, all with the same container."""
     limit = {} if deadline_s is None else {"runPolicy": {"activeDeadlineSeconds": deadline_s}}
     replica = {"template": {"spec": {"containers": [container]}}}
     replicas = {"Master": {"replicas": 1, **replica}}
@@ -99,12 +109,6 @@ def parameter(spec: Any, name: str) -> dict[str, Any]:
 def is_parameter(value: object) -> bool:
     """Return whether a value of ``tune``'s parameters is to be searched: a parameter spec, ours or upstream's."""
     return type(value).__name__ == V1beta1ParameterSpec.__name__
-
-
-def objective(kind: str, name: str | None, others: list[str], goal: float | None) -> dict[str, Any]:
-    """Return ``spec.objective`` of ``tune``'s arguments."""
-    optional: dict[str, Any] = {} if goal is None else {"goal": goal}
-    return {"type": kind, "objectiveMetricName": name, "additionalMetricNames": others, **optional}
 
 
 def algorithm(name: str, settings: Any) -> dict[str, Any]:

@@ -23,7 +23,10 @@ ENTRYPOINT = "python -u"
 
 _FILE = "objective.${RANK:-0}.py"  # processes of one trial share its folder, and write at the same time
 _MARK = "KATIB_OBJECTIVE"
-_MODULE_NAMES = {"__name__", "__file__", "__doc__", "__builtins__", "__spec__", "__loader__", "__package__"}
+_KNOWN = {
+    *vars(builtins),
+    *("__name__", "__file__", "__doc__", "__builtins__", "__spec__", "__loader__", "__package__"),
+}
 
 # What an unquoted here-document changes: $name, ${...}, $(...), `...` and a backslash before $, `, \ or a line's end.
 _EXPANDED = re.compile(r"\$[A-Za-z_0-9{(?$!#*@-]|`|\\[$`\\\n]")
@@ -64,7 +67,7 @@ def _source(objective: Callable[..., Any]) -> str:
     except SyntaxError as error:
         raise ConfigurationError(f"objective: its source cannot be cut out of its file: {error}") from error
     codes = list(_codes(code))
-    outside = sorted(set().union(*map(_loaded, codes)) - set().union(*map(_stored, codes)) - _known())
+    outside = sorted(set().union(*map(_loaded, codes)) - set().union(*map(_stored, codes)) - _KNOWN)
     if outside:
         raise ConfigurationError(
             f"objective: {', '.join(outside)} {'comes' if len(outside) == 1 else 'come'} from outside the function. "
@@ -96,10 +99,6 @@ def _stored(code: CodeType) -> set[str]:
     """Return the global names that a code object makes."""
     kinds = {"STORE_GLOBAL", *(("STORE_NAME",) if code.co_name == "<module>" else ())}
     return {step.argval for step in dis.get_instructions(code) if step.opname in kinds}
-
-
-def _known() -> set[str]:
-    return {*vars(builtins), *_MODULE_NAMES}
 
 
 def check_packages(packages: Sequence[str]) -> None:

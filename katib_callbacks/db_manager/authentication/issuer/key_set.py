@@ -10,8 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
+from jwt import PyJWK, PyJWTError
 
 RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512"})
 
@@ -27,9 +26,13 @@ MAX_RSA_BITS = 8192
 """Verifying takes time with the square of the length."""
 
 MAX_RSA_EXPONENT = 2**32
-_MAX_RSA_CHARACTERS = MAX_RSA_BITS // 6 + 8  # of base64url: a number that is too long is not even read
+_MAX_CHARACTERS = MAX_RSA_BITS // 6 + 8  # of base64url: a number that is too long is not even read
 MAX_KEYS = 64
 MAX_KEY_ID = 256
+
+
+_NUMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y")}
+"""The public ones alone: whoever publishes a private key has lost it, and here nothing is signed."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +64,18 @@ def _read(entry: dict[str, Any]) -> IssuerKey | None:
         return None
     if not isinstance(operations, list) or "verify" not in operations:
         return None
+    kind = entry.get("kty")
     try:
-        key = _rsa(entry) if entry.get("kty") == "RSA" else _curve(entry) if entry.get("kty") == "EC" else None
+        algorithms = RSA_ALGORITHMS if kind == "RSA" else frozenset({CURVE_ALGORITHMS[entry["crv"]]})
+        numbers = {name: entry[name] for name in _NUMBERS[str(kind)]}
+        if max(map(len, numbers.values())) > _MAX_CHARACTERS:
+            return None
+        key = PyJWK({"kty": kind, **numbers}).key  # refuses points off the curve
     except (PyJWTError, ValueError, TypeError, KeyError):
         return None
-    if key is None or "alg" not in entry:
-        return key
-    algorithms = key.algorithms & {entry["alg"]} if isinstance(entry["alg"], str) else frozenset[str]()
-    return IssuerKey(key.public_key, algorithms) if algorithms else None
-
-
-def _rsa(entry: dict[str, Any]) -> IssuerKey | None:
-    # The public numbers alone: whoever publishes a private key has lost it, and here nothing is signed.
-    if len(entry["n"]) > _MAX_RSA_CHARACTERS or len(entry["e"]) > _MAX_RSA_CHARACTERS:
+    is_rsa = isinstance(key, RSAPublicKey)
+    if is_rsa and not (MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS and key.public_numbers().e <= MAX_RSA_EXPONENT):
         return None
-    key = RSAAlgorithm.from_jwk({name: entry[name] for name in ("kty", "n", "e")})
-    if not isinstance(key, RSAPublicKey) or not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-        return None
-    if key.public_numbers().e > MAX_RSA_EXPONENT:
-        return None
-    return IssuerKey(key, RSA_ALGORITHMS)
-
-
-def _curve(entry: dict[str, Any]) -> IssuerKey | None:
-    algorithm = CURVE_ALGORITHMS.get(entry["crv"])
-    if algorithm is None:
-        return None
-    key = ECAlgorithm.from_jwk({name: entry[name] for name in ("kty", "crv", "x", "y")})  # refuses points off the curve
-    return IssuerKey(key, frozenset({algorithm})) if isinstance(key, EllipticCurvePublicKey) else None
+    if "alg" in entry:
+        algorithms &= {entry["alg"]} if isinstance(entry["alg"], str) else frozenset()
+    return IssuerKey(key, algorithms) if algorithms else None

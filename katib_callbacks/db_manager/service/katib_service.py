@@ -1,0 +1,157 @@
+"""The services of the plaintext listener: Katib's methods, early stopping, health, and reflection."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+import grpc
+
+from katib_callbacks.db_manager.service import late_answers
+from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.health import Health
+from katib_callbacks.db_manager.service.limits import Places
+from katib_callbacks.db_manager.service.servicer import Servicer, Steps
+from katib_callbacks.db_manager.store.errors import BusyError
+from katib_callbacks.wire import extension, messages, methods, reflection
+from katib_callbacks.wire.server import decode
+
+MAX_REFLECTIONS = 8
+"""Calls of reflection at once: each keeps a thread for as long as its client asks."""
+
+_logger = logging.getLogger(__name__)
+
+
+class KatibService(grpc.GenericRpcHandler):
+    """The handler for ``grpc.Server.add_generic_rpc_handlers``.
+
+    Each method takes a stream, though clients send one request: so it is asked for only when there is a place for it.
+    """
+
+    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, workers: Executor) -> None:
+        self._servicer = servicer
+        self._workers = workers
+        self._arrivals = arrivals
+        self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
+        self._health = health
+        self._handlers = {
+            methods.REPORT_OBSERVATION_LOG: self._reporting(),
+            methods.GET_OBSERVATION_LOG: self._unary(messages.GetObservationLogRequest, servicer.get),
+            methods.DELETE_OBSERVATION_LOG: self._unary(messages.DeleteObservationLogRequest, servicer.delete),
+            methods.JUDGE: self._unary(extension.JudgeRequest, servicer.judge),
+            methods.HEALTH_CHECK: self._unary(messages.HealthCheckRequest, health.Check),
+            methods.HEALTH_WATCH: streaming(self._watch),
+        }
+        self._reflection = [reflection.generic_handler(version) for version in reflection.VERSIONS]
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers a call of a method; None for one that there is not."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is not None:
+            return handler
+        for reflecting in self._reflection:
+            handler = reflecting.service(handler_call_details)
+            if handler is not None:
+                return streaming(self._bounded(handler.stream_stream))
+        return None
+
+    def _unary(self, request_class: Any, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Any:
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with self._arrivals.request(context.peer(), requests, context) as received:
+                return answer(only_request(request_class, received, context), context)
+
+        return unary(handle)
+
+    def _reporting(self) -> Any:
+        def steps(requests: Iterator[bytes], context: grpc.ServicerContext) -> Steps:
+            try:
+                with self._arrivals.request(context.peer(), requests, context) as received:
+                    request_class = messages.ReportObservationLogRequest
+                    return (yield from self._servicer.report(only_request(request_class, received, context), context))
+            except BusyError as error:
+                return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: object = None) -> Any:
+            if send is None:  # gRPC waits for the handler
+                return iter([self._servicer.complete(steps(requests, context))])
+            return self._go_on(steps(requests, context), context)
+
+        handle.experimental_non_blocking = late_answers.IS_KNOWN  # type: ignore[attr-defined]
+        return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
+
+    def _go_on(self, steps: Steps, context: Any) -> None:
+        """Carry out the steps of a call up to where it has to wait; another thread goes on from there."""
+        reply = None
+        try:
+            batch = next(steps)
+        except StopIteration as end:
+            reply = _serialize(end.value)
+        except grpc.RpcError:  # gRPC's own: the client has gone before its request came
+            raise
+        except Exception as error:
+            if context.code() is None:  # it was not aborted
+                _logger.exception("a call failed in a way that was not foreseen")
+                context.set_code(grpc.StatusCode.INTERNAL)
+                context.set_details(f"{type(error).__name__}; the DB manager's log says more")
+        else:
+            go_on = partial(self._go_on, steps, context)
+            if batch is not None:
+                batch.on_end = go_on
+                self._servicer.submit(batch)
+                return
+            try:
+                self._workers.submit(go_on)
+            except RuntimeError:  # the server has stopped, and nobody is kept waiting
+                go_on()
+            return
+        late_answers.answer(context, reply)
+
+    def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        with self._arrivals.request(context.peer(), requests, context) as received:
+            request = only_request(messages.HealthCheckRequest, received, context)
+        yield from self._health.Watch(request, context)
+
+    def _bounded(self, answer: Any) -> Callable[..., Iterator[Any]]:
+        def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._reflections.enter(), self._arrivals.limit(context.peer(), context):
+                yield from answer(requests, context)
+
+        return handle
+
+
+def only_request(request_class: Any, received: list[bytes], context: grpc.ServicerContext) -> Any:
+    """Take the one request out of what was received, and parse it."""
+    if not received:
+        return context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no request")
+    return decode(request_class, received.pop(), context)
+
+
+def unary(answer: Callable[[Iterator[bytes], grpc.ServicerContext], Any]) -> Any:
+    """Return the handler of a method with one reply; where there is no room the client is to try again."""
+
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        try:
+            return answer(requests, context)
+        except BusyError as error:
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    return grpc.stream_unary_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
+
+
+def streaming(answer: Callable[..., Iterator[Any]]) -> Any:
+    """Return the handler of a method with many replies, as :func:`unary` does."""
+
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        try:
+            yield from answer(requests, context)
+        except BusyError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+
+    return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
+
+
+def _serialize(reply: Any) -> bytes:
+    """Return the bytes of a reply, which may be bytes already."""
+    data: bytes = reply if isinstance(reply, bytes) else reply.SerializeToString()
+    return data

@@ -1,0 +1,112 @@
+"""Experiments, created, edited and deleted through the API as Katib's webhook and controller would."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.local.api.manifest import read
+from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
+from katib_callbacks.local.api_server.resources.katib import key_of
+from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.state.budget import budget_changes
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
+
+_WEBHOOK = 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request'
+_COUNTS = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
+_SERVERS_OWN = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink")
+"""Metadata that the server gives, whatever a client sends."""
+
+
+class ExperimentWriter:
+    """The writer of one kind of experiments of a home; ``start`` runs one, in a process of its own.
+
+    Trials find the files that they name in ``folder``.
+    """
+
+    def __init__(self, home: Path, resource: Resource, folder: Path, start: Callable[[str], None]) -> None:
+        self._home = home
+        self._resource = resource
+        self._folder = folder
+        self._start = start
+
+    def create(self, given: Object, *, is_dry_run: bool) -> Key | Object:
+        """Store an experiment and start it; returns its key, or what it would be."""
+        given = _without_status(given)
+        try:
+            name, manifest, _ = runner.admit(given)
+            with ExperimentStore(runner.database(self._home)) as store:
+                if store.experiments(name):
+                    raise already_exists(self._resource, name)
+            if is_dry_run:
+                return manifest
+            name, _ = runner.create(self._home, manifest, folder=self._folder)
+        except ConfigurationError as error:
+            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
+        except ExperimentError as error:
+            raise already_exists(self._resource, str(given["metadata"].get("name"))) from error
+        self._start(name)
+        return manifest["metadata"]["namespace"], name
+
+    def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
+        """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""
+        try:
+            with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
+                (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row, tuple(store.trials(row.name))))
+                changes = _edited(row, change(view.shown()), trials=len(store.trials(row.name)))
+                if is_dry_run:
+                    return {**view.shown(), **changes["manifest"]}
+                columns.update(changes)
+        except ConfigurationError as error:
+            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
+        except ExperimentError as error:
+            if "there is no experiment" in str(error):
+                raise not_found(self._resource, key[1]) from error
+            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
+        if "conditions" in changes:  # it was over, and goes on
+            self._start(key[1])
+        return None
+
+    def delete(self, key: Key) -> None:
+        """End an experiment, and delete it with its trials."""
+        try:
+            runner.delete(self._home, key[1])
+        except ExperimentError as error:
+            raise ApiError("InternalError", str(error), self._resource, key[1]) from error
+
+
+def _edited(row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
+    """Return the columns that an edit changes; Katib's refusals are ExperimentErrors."""
+    for field, value in zip(("namespace", "name"), key_of(row), strict=True):
+        if (new.get("metadata") or {}).get(field, value) != value:
+            raise ApiError("BadRequest", f"metadata.{field} cannot be changed")
+    old = row.source["spec"]
+    spec = read({**new, "metadata": {"name": row.name}}).serialize()["spec"]
+    if _without(spec, _COUNTS) != _without(old, _COUNTS):
+        raise ExperimentError(
+            "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are "
+            "editable"
+        )
+    counts = {name: spec.get(name) for name in _COUNTS if spec.get(name) != old.get(name)}
+    columns: dict[str, Any] = budget_changes(row, counts, trials=trials) if counts else {}
+    manifest = columns.get("manifest") or row.source
+    metadata = _without(new["metadata"], _SERVERS_OWN)
+    if "ownerReferences" not in row.source["metadata"]:
+        metadata.pop("ownerReferences", None)
+    return {**columns, "manifest": {**manifest, "metadata": metadata}}
+
+
+def _without_status(given: Object) -> Object:
+    metadata = given.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return given
+    return {**_without(given, ("status",)), "metadata": _without(metadata, _SERVERS_OWN)}
+
+
+def _without(mapping: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name not in names}
+
+
+def _no_views(_snapshot: Snapshot) -> tuple[View, ...]:
+    return ()

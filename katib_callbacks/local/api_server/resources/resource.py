@@ -1,0 +1,113 @@
+"""A resource, as the API has it: its names, what of the store it shows, and what may be done to it."""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from katib_callbacks.local.api.serialization import Model
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+"""Namespace and name; the namespace of what has none is empty."""
+
+_IDENTITIES = uuid.UUID("7b2a4f0e-5f0e-4e52-9f55-0d9a1f6ad1c3")
+
+
+class Snapshot(NamedTuple):
+    """An experiment and its trials at one moment."""
+
+    row: ExperimentRow
+    trials: tuple[TrialRow, ...]
+
+
+class View(NamedTuple):
+    """An object that can be shown: ``shown`` makes it, and differs if and only if ``stamp`` does."""
+
+    key: Key
+    stamp: Any
+    shown: Callable[[], Object]
+
+
+class Column(NamedTuple):
+    """A column of a table that the server prints; ``read`` gets the object. A priority above 0 is for ``-o wide``."""
+
+    name: str
+    read: Callable[[Object], Any]
+    type: str = "string"
+    priority: int = 0
+
+
+class Writer(Protocol):
+    """A resource's way into the store. Blocks; an ApiError is the answer to the client."""
+
+    def create(self, given: Object, *, is_dry_run: bool) -> Key | Object:
+        """Store an object and begin what it asks for; returns its key, or what it would be."""
+
+    def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
+        """Store what ``change`` makes of an object as it is; returns what it would be, in a dry run."""
+
+    def delete(self, key: Key) -> None:
+        """End what the object stands for, and delete it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resource:
+    """A resource: one row of the table.
+
+    Args:
+        of_experiment: What an experiment with its trials comes to.
+        of_trial: What one of its trials comes to.
+        fixed: What is there in any case.
+        named: What is there under any name, though it is not listed.
+        named: What is there under a name that is not listed.
+        schema: For OpenAPI: the model of the objects, or a mapping; None for any object.
+        fields: Paths by which field selectors may choose, beside metadata.name and metadata.namespace.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    columns: tuple[Column, ...]
+    of_experiment: Callable[[Snapshot], Iterable[View]] | None = None
+    of_trial: Callable[[Snapshot, TrialRow], Iterable[View]] | None = None
+    fixed: tuple[View, ...] = ()
+    named: Callable[[str], View] | None = None
+    schema: type[Model] | Mapping[str, Any] | None = None
+    description: str = ""
+    is_namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    has_logs: bool = False
+
+    @property
+    def singular(self) -> str:
+        """The name of one."""
+        return self.kind.lower()
+
+    @property
+    def api_version(self) -> str:
+        """The group and the version, as objects have them."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+def identity(kind: str, key: Key, created_s: float) -> str:
+    """Return an object's uid: the same after each start of a server, and another one for a later object of the name."""
+    return str(uuid.uuid5(_IDENTITIES, f"{kind}/{key[0]}/{key[1]}/{created_s:.2f}"))
+
+
+def owner(api_version: str, kind: str, key: Key, created_s: float) -> list[Object]:
+    """Return ``ownerReferences`` with one owner, which controls."""
+    return [
+        {
+            "apiVersion": api_version,
+            "kind": kind,
+            "name": key[1],
+            "uid": identity(kind, key, created_s),
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]

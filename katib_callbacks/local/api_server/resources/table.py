@@ -1,0 +1,55 @@
+"""The resources that there are: one row each. A further one is a further row, and a writer in ``writers``."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
+from katib_callbacks.local.api.suggestions import V1beta1Suggestion
+from katib_callbacks.local.api_server.resources import core, katib
+from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
+from katib_callbacks.local.api_server.resources.resource import Resource, Writer
+
+_EVENT_FIELDS = (
+    *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion")),
+    *("reason", "type"),
+)
+
+TABLE = (
+    Resource(
+        "kubeflow.org", "v1beta1", "experiments", "Experiment", katib.EXPERIMENT_COLUMNS,
+        of_experiment=katib.experiments, schema=V1beta1Experiment, categories=("all", "kubeflow", "katib"),
+    ),
+    Resource(
+        "kubeflow.org", "v1beta1", "trials", "Trial", katib.TRIAL_COLUMNS,
+        of_trial=katib.trials, schema=V1beta1Trial, categories=("all", "kubeflow", "katib"),
+    ),
+    Resource(
+        "kubeflow.org", "v1beta1", "suggestions", "Suggestion", katib.SUGGESTION_COLUMNS,
+        of_experiment=katib.suggestions, schema=V1beta1Suggestion, categories=("all", "kubeflow", "katib"),
+    ),
+    Resource(
+        "", "v1", "pods", "Pod", core.POD_COLUMNS,
+        of_trial=core.pods, description="A process of a trial.", short_names=("po",), categories=("all",),
+        fields=("status.phase", "spec.nodeName", "spec.restartPolicy"), has_logs=True,
+    ),
+    Resource(
+        "", "v1", "events", "Event", core.EVENT_COLUMNS,
+        of_experiment=core.experiment_events, of_trial=core.trial_events, short_names=("ev",), fields=_EVENT_FIELDS,
+        description="A condition that an experiment or a trial came into.",
+    ),
+    Resource(
+        "", "v1", "namespaces", "Namespace", core.NAMESPACE_COLUMNS,
+        fixed=core.NAMESPACES, named=core.namespace, is_namespaced=False, short_names=("ns",), fields=("status.phase",),
+        description="A word in the metadata of experiments; each is there.",
+    ),
+    Resource(
+        "batch", "v1", "jobs", "Job", core.JOB_COLUMNS,
+        of_trial=core.jobs, categories=("all",), fields=("status.successful",), description="A trial's job.",
+    ),
+)  # fmt: skip
+
+
+def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, Writer]:
+    """Return what writes the resources of a home that can be written."""
+    experiments = TABLE[0]
+    return {experiments: ExperimentWriter(home, experiments, folder, start)}

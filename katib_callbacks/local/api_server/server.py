@@ -1,0 +1,205 @@
+"""The server of a home: listens on loopback, over TLS, and comes back with what it had."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from katib_callbacks.db_manager import DBManager
+from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError
+from katib_callbacks.local.api_server.app import Api
+from katib_callbacks.local.api_server.credentials import Credentials, add_context, write_private
+from katib_callbacks.local.api_server.history.journal import Journal
+from katib_callbacks.local.api_server.protocol.errors import ApiError
+from katib_callbacks.local.api_server.resources.table import TABLE, writers
+from katib_callbacks.local.api_server.runs import Runs
+from katib_callbacks.local.running.runner import database
+from katib_callbacks.net.web import LOOPBACK, Door, listening_socket, server
+
+STOP_TIMEOUT_S = 30.0
+"""How long a server may take to end."""
+
+_FOLDER = ".api-server"
+_CARE_INTERVAL_S = 2.0
+_POLL_S = 0.05
+
+_logger = logging.getLogger(__name__)
+
+
+class Running(NamedTuple):
+    """A server that is ready."""
+
+    url: str
+    db_manager: str
+    kubeconfig: str
+    pid: int
+
+
+def serve(home: Path, *, port: int | None, kubeconfig: Path | None, on_ready: Callable[[Running], None]) -> None:
+    """Serve a home until SIGINT or SIGTERM. ExperimentError if another process does.
+
+    Without a port the last one is taken again, if it is free: a kubeconfig goes on to be true.
+    """
+    home = home.absolute()
+    folder = home / _FOLDER
+    with _locked(folder):
+        credentials, last = Credentials.of(folder), _last(folder)
+        with _listening(port, last) as listening:
+            asyncio.run(
+                _serve(home, listening, credentials, last, (kubeconfig or folder / "kubeconfig").absolute(), on_ready)
+            )
+
+
+def running(home: Path) -> Running | None:
+    """Return the server of a home; None if there is none, or it is not ready."""
+    folder = home.absolute() / _FOLDER
+    last = _last(folder)
+    return last if last is not None and _is_alive(last.pid) and _is_locked(folder) else None
+
+
+def stop(home: Path) -> bool:
+    """End the server of a home and wait for that; returns whether there was one. Experiments go on."""
+    folder = home.absolute() / _FOLDER
+    found = running(home)
+    if found is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(found.pid, signal.SIGTERM)
+    give_up_at_s = time.monotonic() + STOP_TIMEOUT_S
+    while _is_locked(folder):
+        if time.monotonic() > give_up_at_s:
+            raise ExperimentError(f"the API server, process {found.pid}, does not end; kill it")
+        time.sleep(_POLL_S)
+    return True
+
+
+async def _serve(
+    home: Path,
+    listening: socket.socket,
+    credentials: Credentials,
+    last: Running | None,
+    kubeconfig: Path,
+    on_ready: Callable[[Running], None],
+) -> None:
+    runs = Runs(home)
+    journal = Journal(database(home), TABLE)
+    db_manager = _db_manager(home, last)
+    try:
+        http: Any = None
+        api = Api(home, journal, TABLE, writers(home, Path.cwd(), runs.start), lambda: bool(http and http.should_exit))
+        door = Door(api.application(), token=credentials.token, listening=listening, host=LOOPBACK, refusal=_refusal)
+        http = server(door, certificate=credentials.certificate)
+        url = f"https://{LOOPBACK}:{listening.getsockname()[1]}"
+        add_context(kubeconfig, url, credentials)
+        ready = Running(url, db_manager.address, str(kubeconfig), os.getpid())
+        write_private(home / _FOLDER / "state.json", json.dumps(ready._asdict()).encode())
+        on_ready(ready)
+        tasks = [asyncio.create_task(journal.follow()), asyncio.create_task(_care(runs))]
+        try:
+            await http.serve(sockets=[listening])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        db_manager.stop(grace_s=0)
+        journal.close()
+
+
+async def _care(runs: Runs) -> None:
+    """Look after the experiments, until cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(runs.look_after)
+        except KatibCallbacksError as error:
+            _logger.error("experiments cannot be looked after: %s", error)  # noqa: TRY400  the message says all
+        await asyncio.sleep(_CARE_INTERVAL_S)
+
+
+def _db_manager(home: Path, last: Running | None) -> DBManager:
+    """Start the DB manager by which clients read trials' metrics, at its last address if that is free."""
+    url = f"sqlite:///{database(home)}"
+    if last is not None:
+        with suppress(KatibCallbacksError):
+            return DBManager(url, last.db_manager).start()
+    return DBManager(url, f"{LOOPBACK}:0").start()
+
+
+@contextmanager
+def _listening(port: int | None, last: Running | None) -> Iterator[socket.socket]:
+    earlier = int(last.url.rpartition(":")[2]) if last is not None and port is None else None
+    try:
+        listening = listening_socket(LOOPBACK, port if earlier is None else earlier)  # type: ignore[arg-type]
+    except ConfigurationError:
+        if earlier is None:
+            raise
+        listening = listening_socket(LOOPBACK, 0)
+    with listening:
+        yield listening
+
+
+def _refusal(status: int, text: str) -> tuple[str, bytes]:
+    reason = "Unauthorized" if status == 401 else "Forbidden"  # noqa: PLR2004  HTTP's
+    message = "Unauthorized" if reason == "Unauthorized" else text
+    return json.dumps(ApiError(reason, message).status), b"application/json"
+
+
+@contextmanager
+def _locked(folder: Path, timeout_s: float = 1.0) -> Iterator[None]:
+    """Hold a home's lock, which whoever asks for its server has for a moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        give_up_at_s = time.monotonic() + timeout_s
+        while not _is_taken(descriptor):
+            if time.monotonic() >= give_up_at_s:
+                home = folder.parent
+                raise ExperimentError(
+                    f"another API server serves {home}; end it with: katib-callbacks down --home {home}"
+                )
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with _locked(folder, timeout_s=0):
+            return False
+    except ExperimentError:
+        return True
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Return whether the lock is ours, now that it was asked for."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _last(folder: Path) -> Running | None:
+    try:
+        return Running(**json.loads((folder / "state.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

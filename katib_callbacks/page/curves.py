@@ -1,0 +1,74 @@
+"""The curves of a trial: for each metric its values in order, of very many those that a picture shows."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from katib_callbacks.local.collectors.observation import number
+
+MOST_POINTS = 400
+"""Points of one curve: about one for each pixel."""
+
+
+class Point(NamedTuple):
+    """A value: as which one of its metric it was reported, from 1, and when; NaN where no time is known."""
+
+    nth: int
+    time_s: float
+    value: float
+
+
+Curves = dict[str, list[Point]]
+
+
+def curves(rows: Iterable[tuple[str, str, float]]) -> Curves:
+    """Return the curve of each metric from names, values and times of rows; what is no finite number has no point."""
+    found: Curves = {}
+    counts: Counter[str] = Counter()
+    for name, text, time_s in rows:
+        value = number(text)
+        if value is None:
+            continue
+        counts[name] += 1
+        if math.isfinite(value):
+            found.setdefault(name, []).append(Point(counts[name], time_s, value))
+    return found
+
+
+def fuller(stored: Curves, shown: Sequence[Mapping[str, float]]) -> Curves:
+    """Return for each metric the stored curve or, where it has more points, that of the rows that a callback showed."""
+    found = dict(stored)
+    names = {name for row in shown for name in row}
+    for name in names:
+        values = [(nth, row[name]) for nth, row in enumerate(shown, 1) if math.isfinite(row.get(name, math.nan))]
+        if len(values) > len(stored.get(name, ())):
+            found[name] = [Point(nth, math.nan, value) for nth, value in values]
+    return found
+
+
+def thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """Return a curve of few enough points, with the least and the greatest of each part, the first and the last."""
+    if len(points) <= MOST_POINTS:
+        return points
+    parts = MOST_POINTS // 2 - 1
+    kept = {0, len(points) - 1}
+    for part in range(parts):
+        some = range(len(points) * part // parts, len(points) * (part + 1) // parts)
+        kept.update((min(some, key=lambda at: points[at].value), max(some, key=lambda at: points[at].value)))
+    return [points[at] for at in sorted(kept)]
+
+
+def drawn(found: Curves, begin_s: float | None) -> dict[str, Any]:
+    """Return curves as the page takes them: for each metric places, values, and seconds since the trial began."""
+    return {name: _drawn(thinned(points), begin_s) for name, points in found.items()}
+
+
+def _drawn(points: Sequence[Point], begin_s: float | None) -> dict[str, Any]:
+    begin_s = points[0].time_s if begin_s is None else begin_s
+    has_times = not any(math.isnan(point.time_s) for point in points)
+    return {
+        "index": [point.nth for point in points],
+        "value": [point.value for point in points],
+        "seconds": [round(max(0.0, point.time_s - begin_s), 3) for point in points] if has_times else [],
+    }

@@ -1,0 +1,131 @@
+"""The API, asked by hand: who is let in, what is answered, in which order."""
+
+import pytest
+from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
+
+from katib_callbacks.local import LocalKatibClient
+from katib_callbacks.local.running import runner
+
+
+def test_an_experiment_is_made_run_listed_and_deleted(server):
+    status, made = server.ask("POST", EXPERIMENTS, experiment())
+    assert (status, made["metadata"]["name"]) == (201, "one")
+    assert made["spec"]["trialTemplate"]["successCondition"]  # Katib's defaults are there
+
+    over = server.finished("one")
+    assert over["status"]["trialsSucceeded"] == 3
+    assert over["metadata"]["uid"] == made["metadata"]["uid"]
+    _, trials = server.ask("GET", TRIALS, labelSelector="katib.kubeflow.org/experiment=one")
+    assert len(trials["items"]) == 3
+
+    status, deleted = server.ask("DELETE", f"{EXPERIMENTS}/one", {"propagationPolicy": "Background"})
+    assert (status, deleted["details"]["uid"]) == (200, made["metadata"]["uid"])
+    assert server.ask("GET", f"{EXPERIMENTS}/one")[0] == 404
+    assert server.ask("GET", TRIALS)[1]["items"] == []
+
+
+def test_an_experiment_of_the_api_is_seen_by_the_local_client_and_the_other_way_round(server):
+    with LocalKatibClient(home=server.home) as client:
+        server.ask("POST", EXPERIMENTS, experiment("theirs"))
+        assert client.wait_for_experiment_condition("theirs", timeout=300).status.trials_succeeded == 3
+
+        client.create_experiment(experiment("ours"))
+        client.wait_for_experiment_condition("ours", timeout=300)
+        _, shown = server.ask("GET", f"{EXPERIMENTS}/ours")
+        assert shown["status"]["trialsSucceeded"] == 3
+
+
+def test_a_list_comes_in_pages(server):
+    for number in range(5):
+        runner.create(server.home, experiment(f"many-{number}"), folder=server.home)
+    names, token = [], ""
+    while True:
+        _, page = server.ask("GET", EXPERIMENTS, limit=2, **({"continue": token} if token else {}))
+        names.append([item["metadata"]["name"] for item in page["items"]])
+        token = page["metadata"].get("continue")
+        if not token:
+            break
+
+    assert names == [["many-0", "many-1"], ["many-2", "many-3"], ["many-4"]]
+    status, refused = server.ask("GET", EXPERIMENTS, **{"continue": "nonsense"})
+    assert (status, refused["reason"]) == (410, "Expired")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("team=a", ["one"]),
+        ("team!=a", ["three", "two"]),
+        ("team", ["one", "two"]),
+        ("!team", ["three"]),
+        ("team in (a, b),stage notin (x)", ["one", "two"]),
+        ("team==b", ["two"]),
+    ],
+)
+def test_labels_choose(shared, labels, expected):
+    _, found = shared.ask("GET", EXPERIMENTS, labelSelector=labels)
+
+    assert [item["metadata"]["name"] for item in found["items"]] == expected
+
+
+def test_fields_choose_and_unknown_ones_are_refused(shared):
+    _, found = shared.ask("GET", EXPERIMENTS, fieldSelector="metadata.name!=two")
+    assert [item["metadata"]["name"] for item in found["items"]] == ["one", "three"]
+    status, refused = shared.ask("GET", EXPERIMENTS, fieldSelector="spec.maxTrialCount=3")
+    assert (status, refused["message"]) == (400, "field label not supported: spec.maxTrialCount")
+
+
+def test_edits_change_budgets_labels_and_annotations_and_nothing_else(server):
+    runner.create(server.home, experiment(), folder=server.home)
+    path = f"{EXPERIMENTS}/one"
+    operations = [
+        {"op": "test", "path": "/spec/maxTrialCount", "value": 3},
+        {"op": "replace", "path": "/spec/maxTrialCount", "value": 8},
+        {"op": "add", "path": "/metadata/annotations", "value": {"a/b": "c"}},
+    ]
+    _, patched = server.ask("PATCH", path, operations, "application/json-patch+json")
+    assert (patched["spec"]["maxTrialCount"], patched["metadata"]["annotations"]) == (8, {"a/b": "c"})
+    status, refused = server.ask("PATCH", path, operations, "application/json-patch+json")
+    assert (status, refused["reason"]) == (422, "Invalid")
+
+    patched["spec"]["parallelTrialCount"] = 4
+    status, replaced = server.ask("PUT", path, patched)
+    assert (status, replaced["spec"]["parallelTrialCount"]) == (200, 4)
+    status, refused = server.ask("PUT", path, patched)  # with the version before
+    assert (status, refused["reason"]) == (409, "Conflict")
+
+    status, shown = server.ask("PATCH", path, {"spec": {"maxTrialCount": 9}}, MERGE, dryRun="All")
+    assert (status, shown["spec"]["maxTrialCount"]) == (200, 9)
+    assert server.ask("GET", path)[1]["spec"]["maxTrialCount"] == 8
+    status, refused = server.ask("PATCH", path, {"spec": {"algorithm": {"algorithmName": "grid"}}}, MERGE)
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert "only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount" in refused["message"]
+
+
+def test_an_experiment_that_is_over_goes_on_with_a_larger_budget(server):
+    server.ask("POST", EXPERIMENTS, experiment(maxTrialCount=1, parallelTrialCount=1))
+    assert server.finished("one")["status"]["trials"] == 1
+    server.ask("PATCH", f"{EXPERIMENTS}/one", {"spec": {"maxTrialCount": 2}}, MERGE)
+
+    for event in server.follow(EXPERIMENTS):
+        status = event["object"]["status"]
+        if status["conditions"][-1]["type"] == "Succeeded" and status["trials"] == 2:
+            break
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", f"{EXPERIMENTS}/nope", 404, "NotFound"),
+        ("GET", "/apis/kubeflow.org/v1beta1/namespaces/default/nothing", 404, "NotFound"),
+        ("GET", "/apis/other/v1", 404, "NotFound"),
+        ("DELETE", f"{EXPERIMENTS}/nope", 404, "NotFound"),
+        ("DELETE", EXPERIMENTS, 405, "MethodNotAllowed"),
+        ("POST", TRIALS, 405, "MethodNotAllowed"),
+        ("POST", EXPERIMENTS, 400, "BadRequest"),
+    ],
+)
+def test_faults_are_status_objects(shared, method, path, status, reason):
+    answered, fault = shared.ask(method, path, {} if method == "POST" else None)
+
+    assert (answered, fault["kind"], fault["status"], fault["reason"]) == (status, "Status", "Failure", reason)

@@ -1,0 +1,62 @@
+"""``katib-callbacks up`` and ``down``: a server in the background, and its context in the user's kubeconfig."""
+
+import subprocess
+import sys
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+
+OTHERS = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "far", "cluster": {"server": "https://far.example"}}],
+    "users": [{"name": "me", "user": {"token": "mine"}}],
+    "contexts": [{"name": "far", "context": {"cluster": "far", "user": "me"}}],
+    "current-context": "far",
+}
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Return what runs a subcommand for a home, and ends its server in the end."""
+    pytest.importorskip("starlette")
+    home = tmp_path / "home"
+
+    def run(*arguments, status=0):
+        command = [sys.executable, "-m", "katib_callbacks.cli", *arguments, "--home", str(home)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    yield run
+    run("down")
+
+
+def test_up_and_down(command, tmp_path):
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(yaml.safe_dump(OTHERS))
+    said = command("up", "--kubeconfig", str(kubeconfig))
+    (url,) = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("Kubernetes' API")]
+
+    config = yaml.safe_load(kubeconfig.read_text())
+    assert config["current-context"] == "katib-local"
+    assert [one["name"] for one in config["contexts"]] == ["far", "katib-local"]
+    assert config["clusters"][1]["cluster"]["server"] == url
+    assert url in command("up", "--kubeconfig", str(kubeconfig))
+    assert "another API server serves" in command("api-server", status=1)
+
+    assert command("down") == "it has ended\n"
+    assert yaml.safe_load(kubeconfig.read_text()) == OTHERS
+    assert command("down").startswith("no API server serves ")
+
+    assert url in command("up", "--kubeconfig", str(kubeconfig))  # the port is the same
+
+
+def test_a_kubeconfig_that_cannot_be_read_is_left_as_it_is(command, tmp_path):
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text("clusters: [")
+    said = command("up", "--kubeconfig", str(kubeconfig), status=1)
+
+    assert "is not YAML" in said
+    assert kubeconfig.read_text() == "clusters: ["

@@ -1,0 +1,224 @@
+"""Upstream's clients, unmodified, against the API server: in scripts of their own, as users write them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("starlette")
+
+from api_servers import ApiServer, experiment
+
+TUNE = """
+import json
+import sys
+
+import kubeflow.katib as katib
+
+
+def objective(parameters):
+    # Import required packages.
+    import kubeflow.katib as katib
+
+    # Calculate objective function.
+    result = 4 * int(parameters["a"]) - float(parameters["b"]) ** 2
+    print(f"result={result}")
+
+    # Push metrics to Katib DB.
+    katib.report_metrics({"result": result})
+
+
+parameters = {"a": katib.search.int(min=10, max=20), "b": katib.search.double(min=0.1, max=0.2)}
+name = "tune-experiment"
+katib_client = katib.KatibClient(namespace="kubeflow")
+katib_client.tune(
+    name=name,
+    objective=objective,
+    parameters=parameters,
+    objective_metric_name="result",
+    max_trial_count=2,
+    parallel_trial_count=1,
+    resources_per_trial={"cpu": "2"},
+    metrics_collector_config={"kind": "Push"},
+)
+katib_client.edit_experiment_budget(name, max_trial_count=3, parallel_trial_count=3)
+katib_client.wait_for_experiment_condition(name=name, polling_interval=1)
+best = katib_client.get_optimal_hyperparameters(name)
+rows, logs = {}, {}
+for trial in katib_client.list_trials(name):
+    (row,) = katib_client.get_trial_metrics(trial.metadata.name, db_manager_address=sys.argv[1])
+    rows[trial.metadata.name] = [row.metric.name, row.metric.value]
+    logs[trial.metadata.name] = list(katib_client.get_job_logs(name, trial.metadata.name, follow=True))
+details = katib_client.get_success_trial_details(name)
+try:
+    katib_client.edit_experiment_budget(name, max_trial_count=4)
+except RuntimeError as error:
+    refused = str(error.__context__.body)
+suggestion = katib_client.get_suggestion(name)
+katib_client.delete_experiment(name)
+left = katib_client.list_experiments()
+with open("told.json", "w") as file:
+    json.dump(
+        {
+            "best": {one.name: one.value for one in best.parameter_assignments},
+            "value": best.observation.metrics[0].latest,
+            "rows": rows,
+            "logs": logs,
+            "details": len(details),
+            "refused": refused,
+            "suggestions": suggestion.status.suggestion_count,
+            "left": len(left),
+        },
+        file,
+    )
+"""
+
+TRAIN = """
+import json
+
+import kubeflow.katib as katib
+
+
+def objective(parameters):
+    import torch
+    from lightning.pytorch import LightningModule, Trainer
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from katib_callbacks.lightning import KatibReportCallback
+
+    class Regression(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch, _):
+            return self.loss(batch)
+
+        def validation_step(self, batch, _):
+            self.log("val_loss", self.loss(batch))
+
+        def loss(self, batch):
+            x, y = batch
+            return torch.nn.functional.mse_loss(self.layer(x), y)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=float(parameters["lr"]))
+
+    x = torch.linspace(-1, 1, 8).unsqueeze(1)
+    loader = DataLoader(TensorDataset(x, 2 * x), batch_size=8)
+    trainer = Trainer(
+        max_epochs=2,
+        callbacks=[KatibReportCallback("val_loss")],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(Regression(), loader, loader)
+    with open("RESULT", "w") as file:
+        file.write(str(float(trainer.callback_metrics["val_loss"])))
+
+
+client = katib.KatibClient()
+client.tune(
+    name="train",
+    objective=objective,
+    parameters={"lr": katib.search.double(min=0.01, max=0.1)},
+    objective_metric_name="val_loss",
+    objective_type="minimize",
+    max_trial_count=1,
+    parallel_trial_count=1,
+    retain_trials=True,
+    metrics_collector_config={"kind": "Push"},
+)
+client.wait_for_experiment_condition("train", polling_interval=1)
+best = client.get_optimal_hyperparameters("train")
+with open("told.json", "w") as file:
+    json.dump({"name": best.best_trial_name, "value": best.observation.metrics[0].latest}, file)
+"""
+
+WATCH = """
+import json
+import sys
+
+from kubernetes import client, config, watch
+
+config.load_kube_config()
+custom, core, batch = client.CustomObjectsApi(), client.CoreV1Api(), client.BatchV1Api()
+with open("experiment.json") as file:
+    experiment = json.load(file)
+where = ("kubeflow.org", "v1beta1", "default", "experiments")
+begun = custom.list_namespaced_custom_object(*where)["metadata"]["resourceVersion"]
+custom.create_namespaced_custom_object(*where, body=experiment)
+seen = []
+stream = watch.Watch()
+for event in stream.stream(custom.list_namespaced_custom_object, *where, resource_version=begun):
+    seen.append([event["type"], event["object"]["status"]["conditions"][-1]["type"]])
+    if seen[-1][1] == "Succeeded":
+        stream.stop()
+pods = core.list_namespaced_pod("default", label_selector="katib.kubeflow.org/experiment=one").items
+logs = [core.read_namespaced_pod_log(pod.metadata.name, "default") for pod in pods]
+jobs = batch.list_namespaced_job("default").items
+events = core.list_namespaced_event("default", field_selector="involvedObject.kind=Experiment").items
+custom.delete_namespaced_custom_object(*where, name="one", body=client.V1DeleteOptions(propagation_policy="Foreground"))
+with open("told.json", "w") as file:
+    json.dump(
+        {
+            "seen": seen,
+            "logs": logs,
+            "phases": [pod.status.phase for pod in pods],
+            "jobs": [job.status.succeeded for job in jobs],
+            "reasons": [event.reason for event in events],
+            "left": len(custom.list_namespaced_custom_object(*where)["items"]),
+        },
+        file,
+    )
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs a script against a server of its own, and returns what it has told."""
+    with ApiServer(tmp_path / "home") as server:
+
+        def run_script(text):
+            (tmp_path / "script.py").write_text(text)
+            environ = {**os.environ, "KUBECONFIG": str(server.kubeconfig)}
+            command = [sys.executable, "script.py", server.db_manager]
+            done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return json.loads((tmp_path / "told.json").read_text())
+
+        yield run_script
+
+
+def test_katibs_own_example_runs_as_it_is(run):
+    told = run(TUNE)
+
+    assert told["details"] == len(told["rows"]) == told["suggestions"] == 3
+    value = 4 * int(told["best"]["a"]) - float(told["best"]["b"]) ** 2
+    assert float(told["value"]) == value == max(float(value) for _, value in told["rows"].values())
+    assert all(f"{name}={value}" in told["logs"][trial] for trial, (name, value) in told["rows"].items())
+    assert "only one that has succeeded by reaching maxTrialCount, with resumePolicy" in told["refused"]
+    assert told["left"] == 0
+
+
+def test_our_callback_reports_in_an_experiment_of_katibs_client(run, tmp_path):
+    told = run(TRAIN)
+
+    trained = float((tmp_path / "home" / "train" / told["name"] / "RESULT").read_text())
+    assert float(told["value"]) == pytest.approx(trained, rel=1e-6)
+
+
+def test_kubernetes_own_client_creates_watches_reads_and_deletes(run, tmp_path):
+    (tmp_path / "experiment.json").write_text(json.dumps(experiment(maxTrialCount=2)))
+    told = run(WATCH)
+
+    assert told["seen"][0] == ["ADDED", "Created"]
+    assert told["seen"][-1] == ["MODIFIED", "Succeeded"]
+    assert told["phases"] == ["Succeeded"] * 2
+    assert all(log.startswith("loss=") for log in told["logs"])
+    assert told["jobs"] == [1, 1]
+    assert sorted(told["reasons"]) == ["ExperimentCreated", "ExperimentMaxTrialsReached", "ExperimentRunning"]
+    assert told["left"] == 0

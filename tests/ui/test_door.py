@@ -1,0 +1,94 @@
+"""Who gets past the door, asked over HTTP of a real server."""
+
+import httpx
+import pytest
+from served import TOKEN
+
+from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.net import web
+
+
+async def app(scope, receive, send):
+    """Answer that the request has come through."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"inside"})
+
+
+def test_nobody_gets_in_without_the_token(serve):
+    url = serve(app)
+
+    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, params={"token": "another"}).status_code == 401
+    assert httpx.get(url, params={"token": ""}).status_code == 401
+    assert httpx.get(url, headers={"Authorization": "Bearer another"}).status_code == 401
+    assert httpx.get(url, headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
+    assert httpx.get(url, headers={"Cookie": "not a cookie; =; katib"}).status_code == 401
+    assert TOKEN not in httpx.get(url).text
+
+
+def test_the_url_with_the_token_sets_a_cookie_that_lets_in_and_leads_to_the_url_without_it(serve):
+    url = serve(app)
+
+    with httpx.Client() as browser:
+        answer = browser.get(url, params={"token": TOKEN})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert "httponly" in answer.headers["set-cookie"].lower()
+        assert "samesite=lax" in answer.headers["set-cookie"].lower()
+        assert browser.get(url).text == "inside"
+
+
+def test_the_token_of_a_url_counts_for_the_page_only(serve):
+    url = serve(app)
+
+    assert httpx.get(f"{url}api/experiments", params={"token": TOKEN}).status_code == 401
+    assert httpx.post(url, params={"token": TOKEN}).status_code == 401
+
+
+def test_two_servers_of_one_machine_do_not_log_each_other_out(serve):
+    first, second = serve(app), serve(app)
+
+    with httpx.Client() as browser:
+        for url in (first, second):
+            browser.get(url, params={"token": TOKEN})
+        assert [browser.get(url).text for url in (first, second)] == ["inside", "inside"]
+
+
+def test_a_program_shows_the_token_in_a_header(serve):
+    assert httpx.get(serve(app), headers={"Authorization": f"bearer {TOKEN}"}).text == "inside"
+
+
+@pytest.mark.parametrize(
+    "host", ["attacker.example", "attacker.example:80", "127.0.0.1.attacker.example", "", "192.0.2.1", "[::2]"]
+)
+def test_a_name_that_another_site_leads_here_is_refused_even_with_the_token(serve, host):
+    url = serve(app)
+
+    answer = httpx.get(url, headers={"Host": host, "Authorization": f"Bearer {TOKEN}"})
+
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:80"])
+def test_the_names_of_this_machine_are_answered(serve, host):
+    headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
+
+    assert httpx.get(serve(app), headers=headers).text == "inside"
+
+
+@pytest.mark.parametrize(("host", "status"), [("192.0.2.1:80", 200), ("attacker.example", 403)])
+def test_a_server_for_other_machines_answers_to_numbers_and_to_no_foreign_name(serve, host, status):
+    headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
+
+    assert httpx.get(serve(app, host="0.0.0.0"), headers=headers).status_code == status  # noqa: S104  as a user may say
+
+
+def test_a_port_that_is_taken_is_named():
+    with web.listening_socket(web.LOOPBACK, 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"cannot listen at 127.0.0.1, port {port}"):
+            web.listening_socket(web.LOOPBACK, port)
+
+
+def test_each_token_is_another():
+    assert web.new_token() != web.new_token()
+    assert len(web.new_token()) >= 32

@@ -10,15 +10,23 @@ from katib_callbacks.metrics import format_timestamp, parse_timestamp
 from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
-Position = tuple[int | None, int | None, int]
-"""A row's place in a training: its epoch from 1, its optimizer step, and what tells rows of one step apart."""
-
 _FLOAT = frozenset({float})
 _MAX_ORIGINS = 64
 
 _UNNAMED = "unnamed"
 _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
+
+
+class Position(NamedTuple):
+    """A row's place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart.
+
+    The adapters write the plain tuple, which equals it: they make one in every epoch.
+    """
+
+    epoch: int | None = None
+    step: int | None = None
+    number: int = 0
 
 
 class Row(NamedTuple):

@@ -1,4 +1,7 @@
-"""Katib's client on one machine: the methods, names and arguments of ``kubeflow.katib.KatibClient`` 0.19.0."""
+"""Katib's client on one machine: the methods, names and arguments of ``kubeflow.katib.KatibClient`` 0.19.0.
+
+It is long because upstream's signatures are: what a method does stands in ``running``, ``state`` and ``tune``.
+"""
 
 # ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
 

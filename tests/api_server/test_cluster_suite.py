@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -14,6 +16,7 @@ def run(*words, **environ):
     return subprocess.run(command, cwd=ROOT, env=kept | environ, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.timeout(1200)
 def test_trials_that_forget_their_metric_or_fail_are_seen(server, kubectl):
     done = run(
         *("tests/cluster/test_push.py", "-k", "forgotten or fails"),

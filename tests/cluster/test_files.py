@@ -14,7 +14,7 @@ TAKEN_ONLY = {
     "experiment-authenticated": "tested with the DB manager that it needs",
     "hyperband": "its trials are a whole bracket",
     "pbt": "it needs a volume that all trials write",
-    "long-running": "it does not end by itself",
+    "mpijob": "the image has no MPI",
 }
 
 

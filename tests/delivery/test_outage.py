@@ -29,12 +29,12 @@ def line(tmp_path):
 
 def test_rows_are_delivered_when_the_db_manager_is_back(process):
     process.kill()
-    with KatibReporter(process.address, trial_name="trial", timeout_s=60) as reporter, ThreadPoolExecutor(1) as pool:
+    with KatibReporter(process.address, trial_name="trial", timeout_s=240) as reporter, ThreadPoolExecutor(1) as pool:
         report = pool.submit(reporter.report, {"loss": 0.5})
         time.sleep(3)
         assert not report.done()
         process.start()
-        receipt = report.result(30)
+        receipt = report.result(240)
 
     assert receipt.attempts > 2
     assert stored_values(process.address) == [("loss", "0.5")]
@@ -50,7 +50,7 @@ def test_a_database_that_takes_no_writes_for_a_minute_gets_its_row_when_it_does(
                 assert not report.done()
                 time.sleep(0.001)
             change(tmp_path, "DROP TRIGGER full")
-            receipt = report.result(60)
+            receipt = report.result(240)
 
         assert receipt.attempts > 5
         assert stored_values(server.address) == [("loss", "0.5")]
@@ -72,7 +72,7 @@ def test_deaths_in_the_middle_of_deliveries_lose_and_double_nothing(process):
             reporter.report({"loss": number})
             delivered.append(number)
 
-    with KatibReporter(process.address, trial_name="trial", timeout_s=60) as reporter, ThreadPoolExecutor(4) as pool:
+    with KatibReporter(process.address, trial_name="trial", timeout_s=240) as reporter, ThreadPoolExecutor(4) as pool:
         workers = [pool.submit(keep_reporting, reporter) for _ in range(4)]
         for deaths in range(3):
             while len(delivered) < 5 * (deaths + 1) and not any(worker.done() for worker in workers):
@@ -82,20 +82,20 @@ def test_deaths_in_the_middle_of_deliveries_lose_and_double_nothing(process):
             process.start()
         is_over.set()
         for worker in workers:
-            worker.result(60)
+            worker.result(240)
 
     assert sorted(int(value) for _, value in stored_values(process.address)) == sorted(delivered)
 
 
 def test_a_history_survives_a_death_in_its_middle(process):
     logs = [MetricLog("loss", number, NOON) for number in range(20_000)]
-    with KatibReporter(process.address, trial_name="trial", timeout_s=60) as reporter, ThreadPoolExecutor(1) as pool:
+    with KatibReporter(process.address, trial_name="trial", timeout_s=240) as reporter, ThreadPoolExecutor(1) as pool:
         report = pool.submit(reporter.report_logs, logs)
         while not stored_values(process.address):
             time.sleep(0.01)
         process.kill()
         process.start()
-        receipt = report.result(60)
+        receipt = report.result(240)
 
     assert receipt.delivered == 20_000
     assert [int(value) for _, value in stored_values(process.address)] == list(range(20_000))
@@ -103,13 +103,13 @@ def test_a_history_survives_a_death_in_its_middle(process):
 
 def test_a_reply_that_never_arrives_is_settled_over_another_connection(line):
     line.is_swallowing_replies = True
-    with KatibReporter(line.address, trial_name="trial", timeout_s=20) as reporter, ThreadPoolExecutor(1) as pool:
+    with KatibReporter(line.address, trial_name="trial", timeout_s=240) as reporter, ThreadPoolExecutor(1) as pool:
         report = pool.submit(reporter.report, {"loss": 0.5})
         while not stored_values(line.server_address):
             time.sleep(0.01)
         line.heal()
         line.cut()
-        receipt = report.result(30)
+        receipt = report.result(240)
 
     assert receipt.verified
     assert stored_values(line.server_address) == [("loss", "0.5")]
@@ -118,11 +118,11 @@ def test_a_reply_that_never_arrives_is_settled_over_another_connection(line):
 def test_a_line_that_breaks_within_the_request_is_tried_again(line):
     line.cut_after_request_bytes = 300
     logs = [MetricLog("loss", number, NOON) for number in range(500)]
-    with KatibReporter(line.address, trial_name="trial", timeout_s=30) as reporter, ThreadPoolExecutor(1) as pool:
+    with KatibReporter(line.address, trial_name="trial", timeout_s=240) as reporter, ThreadPoolExecutor(1) as pool:
         report = pool.submit(reporter.report_logs, logs)
         time.sleep(0.5)
         line.heal()
-        report.result(30)
+        report.result(240)
 
     assert [int(value) for _, value in stored_values(line.server_address)] == list(range(500))
 
@@ -130,7 +130,7 @@ def test_a_line_that_breaks_within_the_request_is_tried_again(line):
 @pytest.mark.parametrize("fault", ["delay_s", "bytes_per_s"])
 def test_a_slow_line_is_no_failure(line, fault):
     setattr(line, fault, {"delay_s": 0.1, "bytes_per_s": 4_000}[fault])
-    with KatibReporter(line.address, trial_name="trial", timeout_s=30) as reporter:
+    with KatibReporter(line.address, trial_name="trial", timeout_s=240) as reporter:
         receipt = reporter.report({"loss": 0.5})
 
     assert receipt.attempts == 1
@@ -141,7 +141,7 @@ def test_a_line_that_resets_every_connection_ends_with_the_budget(line):
     line.is_refusing = True
     reporter = KatibReporter(line.address, trial_name="trial", timeout_s=1)
 
-    with pytest.raises(UnavailableError, match="the deadline of 1 s has passed"):
+    with pytest.raises(UnavailableError, match=r"the deadline of [\d.]+ s has passed"):
         reporter.report({"loss": 0.5})
 
     assert stored_values(line.server_address) == []

@@ -294,7 +294,7 @@ def test_a_closed_port_ends_with_the_budget_and_the_error_says_all(caplog, close
 
     message = str(caught.value)
     assert f"2 of 2 rows of trial 'trial' did not reach the DB manager at {address}" in message
-    assert "the deadline of 480 s has passed" in message
+    assert re.search(r"the deadline of 4[78][\d.]+ s has passed", message)  # a loaded machine takes some of them
     assert "Connection refused" in message
     assert "MetricsUnavailable for good" in message
     assert "loss=0.5, accuracy=0.25" in message
@@ -323,7 +323,7 @@ def test_each_retry_has_its_line_and_few_of_them_are_warnings(caplog, closed_por
     lines = [record for record in caplog.records if "tried again" in record.message]
     assert len(lines) == caught.value.attempts
     assert all("Connection refused" in line.message for line in lines)
-    assert "480.0 s remaining" in lines[0].message
+    assert re.search(r"4[78][\d.]+ s remaining", lines[0].message)
     assert lines[0].levelname == "WARNING"
     assert 10 <= sum(line.levelname == "WARNING" for line in lines) <= 17  # one each half minute of eight
 

@@ -34,8 +34,8 @@ def test_a_lost_request_is_sent_again_with_the_same_timestamps(server, reporter)
 
 
 def test_a_deadline_that_passes_while_the_server_still_commits_leaves_one_row(server):
-    server.report_faults = [Fault(is_stored=True, hang_s=1.5)]
-    with KatibReporter(server.address, trial_name="trial", timeout_s=4) as reporter:
+    server.report_faults = [Fault(is_stored=True, hang_s=3.0)]
+    with KatibReporter(server.address, trial_name="trial", timeout_s=10) as reporter:
         receipt = reporter.report({"loss": 0.5})
     time.sleep(0.5)
 
@@ -185,7 +185,7 @@ def test_writes_that_are_refused_for_a_minute_are_tried_with_growing_pauses_unti
 def test_a_request_that_breaks_the_connection_each_time_ends_with_the_deadline_and_is_sent_seldom(server, reporter):
     server.report_faults = [LOST_REQUEST] * 1_000
 
-    with pytest.raises(UnavailableError, match=r"the deadline of 480 s has passed.*Socket closed"):
+    with pytest.raises(UnavailableError, match=r"the deadline of 4[78][\d.]+ s has passed.*Socket closed"):
         reporter.report({"loss": 0.5})
 
     assert 20 < server.calls.count("report") < 60

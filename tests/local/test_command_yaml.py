@@ -25,9 +25,7 @@ TRAINING = ["--", "python", "train.py", "--lr={lr}"]
 
 
 def run_in(folder, *words, given=None):
-    return subprocess.run(
-        [*COMMAND, *words], cwd=folder, input=given, capture_output=True, text=True, check=False, timeout=240
-    )
+    return subprocess.run([*COMMAND, *words], cwd=folder, input=given, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

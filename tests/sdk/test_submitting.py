@@ -14,6 +14,7 @@ from api_servers import ApiServer
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(1200)
 def test_an_example_for_a_cluster_is_submitted_and_its_best_trial_is_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)  # where the server runs, and with it the trials' scripts are
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")

@@ -254,7 +254,7 @@ def test_rank_zero_names_an_unknown_variable_once_in_its_process(rank, times):
     code = "import katib_callbacks as k; k.KatibReporter(); k.KatibReporter()"
     environ = {**os.environ, "KATIB_CALLBACKS_SPOOLDIR": "/spool", "RANK": rank, "WORLD_SIZE": "2"}
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environ
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240, env=environ
     )
 
     assert result.stderr.count("KATIB_CALLBACKS_SPOOLDIR is not a variable of katib-callbacks") == times

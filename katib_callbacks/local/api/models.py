@@ -1,4 +1,7 @@
-"""Katib's objects, as far as one machine needs them, with the attribute names of ``kubeflow.katib.models`` 0.19.0."""
+"""Katib's objects, as far as one machine needs them, with the attribute names of ``kubeflow.katib.models`` 0.19.0.
+
+One list, as long as Katib's API is.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timezone

@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import selectors
-import string
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,9 +33,6 @@ BUDGET_CHECK_INTERVAL_S = 1.0
 """How soon a budget that another process has edited, or a deletion, is noticed."""
 
 _logger = logging.getLogger(__name__)
-
-_NAME_CHARACTERS = string.ascii_lowercase + string.digits
-_SUFFIX_CHARACTERS = 8  # as Katib's
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,7 @@ class Controller:
     def run(self) -> str:
         """Run until the experiment is over or :meth:`stop`, and return its state.
 
-        Raises:
-            KatibCallbacksError: The store can no longer be read or written. Trials are ended; a later run goes on.
+        Where the store can no longer be read or written, trials are ended, and a later run goes on.
         """
         try:
             self._recover()
@@ -106,8 +101,6 @@ class Controller:
             self._selector.close()
             for descriptor in (self._wake_reader, self._wake_writer):
                 os.close(descriptor)
-
-    # -- the loop --------------------------------------------------------------------------------------------------
 
     def _loop(self) -> str:
         self._warn_of_gpus()
@@ -211,23 +204,8 @@ class Controller:
             return None
         if point is None:
             return None
-        now_s = time.time()
-        suffix = "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(_SUFFIX_CHARACTERS))
-        return TrialRow(
-            name=f"{self._row.name}-{suffix}",
-            experiment=self._row.name,
-            number=number,
-            assignments={one.name: one.assignment(point[one.name]) for one in self._plan.parameters},
-            point=dict(point),
-            asked=asked,
-            told=None,
-            value=None,
-            state=states.CREATED,
-            attempts=[],
-            observation=None,
-            conditions=[states.condition(states.CREATED, "TrialCreated", "Trial is created", now_s)],
-            created_s=now_s,
-        )
+        assignments = {one.name: one.assignment(point[one.name]) for one in self._plan.parameters}
+        return TrialRow.created(self._row.name, number, assignments, point, asked)
 
     def _start(self, trial: TrialRow, gpus: list[list[str]]) -> bool:
         """Start a trial; returns whether it runs."""
@@ -293,8 +271,6 @@ class Controller:
         for trial in stopped:
             conditions = with_condition(trial.conditions, states.RUNNING, "TrialRunning", "Trial is stopped")
             self._store.update_trial(trial.name, state=states.CREATED, conditions=conditions[:-1])
-
-    # -- where it stands -------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """Take up the trials that are stored: end what a killed runner left, clear its rows, replay the algorithm."""

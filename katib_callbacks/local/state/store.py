@@ -5,7 +5,9 @@ commit outlives its process; syncing against a power cut is left to the observat
 """
 
 import json
+import secrets
 import sqlite3
+import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,6 +54,10 @@ CREATE TABLE IF NOT EXISTS local_trials (
     UNIQUE (experiment, number)
 );
 """
+
+
+_NAME_CHARACTERS = string.ascii_lowercase + string.digits
+_SUFFIX_CHARACTERS = 8  # as Katib's
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,29 @@ class TrialRow:
     created_s: float
     started_s: float | None = None
     completed_s: float | None = None
+
+    @classmethod
+    def created(
+        cls, experiment: str, number: int, assignments: dict[str, str], point: Mapping[str, Any], asked: int
+    ) -> "TrialRow":
+        """Return a new trial, Created, with a name such as Katib gives it."""
+        now_s = time.time()
+        suffix = "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(_SUFFIX_CHARACTERS))
+        return cls(
+            name=f"{experiment}-{suffix}",
+            experiment=experiment,
+            number=number,
+            assignments=assignments,
+            point=dict(point),
+            asked=asked,
+            told=None,
+            value=None,
+            state=CREATED,
+            attempts=[],
+            observation=None,
+            conditions=[condition(CREATED, "TrialCreated", "Trial is created", now_s)],
+            created_s=now_s,
+        )
 
 
 _JSON = frozenset({"manifest", "conditions", "assignments", "point", "attempts", "observation"})

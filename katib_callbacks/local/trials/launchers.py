@@ -1,7 +1,7 @@
 """Variables by which Kubeflow's operators, and launchers in their pods, tell each process where it stands."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 HOST = "127.0.0.1"
 
@@ -41,7 +41,14 @@ def rank_variables(node: int, local: int, nodes: int, per_node: int, port: int) 
     }
 
 
-def tf_configs(roles: Sequence[str], ports: Sequence[int]) -> list[dict[str, str]]:
+def kind_variables(kind: str, roles: Sequence[str], free_port: Callable[[], int]) -> list[dict[str, str]]:
+    """Return what the operator of a kind of job sets in each node, beside ranks."""
+    if kind == "TFJob":
+        return _tf_configs(roles, [free_port() for _ in roles])
+    return [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in roles]
+
+
+def _tf_configs(roles: Sequence[str], ports: Sequence[int]) -> list[dict[str, str]]:
     """Return ``TF_CONFIG`` of each of a TFJob's tasks; nothing for a single one, as the operator does."""
     if len(roles) == 1:
         return [{}]

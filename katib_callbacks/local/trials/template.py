@@ -13,7 +13,7 @@ from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.validation import META_REFERENCE, TRIAL_PARAMETER
 from katib_callbacks.local.trials import containers
-from katib_callbacks.local.trials.launchers import MPI_VARIABLES, node_variables, rank_variables, tf_configs
+from katib_callbacks.local.trials.launchers import kind_variables, node_variables, rank_variables
 
 KINDS = ("Job", "PyTorchJob", "TrainJob", "TFJob", "XGBoostJob", "MPIJob")
 """Kinds of ``trialSpec`` that can run here."""
@@ -128,7 +128,11 @@ class TrialTemplate:
         primary pod; other pods get ones of their own.
         """
         plan = _plan(self.render(trial, assignments), self.primary_container, free_port)
-        return replace(plan, processes=tuple(_with_mounts(process, mounts) for process in plan.processes))
+        processes = []
+        for process in plan.processes:
+            own = {path: f"{name}-{process.node}" if process.node else name for path, name in mounts.items()}
+            processes.append(replace(process, mounts={**own, **process.mounts}))
+        return replace(plan, processes=tuple(processes))
 
     def gpus(self, per_trial: int | None) -> tuple[int, ...]:
         """Return how many GPUs each node of a trial has: as the template says, or shares of ``per_trial``."""
@@ -144,11 +148,6 @@ class TrialTemplate:
         """Return the parts of the ``trialSpec`` that are not acted upon here, each once, for a word to the user."""
         found = ((_UNMET[key], value) for key, value in _items(self.trial_spec) if key in _UNMET)
         return sorted({told for (told, is_unmet), value in found if is_unmet(value)})
-
-
-def _with_mounts(process: ProcessPlan, mounts: Mapping[str, str]) -> ProcessPlan:
-    own = mounts if not process.node else {path: f"{name}-{process.node}" for path, name in mounts.items()}
-    return replace(process, mounts={**own, **process.mounts})
 
 
 def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int]) -> TrialPlan:
@@ -174,10 +173,7 @@ def _plan(run_spec: Mapping[str, Any], primary: str, free_port: Callable[[], int
         deadlines = [spec.get("activeDeadlineSeconds")]
     else:
         raise ConfigurationError(f"{PATH}.kind: {kind!r} cannot run on one machine; known: {', '.join(KINDS)}")
-    if kind == "TFJob":
-        variables = tf_configs([node.role for node in nodes], [free_port() for _ in nodes])
-    else:
-        variables = [dict(MPI_VARIABLES) if kind == "MPIJob" else {} for _ in nodes]
+    variables = kind_variables(kind, [node.role for node in nodes], free_port)
     port = free_port() if kind in {"PyTorchJob", "TrainJob", "XGBoostJob"} else None
     if kind in {"Job", "MPIJob"} and containers.is_torchrun(nodes[0].container):
         variables[0]["PET_MASTER_PORT"] = str(free_port())

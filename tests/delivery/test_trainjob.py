@@ -687,7 +687,7 @@ def test_auto_adds_nothing_twice():
     runtime = runtime_with(KATIB_TRIAL_NAME="trial", KUBEFLOW_TRAINER_SERVER_URL="https://localhost/status")
 
     with KatibReporter(sinks=["trainjob", "auto"], _runtime=runtime) as reporter:
-        assert reporter._destinations._sinks == ("trainjob", "katib")
+        assert reporter.whereabouts.sinks == ("trainjob", "katib")
 
 
 def test_outside_both_a_report_says_that_this_is_no_trial():

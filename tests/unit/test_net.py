@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from katib_callbacks.net.addresses import URL, split_address, split_url
 from katib_callbacks.net.http import ExchangeError, HTTPRequest
-from katib_callbacks.sinks.katib import tls_probe
 
 UNSHARE = shutil.which("unshare")
 
@@ -131,7 +130,7 @@ def test_a_connection_that_is_reset_before_its_handshake_leaves_no_socket_open()
 
         for send in (
             lambda: HTTPRequest(split_url(f"https://127.0.0.1:{port}/"), 60).send("GET", headers={}, context=context),
-            lambda: tls_probe._shake_hands(context, "127.0.0.1", port),
+            lambda: HTTPRequest(split_url(f"https://127.0.0.1:{port}/"), 60).connected(context),
         ):
             thread = threading.Thread(target=reset)
             thread.start()

@@ -428,9 +428,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_local(session: nox.Session) -> None:
-    """Measure what a local trial costs beside starting its process, and what Optuna's and Ray Tune's do."""
-    session.install(".[local]", "ray[tune]")
+    """Measure what a local trial costs beside starting its process, what Optuna's and Ray Tune's do, and a page."""
+    session.install(".[local,ui]", "ray[tune]")
     session.run("python", "benchmarks/local_trials.py", *session.posargs)
+    session.run("python", "benchmarks/page.py", *(["--check"] if "--check" in session.posargs else []))
 
 
 @nox.session(python=SDK_PYTHON)

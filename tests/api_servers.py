@@ -123,6 +123,11 @@ class ApiServer:
         with self.request(method, path, body, headers={"Content-Type": content_type}, **options) as answer:
             return answer.status, json.loads(answer.read())
 
+    def create(self, made):
+        """Create an experiment."""
+        status, answer = self.ask("POST", EXPERIMENTS, made)
+        assert status == 201, answer
+
     def follow(self, path, **options):
         """Yield the events of a watch."""
         with self.request("GET", path, watch="true", **options) as answer:

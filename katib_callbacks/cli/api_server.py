@@ -104,15 +104,21 @@ def _up(arguments: argparse.Namespace) -> int:
 def _down(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local.api_server import server  # noqa: PLC0415  --help does without
     from katib_callbacks.local.api_server.credentials import remove_context  # noqa: PLC0415  as above
-    from katib_callbacks.local.queries import Queries  # noqa: PLC0415  as above
+    from katib_callbacks.local.running import runner  # noqa: PLC0415  as above
+    from katib_callbacks.local.state.store import ExperimentStore  # noqa: PLC0415  as above
 
     found = server.running(arguments.home)
     if found is None or not server.stop(arguments.home):
         say(f"no API server serves {arguments.home}")
         return 0
     remove_context(Path(found.kubeconfig))
-    del Queries
     say("it has ended")
+    with ExperimentStore(runner.database(arguments.home)) as store:
+        names = [row.name for row in store.experiments()]
+    for name in names:
+        if runner.is_run(arguments.home, name):
+            command = f"katib-callbacks experiment stop {name} --home {arguments.home}"
+            say(f"experiment {name} goes on; end it with: {command}")
     return 0
 
 

@@ -1,10 +1,22 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
+import json
+
 import pytest
 from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
 
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.running import runner
+
+
+def test_the_client_is_warned_of_what_has_no_effect_here(shared):
+    with shared.request("POST", EXPERIMENTS, experiment("four"), dryRun="All") as answer:
+        made = json.loads(answer.read())
+
+    assert (answer.status, made["metadata"]["name"]) == (201, "four")
+    warning = '299 - "without effect on one machine: the image (this Python\'s environment is used)"'
+    assert answer.getheader("Warning") == warning
+    assert shared.ask("GET", f"{EXPERIMENTS}/four")[0] == 404
 
 
 def test_an_experiment_is_made_run_listed_and_deleted(server):
@@ -26,7 +38,7 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
 
 def test_an_experiment_of_the_api_is_seen_by_the_local_client_and_the_other_way_round(server):
     with LocalKatibClient(home=server.home) as client:
-        server.ask("POST", EXPERIMENTS, experiment("theirs"))
+        server.create(experiment("theirs"))
         assert client.wait_for_experiment_condition("theirs", timeout=300).status.trials_succeeded == 3
 
         client.create_experiment(experiment("ours"))
@@ -103,7 +115,7 @@ def test_edits_change_budgets_labels_and_annotations_and_nothing_else(server):
 
 
 def test_an_experiment_that_is_over_goes_on_with_a_larger_budget(server):
-    server.ask("POST", EXPERIMENTS, experiment(maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(maxTrialCount=1, parallelTrialCount=1))
     assert server.finished("one")["status"]["trials"] == 1
     server.ask("PATCH", f"{EXPERIMENTS}/one", {"spec": {"maxTrialCount": 2}}, MERGE)
 

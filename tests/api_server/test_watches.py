@@ -77,7 +77,7 @@ def test_500_trials_20_watchers_and_a_kill(server):
 def test_a_killed_server_comes_back_and_its_experiment_has_gone_on(server, tmp_path):
     go = tmp_path / "go"
     waits = f"while [ ! -e {go} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
-    server.ask("POST", EXPERIMENTS, experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
     events = server.follow(TRIALS)
     (running,) = (event["object"] for event in (next(events),))
     events.close()
@@ -97,7 +97,7 @@ def test_a_killed_server_comes_back_and_its_experiment_has_gone_on(server, tmp_p
 def test_an_experiment_whose_process_was_killed_goes_on(server, tmp_path):
     go = tmp_path / "go"
     waits = f"while [ ! -e {go} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
-    server.ask("POST", EXPERIMENTS, experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
+    server.create(experiment(script=waits, maxTrialCount=1, parallelTrialCount=1))
     events = server.follow(TRIALS)
     next(events)
     events.close()
@@ -119,12 +119,30 @@ def process_of(home, name):
     raise AssertionError
 
 
-def test_an_experiment_that_nobody_runs_is_said_to_be_interrupted(server):
-    runner.create(server.home, experiment("left"), folder=server.home)
+def test_an_experiment_that_was_stopped_stays_so(server, tmp_path):
+    waits = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
+    server.create(experiment(script=waits))
+    events = server.follow(TRIALS)
+    next(events)
+    events.close()
+    assert runner.stop(server.home, "one")
+    interrupted(server)
+
+    assert not runner.is_run(server.home, "one")
+
+
+def interrupted(server):
+    """Wait until an experiment is said to be interrupted, and return its last condition."""
     for event in server.follow(EXPERIMENTS):
         last = event["object"]["status"]["conditions"][-1]
         if last["reason"] == "ExperimentInterrupted":
-            break
+            return last
+    raise AssertionError
+
+
+def test_an_experiment_that_nobody_runs_is_said_to_be_interrupted(server):
+    runner.create(server.home, experiment("left"), folder=server.home)
+    last = interrupted(server)
 
     assert last["status"] == "False"
     assert f"katib-callbacks experiment resume left --home {server.home}" in last["message"]

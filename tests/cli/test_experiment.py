@@ -159,7 +159,7 @@ def test_without_optuna_the_extra_is_named(experiment, tmp_path):
         "from katib_callbacks.cli import main; sys.exit(main(['experiment', 'run', 'one.yaml']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=240
     )
 
     assert done.returncode == 2

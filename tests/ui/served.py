@@ -2,10 +2,19 @@
 
 import threading
 from contextlib import contextmanager
+from functools import partial
+
+import httpx
 
 from katib_callbacks.net import web
 
 TOKEN = "the-token"  # noqa: S105  of a test alone
+
+
+CLIENT = {"timeout": 90.0, "trust_env": False}
+"""Of a client of httpx: patient with a busy machine, and without the proxy that the environment may name."""
+
+get = partial(httpx.get, **CLIENT)
 
 
 @contextmanager

@@ -38,7 +38,13 @@ def browser():
     assert chromium, "there is no chromium: apt-get install chromium chromium-driver"
     assert driver, "there is no chromedriver: apt-get install chromium-driver"
     options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--no-proxy-server",
+        "--window-size=1400,1000",
+    ):
         options.add_argument(argument)
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -94,7 +100,7 @@ def test_what_happens_appears_without_a_reload_and_a_filter_stays(browser, opene
         wait_for(browser, lambda _: rows(browser) == [(1, "Running"), (0, "Succeeded")])
         wait_for(browser, lambda _: text_of(browser, "#best") == "0.5")
 
-        browser.find_element(By.CSS_SELECTOR, "tbody a").click()  # the newest is the first
+        browser.execute_script("document.querySelector('tbody a').click()")  # the newest is the first
         wait_for(browser, lambda _: text_of(browser, "#log") == "trial 1\n")
         (local.folder / "go-1").touch()
         wait_for(browser, lambda _: text_of(browser, "#log") == "trial 1\nloss=0.5\n")

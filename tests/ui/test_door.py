@@ -2,7 +2,8 @@
 
 import httpx
 import pytest
-from served import TOKEN
+import served
+from served import CLIENT, TOKEN
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net import web
@@ -17,19 +18,19 @@ async def app(scope, receive, send):
 def test_nobody_gets_in_without_the_token(serve):
     url = serve(app)
 
-    assert httpx.get(url).status_code == 401
-    assert httpx.get(url, params={"token": "another"}).status_code == 401
-    assert httpx.get(url, params={"token": ""}).status_code == 401
-    assert httpx.get(url, headers={"Authorization": "Bearer another"}).status_code == 401
-    assert httpx.get(url, headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
-    assert httpx.get(url, headers={"Cookie": "not a cookie; =; katib"}).status_code == 401
-    assert TOKEN not in httpx.get(url).text
+    assert served.get(url).status_code == 401
+    assert served.get(url, params={"token": "another"}).status_code == 401
+    assert served.get(url, params={"token": ""}).status_code == 401
+    assert served.get(url, headers={"Authorization": "Bearer another"}).status_code == 401
+    assert served.get(url, headers={"Authorization": f"Basic {TOKEN}"}).status_code == 401
+    assert served.get(url, headers={"Cookie": "not a cookie; =; katib"}).status_code == 401
+    assert TOKEN not in served.get(url).text
 
 
 def test_the_url_with_the_token_sets_a_cookie_that_lets_in_and_leads_to_the_url_without_it(serve):
     url = serve(app)
 
-    with httpx.Client() as browser:
+    with httpx.Client(**CLIENT) as browser:
         answer = browser.get(url, params={"token": TOKEN})
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         assert "httponly" in answer.headers["set-cookie"].lower()
@@ -40,21 +41,21 @@ def test_the_url_with_the_token_sets_a_cookie_that_lets_in_and_leads_to_the_url_
 def test_the_token_of_a_url_counts_for_the_page_only(serve):
     url = serve(app)
 
-    assert httpx.get(f"{url}api/experiments", params={"token": TOKEN}).status_code == 401
-    assert httpx.post(url, params={"token": TOKEN}).status_code == 401
+    assert served.get(f"{url}api/experiments", params={"token": TOKEN}).status_code == 401
+    assert httpx.post(url, params={"token": TOKEN}, **CLIENT).status_code == 401
 
 
 def test_two_servers_of_one_machine_do_not_log_each_other_out(serve):
     first, second = serve(app), serve(app)
 
-    with httpx.Client() as browser:
+    with httpx.Client(**CLIENT) as browser:
         for url in (first, second):
             browser.get(url, params={"token": TOKEN})
         assert [browser.get(url).text for url in (first, second)] == ["inside", "inside"]
 
 
 def test_a_program_shows_the_token_in_a_header(serve):
-    assert httpx.get(serve(app), headers={"Authorization": f"bearer {TOKEN}"}).text == "inside"
+    assert served.get(serve(app), headers={"Authorization": f"bearer {TOKEN}"}).text == "inside"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_program_shows_the_token_in_a_header(serve):
 def test_a_name_that_another_site_leads_here_is_refused_even_with_the_token(serve, host):
     url = serve(app)
 
-    answer = httpx.get(url, headers={"Host": host, "Authorization": f"Bearer {TOKEN}"})
+    answer = served.get(url, headers={"Host": host, "Authorization": f"Bearer {TOKEN}"})
 
     assert answer.status_code == 403
 
@@ -72,14 +73,14 @@ def test_a_name_that_another_site_leads_here_is_refused_even_with_the_token(serv
 def test_the_names_of_this_machine_are_answered(serve, host):
     headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
 
-    assert httpx.get(serve(app), headers=headers).text == "inside"
+    assert served.get(serve(app), headers=headers).text == "inside"
 
 
 @pytest.mark.parametrize(("host", "status"), [("192.0.2.1:80", 200), ("attacker.example", 403)])
 def test_a_server_for_other_machines_answers_to_numbers_and_to_no_foreign_name(serve, host, status):
     headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
 
-    assert httpx.get(serve(app, host="0.0.0.0"), headers=headers).status_code == status  # noqa: S104  as a user may say
+    assert served.get(serve(app, host="0.0.0.0"), headers=headers).status_code == status  # noqa: S104  as a user may say
 
 
 def test_a_port_that_is_taken_is_named():

@@ -7,7 +7,9 @@ from datetime import datetime, timedelta, timezone
 
 import httpx
 import pytest
+import served
 from mixed import HOSTILE, experiment, wait_until
+from served import CLIENT
 
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.states import condition
@@ -26,7 +28,7 @@ def get(serve_home, headers):
     def get(home, path, status=200, **query):
         if home not in urls:
             urls[home] = serve_home(home)
-        answer = httpx.get(f"{urls[home]}{path}", params=query, headers=headers)
+        answer = served.get(f"{urls[home]}{path}", params=query, headers=headers)
         assert answer.status_code == status
         return answer.json()
 
@@ -180,7 +182,7 @@ def test_nothing_can_be_written_or_deleted(ran, serve_home, headers, method):
     before = ran.trials("mixed")
 
     for path in ("", "api/experiments", "api/experiments/mixed", f"api/trials/{before[0].name}"):
-        assert httpx.request(method, f"{url}{path}", headers=headers).status_code == 405
+        assert httpx.request(method, f"{url}{path}", headers=headers, **CLIENT).status_code == 405
     assert ran.trials("mixed") == before
 
 
@@ -188,7 +190,7 @@ def test_no_script_but_the_pages_own_may_run_and_no_other_page_may_read(ran, ser
     url = serve_home(ran.home)
 
     for path in ("", "assets/app.js", "api/experiments", "api/experiments/none", "nothing"):
-        answer = httpx.get(f"{url}{path}", headers={**headers, "Origin": "http://attacker.example"})
+        answer = served.get(f"{url}{path}", headers={**headers, "Origin": "http://attacker.example"})
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
         assert policy["script-src"] == "'self'"
         assert policy["default-src"] == policy["frame-ancestors"] == "'none'"

@@ -8,6 +8,8 @@ from functools import partial
 
 import httpx
 import pytest
+import served
+from served import CLIENT
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.cli import main
@@ -24,11 +26,11 @@ def test_the_command_prints_a_url_that_lets_in_and_ends_at_ctrl_c(ran):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = re.fullmatch(r"open (http://127\.0\.0\.1:\d+/\?token=\S+)\n", process.stdout.readline())[1]
-            with httpx.Client(follow_redirects=True, timeout=WAIT_S) as browser:
+            with httpx.Client(follow_redirects=True, **CLIENT) as browser:
                 assert "<main" in browser.get(url).text
                 base = url.partition("?")[0]
                 assert [one["name"] for one in browser.get(f"{base}api/experiments").json()] == ["mixed"]
-            assert httpx.get(base, timeout=WAIT_S).status_code == 401
+            assert served.get(base).status_code == 401
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT_S) == 0
         finally:
@@ -84,7 +86,7 @@ def test_rows_of_a_db_manager_are_shown_for_the_trials_that_are_named(katib_db_m
     url = serve(page(DBManagerSource(read, "run", ["run-a", "run-b", "run-c"], ("minimize", "loss"))))
 
     def get(path, **query):
-        return httpx.get(f"{url}{path}", params=query, headers=headers, timeout=WAIT_S).json()
+        return served.get(f"{url}{path}", params=query, headers=headers).json()
 
     (one,) = get("api/experiments")
     assert (one["name"], one["best"]["name"], one["best"]["value"]) == ("run", "run-a", 0.25)
@@ -101,6 +103,6 @@ def test_a_db_manager_that_does_not_answer_is_said_and_asked_again_later(serve, 
     url = serve(page(DBManagerSource(read, "run", ["run-a"])))
 
     for _ in range(2):  # the second time it is not asked
-        answer = httpx.get(f"{url}api/experiments", headers=headers, timeout=WAIT_S)
+        answer = served.get(f"{url}api/experiments", headers=headers)
         assert answer.status_code == 503
         assert "no answer from a DB manager at 127.0.0.1:1" in answer.json()["error"]

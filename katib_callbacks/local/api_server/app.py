@@ -220,9 +220,14 @@ class Api:
         async with self._writing:
             made = await asyncio.to_thread(writer.create, given, is_dry_run=is_dry_run)
         self._journal.refresh()
-        if isinstance(made, dict):
-            return _json(made, 201)
-        return _json(self._entry(target._replace(namespace=made[0], name=made[1])).object, 201)
+        (namespace, name), shown, warnings = made
+        if not is_dry_run:
+            shown = self._entry(target._replace(namespace=namespace, name=name)).object
+        answer = _json(shown, 201)
+        for sentence in warnings:  # kubectl shows each
+            words = sentence.encode("ascii", "backslashreplace").decode().replace('"', "'")
+            answer.headers.append("Warning", f'299 - "{words}"')
+        return answer
 
     def _written(self, request: Any, target: Target, shown: Object | None, entry: Entry) -> Any:
         del request

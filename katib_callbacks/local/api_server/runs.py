@@ -63,6 +63,8 @@ class Runs:
 
     def look_after(self) -> None:
         """Go on with experiments of the API that nobody runs, and say of others that they were interrupted."""
+        for name in [name for name, process in self._processes.items() if process.poll() is not None]:
+            del self._processes[name]
         with ExperimentStore(runner.database(self._home)) as store:
             unfinished = [row for row in store.experiments() if row.state not in states.FINAL_EXPERIMENT_STATES]
             left = {row.name for row in unfinished if not self._is_run(row)}
@@ -95,11 +97,22 @@ class Runs:
 def main() -> None:
     """Run a stored experiment to its end, or until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    running = runner.Runner(Path(sys.argv[1]), sys.argv[2], lock=int(sys.argv[3]))
+    home, name, lock = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    running = runner.Runner(home, name, lock=lock)
+    signals: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        signals.append(number)
+        running.request_stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: running.request_stop())
+        signal.signal(number, stop)
     try:
-        running.run()
+        state = running.run()
     except KatibCallbacksError as error:
-        _logger.error("experiment %s: %s", sys.argv[2], error)  # noqa: TRY400  the message says all
+        _logger.error("experiment %s: %s", name, error)  # noqa: TRY400  the message says all
         os._exit(1)
+    if (
+        state not in states.FINAL_EXPERIMENT_STATES and not signals
+    ):  # by `experiment stop`: it is not to go on by itself
+        (home / name / _MARK).unlink(missing_ok=True)

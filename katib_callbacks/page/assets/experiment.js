@@ -201,7 +201,7 @@ export class ExperimentView {
       h("p", {}, told(experiment)),
     ]);
     const trial = best && this.kept.trials.get(best.name);
-    const aim = objective.metric ? `${objective.type} ${objective.metric}${objective.goal === null ? "" : `, goal ${objective.goal}`}` : "no objective is known";
+    const aim = objective.metric ? `${objective.type} ${objective.metric}${objective.goal === null ? "" : `, goal ${objective.goal}`}` : "no objective is known: say --maximize METRIC or --minimize METRIC";
     renew(this.best, JSON.stringify([aim, best, Boolean(trial)]), () => [
       h("h2", {}, "Best trial"), h("p", { class: "dim" }, aim),
       ...(trial ? [
@@ -270,7 +270,7 @@ export class ExperimentView {
     renew(this.legend, JSON.stringify(shown), () => chosen.map((name, index) => {
       const trial = this.kept.trials.get(name);
       const sample = s("svg", { width: 26, height: 10 }, s("path", { d: "M1 5H25", class: `line ${look(index)}` }), mark(SHAPES[trial?.state] ?? "circle", 13, 5, { class: look(index) }));
-      const label = trial ? `#${trial.number} ${trial.state === "Succeeded" ? "" : trial.state}` : name;
+      const label = trial ? `#${trial.number} ${trial.state === "Succeeded" || trial.state === "Reported" ? "" : trial.state}` : name;
       return h("a", { href: `#/trial/${encodeURIComponent(name)}`, title: name }, sample, label);
     }));
   }

@@ -5,6 +5,7 @@ resource that the change touched. So it is the same after a server's restart, an
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.local.api_server.history.change_log import Change, ChangeLog
 from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
@@ -26,6 +28,8 @@ _MAX_SHOWN = 200
 POLL_INTERVAL_S = 0.05
 
 _STEP = 64
+
+_logger = logging.getLogger(__name__)
 
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
@@ -153,7 +157,10 @@ class Journal:
     async def follow(self) -> None:
         """Take note of changes, until cancelled."""
         while True:
-            self.refresh()
+            try:
+                self.refresh()
+            except KatibCallbacksError as error:
+                _logger.error("changes cannot be read: %s", error)  # noqa: TRY400  the message says all
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _apply(self, change: Change, *, is_silent: bool = False) -> None:

@@ -8,7 +8,7 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
-from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot, View
+from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot, View
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.budget import budget_changes
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
@@ -31,23 +31,25 @@ class ExperimentWriter:
         self._folder = folder
         self._start = start
 
-    def create(self, given: Object, *, is_dry_run: bool) -> Key | Object:
-        """Store an experiment and start it; returns its key, or what it would be."""
+    def create(self, given: Object, *, is_dry_run: bool) -> Made:
+        """Store an experiment and start it."""
         given = _without_status(given)
         try:
-            name, manifest, _ = runner.admit(given)
+            name, manifest, plan = runner.admit(given)
             with ExperimentStore(runner.database(self._home)) as store:
                 if store.experiments(name):
                     raise already_exists(self._resource, name)
-            if is_dry_run:
-                return manifest
-            name, _ = runner.create(self._home, manifest, folder=self._folder)
+            if not is_dry_run:
+                runner.create(self._home, manifest, folder=self._folder)
         except ConfigurationError as error:
             raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
         except ExperimentError as error:
             raise already_exists(self._resource, str(given["metadata"].get("name"))) from error
-        self._start(name)
-        return manifest["metadata"]["namespace"], name
+        if not is_dry_run:
+            self._start(name)
+        notes = f"without effect on one machine: {', '.join(plan.notes)}"
+        warnings = (*((notes,) if plan.notes else ()), *plan.warnings)
+        return Made((manifest["metadata"]["namespace"], name), manifest, warnings)
 
     def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
         """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""

@@ -39,11 +39,19 @@ class Column(NamedTuple):
     priority: int = 0
 
 
+class Made(NamedTuple):
+    """The answer to a client that has made an object; ``shown`` is what a dry run would make."""
+
+    key: Key
+    shown: Object
+    warnings: tuple[str, ...] = ()
+
+
 class Writer(Protocol):
     """A resource's way into the store. Blocks; an ApiError is the answer to the client."""
 
-    def create(self, given: Object, *, is_dry_run: bool) -> Key | Object:
-        """Store an object and begin what it asks for; returns its key, or what it would be."""
+    def create(self, given: Object, *, is_dry_run: bool) -> Made:
+        """Store an object and begin what it asks for."""
 
     def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
         """Store what ``change`` makes of an object as it is; returns what it would be, in a dry run."""

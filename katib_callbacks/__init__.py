@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.reporting.receipt import ReportReceipt
-    from katib_callbacks.reporting.reporter import KatibReporter, report_metrics
+    from katib_callbacks.reporting.reporter import KatibReporter
+    from katib_callbacks.reporting.upstream import report_metrics
     from katib_callbacks.settings.hyperparameters import hyperparameters
     from katib_callbacks.sinks import MetricSink, SinkOptions, SinkOutcome
 
@@ -57,7 +58,7 @@ __all__ = [
 _HOMES = {
     "autolog": "_autolog",
     "KatibReporter": "reporting.reporter",
-    "report_metrics": "reporting.reporter",
+    "report_metrics": "reporting.upstream",
     "ReportReceipt": "reporting.receipt",
     "hyperparameters": "settings.hyperparameters",
     "SinkOptions": "sinks",

@@ -7,21 +7,17 @@
     model.fit(..., callbacks=[KatibReportCallback("val_acc")])
 """
 
-import logging
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
-from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside, is_kind
-from katib_callbacks.recording.rows import Position
+from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside, first_keeper, is_kind
 from katib_callbacks.recording.shares import share_of_epochs
 from katib_callbacks.reporting.ranks import ProcessRank, framework_rank
 
 __all__ = ["KatibReportCallback"]
-
-logger = logging.getLogger(__name__)
 
 
 try:
@@ -65,11 +61,11 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     async_safe = True  # to Keras: the batch hook touches neither model nor logs
 
-    _lent = frozenset({"_model", "_restoring", "_checkpoint"})
+    _lent = frozenset({"_model", "_kept_by"})
     _model = None  # for a copy
-    _restoring: Any = None  # the EarlyStopping that puts an earlier model back
-    _checkpoint: Any = None  # the ModelCheckpoint that says which model is kept
-    _kept: Any = None  # the best value of either, as it was last seen
+    _kept_by: Any = None  # the EarlyStopping that puts an earlier model back, or a ModelCheckpoint
+    _is_restoring = False  # the former
+    _kept: Any = None  # the best value of the latter, as it was last seen
     _has_validated = False
     _logs: Mapping[str, Any] = MappingProxyType({})  # the last epoch's, to which later callbacks add
     _taken = 0
@@ -95,8 +91,10 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Add to the last epoch's row what later callbacks put into its logs."""
         del logs
-        self._take_additions()
-        self._notice_kept()
+        if len(self._logs) > self._taken:
+            self._take_additions()
+        if self._kept_by is not None:
+            self._notice_kept()
         self._epoch = epoch
         if not self._has_begun:  # with initial_epoch, or resumed, this need not be the first one
             self._has_begun = True
@@ -117,14 +115,15 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Take the epoch's row: training and validation metrics are both there. ``on_train_end`` has fewer."""
-        progress = self._recorder.progress
+        recorder = self._recorder
+        progress = recorder.progress
         if progress is not None and progress.is_due():  # as a rule where there is no batch hook
             progress.show_share(share_of_epochs, epoch + 1, (self.params or {}).get("epochs"), 0, None)
-        if logs and self._recorder.is_recording:
-            self._recorder.record(logs, row=Position(epoch=epoch + 1), is_awaited=self._is_awaited)
+        if logs and recorder.is_recording:
+            recorder.record(logs, row=(epoch + 1, None, 0), is_awaited=self._is_awaited)
             self._logs, self._taken = logs, len(logs)
         self._steps_per_epoch = self._batches or None
-        if self._recorder.is_to_stop(epoch + 1, jax=_jax()):
+        if recorder.may_stop_early and recorder.is_to_stop(epoch + 1, jax=_jax()):
             self.model.stop_training = True
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -139,16 +138,15 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
         self._notice_kept()
         self._forget()
         is_restored = self._is_restored()
-        if self._restoring is not None and not is_restored:
+        if self._is_restoring and not is_restored:
             self._recorder.keep_none()
         self._recorder.finish(is_restored=is_restored)
         self._recorder.deliver()
 
     def _take_additions(self) -> None:
         """A dict keeps its order, so what was added stands at its end."""
-        if len(self._logs) > self._taken:
-            self._recorder.record(dict(list(self._logs.items())[self._taken :]))
-            self._taken = len(self._logs)
+        self._recorder.record(dict(list(self._logs.items())[self._taken :]))
+        self._taken = len(self._logs)
 
     def _forget(self) -> None:
         self._logs, self._taken = {}, 0
@@ -160,38 +158,35 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _find_kept(self) -> None:
         """Find what puts an earlier model back, the last of several; and else what keeps the best one, the first."""
-        self._restoring = self._checkpoint = self._kept = None
+        self._kept_by = self._kept = None
+        self._is_restoring = False
         if self._recorder.report not in {"final", "kept"} or not self._recorder.is_recording:
             return
         keeping = []
         for one in callbacks_beside(self):
             if is_kind(one, "EarlyStopping", "early_stopping", _TF_KERAS) and one.restore_best_weights:
-                self._restoring = one
+                self._kept_by, self._is_restoring = one, True
             elif is_kind(one, "ModelCheckpoint", "model_checkpoint", _TF_KERAS) and one.save_best_only:
                 keeping.append(one)
-        if keeping:
-            self._checkpoint, self._kept = keeping[0], keeping[0].best
-        if len(keeping) > 1 and self._restoring is None and self._recorder.report == "kept":
-            logger.warning(
-                "report='kept': %d checkpoints save the best model only; the first one counts, with %r.",
-                len(keeping),
-                keeping[0].monitor,
-            )
+        if keeping and not self._is_restoring and self._recorder.report == "kept":
+            self._kept_by = first_keeper(keeping, "save the best model only")
+            self._kept = self._kept_by.best
 
     def _notice_kept(self) -> None:
         """Note that the model of the last epoch is kept, if it is."""
-        if self._restoring is not None:
-            if self._restoring.best_weights is not None and self._restoring.best_epoch == self._epoch:
+        kept_by = self._kept_by
+        if self._is_restoring:
+            if kept_by.best_weights is not None and kept_by.best_epoch == self._epoch:
                 self._recorder.keep()
-        elif self._checkpoint is not None and self._checkpoint.best is not self._kept:
-            self._kept = self._checkpoint.best
+        elif kept_by is not None and kept_by.best is not self._kept:
+            self._kept = kept_by.best
             self._recorder.keep()
 
     def _is_restored(self) -> bool:
         """Return whether an earlier model is put back, now or by a callback that comes later."""
-        if self._restoring is None or self._restoring.best_weights is None:
+        if not self._is_restoring or self._kept_by is None or self._kept_by.best_weights is None:
             return False
-        return self._restoring.stopped_epoch > 0 or not _RESTORES_ONLY_WHERE_IT_STOPPED
+        return self._kept_by.stopped_epoch > 0 or not _RESTORES_ONLY_WHERE_IT_STOPPED
 
     # tf_keras asks its own Callback class these, and any other for the lack of them raises AttributeError.
 

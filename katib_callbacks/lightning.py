@@ -10,7 +10,6 @@ The two packages' ``Callback`` classes are unrelated. This one derives from thos
 imported; with neither loaded yet, from those that are installed.
 """
 
-import logging
 import math
 import sys
 from collections.abc import Collection, Mapping
@@ -20,9 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
-from katib_callbacks.recording.callback import ReportingCallback, is_kind
+from katib_callbacks.recording.callback import ReportingCallback, first_keeper, is_kind
 from katib_callbacks.recording.recorder import always, never
-from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import largest, share_of_epochs, share_of_steps, share_of_time
 from katib_callbacks.reporting.ranks import framework_rank
 
@@ -30,8 +28,6 @@ __all__ = ["KatibReportCallback"]
 
 
 _PACKAGES = ("lightning", "pytorch_lightning")
-
-logger = logging.getLogger(__name__)
 
 
 def _callback_classes() -> tuple[type, ...]:
@@ -219,9 +215,11 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
                 del fresh[name], shown[name]  # a step's value; the epoch's mean is yet to come
         if is_new and fresh:
             self._has_trained = False
-        row = Position(trainer.current_epoch + 1, trainer.global_step, self._recorder.row_count) if is_new else None
-        awaits = not self._has_ended_epoch or (not self._has_validated and trainer.enable_validation)
-        self._recorder.record(fresh, row=row, is_awaited=always if awaits else never)
+        row = (trainer.current_epoch + 1, trainer.global_step, self._recorder.row_count) if is_new else None
+        has_to_wait = not self._recorder.selection.has_all and (
+            not self._has_ended_epoch or (not self._has_validated and trainer.enable_validation)
+        )
+        self._recorder.record(fresh, row=row, is_awaited=always if has_to_wait else never)
 
     def _may_follow(self, name: str) -> bool:
         """Return whether ``trainer.validate`` or ``trainer.test`` may bring this name."""
@@ -239,13 +237,7 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
         keeping = [one for one in keeping if one.monitor is not None and one.save_top_k != 0]
         if not keeping:
             return
-        self._checkpoint = keeping[0]
-        if len(keeping) > 1 and self._recorder.is_recording:
-            logger.warning(
-                "report='kept': %d checkpoints have a monitor; the first one counts, with %r.",
-                len(keeping),
-                self._checkpoint.monitor,
-            )
+        self._checkpoint = first_keeper(keeping, "have a monitor") if self._recorder.is_recording else keeping[0]
         self._kept = path, score = self._checkpoint.best_model_path, self._checkpoint.best_model_score
         if restored is not None and path:
             is_other = path != restored[0] or not (score is None or restored[1] is None or restored[1] == float(score))

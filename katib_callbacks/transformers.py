@@ -12,12 +12,11 @@ import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.recording.callback import ReportingCallback, callbacks_beside
-from katib_callbacks.recording.rows import ModelRow, Position
+from katib_callbacks.recording.rows import Values
 from katib_callbacks.recording.shares import share_of_steps
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Mode
@@ -58,8 +57,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     _first_step: int | None = None  # which this process began at; None until it has
     _is_continued = False  # a training of this very trial, with its rows
     _untrained: tuple[tuple[int, Mapping[str, Any]], ...] = ()  # rows of the model as it was before the first step
-    _has_validated = _has_evaluated_training = False
-    _validated: AbstractSet[str] = frozenset()  # the names that evaluations showed
+    _has_evaluated_training = False
+    _validated: Any = ()  # a set of the names that each kind of evaluation showed
     _awaited: frozenset[str] = frozenset()  # what will be logged for the first time, as far as the arguments tell
     _has_warned_of_filter = False
 
@@ -72,7 +71,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
             return
         strategies = {"loss": args.logging_strategy, "eval": args.eval_strategy}
         self._awaited = frozenset(kind for kind, strategy in strategies.items() if strategy != "no")
-        self._has_warned_of_filter = self._has_validated = self._has_evaluated_training = False
+        self._has_warned_of_filter = self._has_evaluated_training = False
         self._first_step, self._untrained, self._validated = None, (), set()
         rank = framework_rank(is_global_zero=state.is_world_process_zero)
         self._recorder.start(rank, mode=self._mode_of(args), late=() if self._kubeflows() is None else (TRAINJOB,))
@@ -129,7 +128,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         self._take(args, state)
         if not self._recorder.has_values:  # no step was taken: there is no better result
             for step, values in self._untrained:
-                self._recorder.record(values, row=Position(step=step))
+                self._recorder.record(values, row=(None, step, 0))
         self._read = None
         if state.is_hyper_param_search and not any("train_runtime" in row for row in state.log_history[-1:]):
             self._recorder.abandon()  # the Trainer calls this hook before it raises TrialPruned
@@ -147,9 +146,9 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Report a ``trainer.evaluate`` after training; in training rows come by ``on_log``, and it may be the end."""
         del args
         if self._read is not None:
-            self._has_validated = True
-            self._validated |= metrics.keys()
-            if self._recorder.is_to_stop(state.global_step):
+            if not self._validated or not self._recorder.selection.has_all:
+                self._validated.add(tuple(metrics))
+            if self._recorder.may_stop_early and self._recorder.is_to_stop(state.global_step):
                 control.should_training_stop = True
         else:
             self._recorder.evaluated(metrics, is_validation=any(name.startswith("eval_") for name in metrics))
@@ -186,7 +185,7 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
             if step == self._first_step and not self._is_continued and _is_evaluation(row):
                 self._untrained += ((step, values),)
             else:
-                self._recorder.record(values, row=Position(step=step), is_awaited=self._is_awaited)
+                self._recorder.record(values, row=(None, step, 0), is_awaited=self._is_awaited)
             if self._awaited:
                 self._awaited -= {"eval" if str(name).startswith("eval_") else name for name in row}
 
@@ -211,14 +210,13 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         if step is None:
             return
         own = state.log_history[self._first_row :]
-        best, at = Position(step=int(step[1])), 0
-        model = ModelRow({}, {}, best)
+        model, at, best = Values(), 0, int(step[1])
         for row in own:
             at = row.get("step", at)  # a Trainer's own ``log`` may leave it out
-            if at <= int(step[1]):
-                model.values.update(row)
-                model.since.update(dict.fromkeys(row, Position(step=at)))
-        if best not in model.since.values():
+            if at <= best:
+                model.begin((None, at, 0))
+                model.take(row)
+        if model.key != (None, best, 0):
             return
         summary = own[-1]
         if "total_flos" in summary and not self._has_evaluated_training:
@@ -257,8 +255,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         """Return whether ``trainer.evaluate`` or ``trainer.predict`` may bring this name, with any prefix."""
         prefix, _, rest = name.partition("_")
         if prefix == "eval":
-            return not self._has_validated
-        shown = {other.partition("_")[2] for other in self._validated}
+            return not self._validated
+        shown = {other.partition("_")[2] for names in self._validated for other in names}
         return "test" in prefix or (prefix != "train" and bool(rest) and rest in shown)
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Deadline: one deadline over everything that a delivery does, and the pauses in it."""
 
 import threading
+from typing import Any
 
 from katib_callbacks.errors import ReporterClosedError, UnavailableError
 from katib_callbacks.settings import Runtime
@@ -25,6 +26,20 @@ LONGEST_PATIENCE_S = 10.0
 def patience_s(call_took_s: float) -> float:
     """Return how long after a call failed its effect may still show: as long again as it took, within bounds."""
     return min(max(call_took_s, SHORTEST_PATIENCE_S), LONGEST_PATIENCE_S)
+
+
+class Closing(threading.Event):
+    """Tells that a sink was closed, and ends its pauses. Pickles, with what it tells."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _closing, (self.is_set(),)
+
+
+def _closing(is_closed: bool) -> Closing:
+    closing = Closing()
+    if is_closed:
+        closing.set()
+    return closing
 
 
 class Deadline:

@@ -90,11 +90,10 @@ class HTTPRequest:
             UntrustedServerError: The server's certificate is not accepted.
             ExchangeError: There is no whole answer, in time.
         """
-        self._end_s = time.monotonic() + self._timeout_s
         try:
             if self._url.is_tls:
                 context = context or client_context("", None)
-            with self._connected(context) as used:
+            with self.connected(context) as used:
                 connection = HTTPConnection(self._url.host, self._url.port)
                 connection.default_port = HTTPS_PORT if self._url.is_tls else HTTP_PORT  # which Host does not name
                 connection.sock = _TimedSocket(used, self._end_s)
@@ -128,7 +127,9 @@ class HTTPRequest:
                     # The plain socket's own: SSLSocket.shutdown would take the TLS away from the thread that uses it.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def _connected(self, context: ssl.SSLContext | None) -> socket.socket:
+    def connected(self, context: ssl.SSLContext | None) -> socket.socket:
+        """Return a connection to the server, with TLS shaken hands upon; raises OSError. Its time begins now."""
+        self._end_s = time.monotonic() + self._timeout_s
         failure: OSError = OSError("the name has no address")
         candidates = self._look_up()
         for index, (family, kind, protocol, _, address) in enumerate(candidates):

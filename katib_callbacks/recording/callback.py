@@ -1,5 +1,6 @@
 """ReportingCallback: the arguments and attributes that the three frameworks' callbacks have in common."""
 
+import logging
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
 
+
+logger = logging.getLogger(__name__)
 
 _MAX_FRAMES = 10
 """How far up the stack the list of callbacks is looked for; it calls hooks directly."""
@@ -150,6 +153,14 @@ def is_kind(callback: object, name: str, *modules: str) -> bool:
     """
     kinds = (kind for kind in type(callback).__mro__ if kind.__name__ == name)
     return any(kind.__module__.rpartition(".")[2] in modules for kind in kinds)
+
+
+def first_keeper(keepers: Sequence[Any], why: str) -> Any:
+    """Return the first of several callbacks that keep models, and log that it counts."""
+    if len(keepers) > 1:
+        message = "report='kept': %d checkpoints %s; the first one counts, with %r."
+        logger.warning(message, len(keepers), why, keepers[0].monitor)
+    return keepers[0]
 
 
 def callbacks_beside(callback: object) -> list[Any]:

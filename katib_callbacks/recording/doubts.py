@@ -1,84 +1,142 @@
-"""Doubts: warnings of values that are not those of the model that the user means."""
+"""Doubts: warnings of metrics that have no value, or one that is not of the model that the user means."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+import atexit
+import logging
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 from katib_callbacks.metrics import format_value
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import RecordingOptions
-from katib_callbacks.recording.rows import ModelRow, Position, RowBuffer, older
+from katib_callbacks.recording.rows import RowBuffer, Values
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.recording.voice import Voice
+from katib_callbacks.reporting import termination
+from katib_callbacks.settings import Runtime
+
+logger = logging.getLogger(__name__)
 
 
-def warn_of_another_model(options: RecordingOptions, rows: RowBuffer, voice: Voice, *, is_kept_wanted: bool) -> bool:
-    """Warn where the model that is asked for has no row; return whether the latest values are reported."""
-    if is_kept_wanted and rows.has_kept:
-        return False
-    if is_kept_wanted:
-        is_kept_asked = options.report == "kept"
-        which = "No model was kept" if is_kept_asked else "The model that was put back has no row of its own"
-        which = "The model that is kept has no row of its own" if rows.is_kept_unknown else which
-        voice.warn("%s in this training, so the final values are reported.", which)
-    elif options.report == "best" and not rows.has_best:
-        voice.warn("%r never had a finite value, so the final values are reported.", options.monitor)
-    return options.report in {"final", "kept"}
+@dataclass(frozen=True, eq=False)
+class Missing:
+    """Metrics that were asked for and do not appear; ``may_follow`` tells which an evaluation may still bring."""
+
+    options: RecordingOptions
+    selection: Selection
+    may_follow: Callable[[str], bool]
+
+    def warn_early(self, had: Collection[str], is_awaited: Callable[[str], bool]) -> None:
+        """Warn of a missing metric while the training can still be corrected for little, once a name."""
+        missing = self.selection.missing(had)
+        self.selection.has_all = not missing
+        for name, seen in missing.items():
+            if self.options.on_missing != "ignore" and not is_awaited(name) and not self._follows(name):
+                warn_once = self.selection.voice.warn_once
+                warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
+
+    def check(self, had: Collection[str], pod: Runtime | None) -> str | None:
+        """Warn at the training's end, or return what is to be raised; ``pod`` has the termination message, if any.
+
+        Of a metric that an evaluation may still bring the process warns at its end, unless :meth:`withdraw` is called.
+        """
+        missing = {} if self.options.on_missing == "ignore" else self.selection.missing(had)
+        messages = {name: f"Metric {name!r} never appeared. {seen}" for name, seen in missing.items()}
+        termination.withdraw(pod, had)
+        for name, seen in missing.items():
+            if not self._follows(name):
+                termination.explain(pod, name, f"{name} never appeared; {seen[0].lower()}{seen[1:]}")
+        if self.options.on_missing == "raise":
+            return " ".join(messages.values()) or None
+        following = {name: messages.pop(name) for name in missing if self._follows(name)}
+        if following and not _unsaid:
+            atexit.unregister(_say)  # once, however often
+            atexit.register(_say)
+        _unsaid.update({(os.getpid(), id(self), name): (message, pod) for name, message in following.items()})
+        if messages:
+            self.selection.voice.warn("%s", " ".join(messages.values()))
+        return None
+
+    def withdraw(self, names: Collection[str], pod: Runtime | None) -> None:
+        """Take back what is said, or was to be said, of metrics that have come."""
+        for name in names:
+            _unsaid.pop((os.getpid(), id(self), name), None)
+        termination.withdraw(pod, names)
+
+    def _follows(self, name: str) -> bool:
+        return self.options.after_training != "ignore" and self.may_follow(name)
 
 
-def warn_of_lacking_values(reported: Collection[str], rows: RowBuffer, selection: Selection, voice: Voice) -> None:
-    """Warn of metrics that were asked for and have no value in the one row that is reported, only in others.
+_unsaid: dict[tuple[int, int, str], tuple[str, Runtime | None]] = {}
+"""What is to be said at the process's end, by process, callback and metric, and whose termination message gets it."""
 
-    Args:
-        reported: The framework's names in that row.
-        rows: Of the training.
-        selection: The names.
-        voice: Logs.
-    """
-    lacking = [katib_name for katib_name, name in selection.in_katib(rows.latest) if name not in reported]
-    if lacking and not selection.is_everything:
-        voice.warn(
-            "Not reported: %s. The row of the model that is reported has no value of it: log it with the others.",
-            ", ".join(lacking),
-        )
+
+def _say() -> None:
+    unsaid = {name: said for (pid, _, name), said in _unsaid.items() if pid == os.getpid()}
+    messages = dict.fromkeys(message for (pid, *_), (message, _) in _unsaid.items() if pid == os.getpid())
+    if messages:
+        logger.warning("%s", " ".join(messages))
+    for name, (message, pod) in unsaid.items():
+        termination.explain(pod, name, message)
 
 
 @dataclass(frozen=True)
-class OldValues:
-    """Warns of values that are older than the model that they are reported for, with where both are from."""
+class ModelDoubts:
+    """Doubts about the one row that is reported; ``may_be_old`` tells which names are worth a word of their age."""
 
+    options: RecordingOptions
     selection: Selection
     numbers: Numbers
-    voice: Voice
     may_be_old: Callable[[str], bool]
 
-    def warn_of_latest(self, rows: RowBuffer) -> None:
-        """Warn where the training went on after the latest value of a metric."""
-        old = self._find(rows.latest, rows.since, rows.last, " of ")
-        if old:
-            self.voice.warn(
+    def check(self, rows: RowBuffer, *, is_kept_wanted: bool) -> None:
+        """Warn where the model has no row, or one that lacks values, or has some of an earlier model."""
+        warn = self.selection.voice.warn
+        model, latest = rows.of_model(is_kept_wanted=is_kept_wanted), rows.latest
+        is_kept_missing = is_kept_wanted and not (rows.kept and rows.kept.values)
+        if not latest.values:
+            pass
+        elif is_kept_missing:
+            which = "The model that was put back has no row of its own"
+            if rows.kept is not None:
+                which = "The model that is kept has no row of its own"
+            elif self.options.report == "kept":
+                which = "No model was kept"
+            warn("%s in this training, so the final values are reported.", which)
+        elif self.options.report == "best" and model is None:
+            warn("%r never had a finite value, so the final values are reported.", self.options.monitor)
+        reported = latest if model is None else model
+        in_katib = self.selection.in_katib(latest.values)
+        lacking = [katib_name for katib_name, name in in_katib if name not in reported.values]
+        if lacking and not self.selection.is_everything:
+            warn(
+                "Not reported: %s. The row of the model that is reported has no value of it: log it with the others.",
+                ", ".join(lacking),
+            )
+        if model is not None:
+            if old := self._find_old(model, ", the model from "):
+                warn(
+                    "A value is older than the model that is reported: %s. Log or validate it as often as what "
+                    "decides.",
+                    old,
+                )
+        elif self.options.report != "best" and (old := self._find_old(latest, " of ")):
+            warn(
                 "A final value is older than the trained model: %s. Validate at the end of the training to report the "
                 "model's own.",
                 old,
             )
 
-    def warn_of_model(self, model: ModelRow) -> None:
-        """Warn where the row of the best or kept model has values of an earlier one."""
-        old = self._find(model.values, model.since, model.key, ", the model from ")
-        if old:
-            self.voice.warn(
-                "A value is older than the model that is reported: %s. Log or validate it as often as what decides.",
-                old,
-            )
-
-    def _find(self, values: Mapping[str, Any], since: Mapping[str, Hashable], key: Hashable, joint: str) -> str:
+    def _find_old(self, found: Values, joint: str) -> str:
+        """Return where the values are from that are older than the last row, and what they are."""
         old = []
-        for katib_name, name in self.selection.in_katib(values):
-            position = since.get(name, key)
-            if position == key or not (isinstance(position, Position) and isinstance(key, Position)):
+        for katib_name, name in self.selection.in_katib(found.values):
+            origin = found.origin(name)
+            if origin == found.key or not (isinstance(origin, tuple) and isinstance(found.key, tuple)):
                 continue
-            number = self.numbers.number(name, values[name]) if self.may_be_old(name) else None
+            number = self.numbers.number(name, found.values[name]) if self.may_be_old(name) else None
             if number is not None:
-                where, of_model = older(position, key)
-                old.append(f"{katib_name}={format_value(number)} is from {where}{joint}{of_model}")
+                (epoch, step, _), (model_epoch, model_step, _) = origin, found.key
+                is_by_epoch = epoch is not None and epoch != model_epoch
+                where = f"epoch {epoch}{joint}{model_epoch}" if is_by_epoch else f"step {step}{joint}{model_step}"
+                old.append(f"{katib_name}={format_value(number)} is from {where}")
         return ", ".join(old)

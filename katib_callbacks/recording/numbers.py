@@ -8,20 +8,21 @@ from typing import Any
 from katib_callbacks.errors import MetricValueError
 from katib_callbacks.metrics import MetricLog, format_value, to_number
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.settings import OnNan
+from katib_callbacks.reporting import termination
+from katib_callbacks.settings import OnNan, Runtime
 
 
 class Numbers:
-    """Converts what was selected; logs once of each name whose value cannot be converted."""
+    """Converts what was selected; logs once of each name whose value cannot be converted.
+
+    Attributes:
+        left_out: The values that Katib cannot compare and that were left out, by the framework's names.
+    """
 
     def __init__(self, selection: Selection, on_nan: OnNan) -> None:
         self._selection = selection
         self._on_nan = on_nan
-        self._left_out: dict[str, float] = {}
-
-    def reset(self) -> None:
-        """Forget what was left out."""
-        self._left_out = {}
+        self.left_out: dict[str, float] = {}
 
     def number(self, name: str, value: Any) -> float | None:
         """Return a value's number; None for a value that has none."""
@@ -52,7 +53,7 @@ class Numbers:
             if number is None:
                 continue
             if not math.isfinite(number) and self._on_nan != "send":
-                self._left_out.setdefault(name, number)
+                self.left_out.setdefault(name, number)
                 continue
             try:
                 logs.append(MetricLog(katib_name, number, timestamp))
@@ -60,21 +61,15 @@ class Numbers:
                 self._selection.voice.warn_once(name, "Not reported: %s", error)
         return logs
 
-    @property
-    def has_left_out(self) -> bool:
-        """Whether a value was left out that Katib cannot compare."""
-        return bool(self._left_out)
-
-    @property
-    def left_out(self) -> Mapping[str, float]:
-        """The values that were left out, by the framework's names."""
-        return self._left_out
-
-    def check_left_out(self) -> None:
-        """Warn once of the values that were left out, or raise a MetricValueError where ``on_nan`` is ``raise``."""
-        left_out, self._left_out = self._left_out, {}
+    def check_left_out(self, pod: Runtime | None) -> None:
+        """Warn once of the values that were left out, in this pod's termination message too, or raise."""
+        left_out, self.left_out = self.left_out, {}
         if not left_out:
             return
+        for name, number in left_out.items():
+            termination.explain(
+                pod, name, f"{name} was {format_value(number)}, which Katib cannot compare, so it was not reported"
+            )
         shown = ", ".join(f"{name}={format_value(number)}" for name, number in left_out.items())
         if self._on_nan == "raise":
             raise MetricValueError(f"nothing of this report was sent, because on_nan is 'raise': {shown}")

@@ -9,6 +9,7 @@ from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import check_name
 from katib_callbacks.settings import AfterTraining, Mode, OnError, OnMissing, OnNan, Report, Runtime
 from katib_callbacks.settings.early_stopping import ObjectiveType, Policy, resolve_policy
+from katib_callbacks.settings.metric_names import metric_selection
 
 Metrics = str | Sequence[str] | Mapping[str, str] | None
 """One name, several, or ``{name in Katib: name in the framework}``; None for every scalar."""
@@ -52,7 +53,7 @@ def resolve_options(
         variable = settings.PREFIX + argument.upper()
         return settings.choice(choices, argument, arguments.get(argument), variable, default, runtime)
 
-    names = settings.metric_selection(metrics, runtime)
+    names = metric_selection(metrics, runtime)
     for name in names or ():
         check_name(name)
     report: Report = pick(Report, "report", "final")

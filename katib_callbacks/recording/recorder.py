@@ -7,7 +7,6 @@ for an accelerator in the middle of an epoch, and each value is converted once a
 
 import functools
 import logging
-import sys
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
-from katib_callbacks.metrics import MetricLog, format_value
-from katib_callbacks.recording import unsaid
-from katib_callbacks.recording.doubts import OldValues, warn_of_another_model, warn_of_lacking_values
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.recording.doubts import Missing, ModelDoubts
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
-from katib_callbacks.recording.rows import ModelRow, RowBuffer
+from katib_callbacks.recording.rows import RowBuffer, Values
 from katib_callbacks.recording.selection import Selection
-from katib_callbacks.recording.stopping import Stopping, can_agree, is_any_told
+from katib_callbacks.recording.stopping import Stopping, is_any_told
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks.auto import DISABLED, NOWHERE
@@ -37,22 +36,11 @@ if TYPE_CHECKING:
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
     from katib_callbacks.reporting.run import ReporterRun
-    from katib_callbacks.settings.early_stopping import Policy
 
 logger = logging.getLogger(__name__)
 
-_TERMINATION = "katib_callbacks.reporting.termination"
-
-_NOTHING_SHOWN = "training ended without a metric to report"
-
 _INTERNAL_ERROR = "Internal error while recording metrics; training goes on."
-
-
-def _termination() -> Any:
-    """Return the module that explains a missing number, which nothing else needs."""
-    from katib_callbacks.reporting import termination  # noqa: PLC0415
-
-    return termination
+"""A mistake of ours stays away from the training that called."""
 
 
 def never(_name: str) -> bool:
@@ -76,6 +64,16 @@ class MetricRecorder:
         may_follow: Tells of a name that training has not shown whether an evaluation after it may bring it.
         may_be_old: Tells of a name whether a last value from before the training's end is worth a warning.
         **arguments: The other arguments of :class:`katib_callbacks.recording.callback.ReportingCallback`.
+
+    Attributes:
+        is_recording: Whether the current run is recorded: to be reported, or outside a trial to see which names appear.
+        report: The reduction.
+        monitor: The name that decides which row is the best one; None unless that is what is reported.
+        mode: The direction in which ``monitor`` is better in the current run.
+        selection: The names; while it ``has_all`` of them, nothing needs to be found out about one that is missing.
+        may_stop_early: Whether there is a policy: then each epoch ends, on every rank, with what :meth:`ask` answers on
+            rank zero.
+        receipt: The answer to the last delivery.
     """
 
     def __init__(
@@ -92,73 +90,50 @@ class MetricRecorder:
     ) -> None:
         from katib_callbacks.reporting.reporter import KatibReporter  # noqa: PLC0415  the recorder can be imported without it
 
-        _runtime = settings.heeded(_runtime)
-        options = resolve_options(metrics, arguments, _runtime, is_mode_deferred=is_mode_deferred)
+        self._runtime = settings.heeded(_runtime)
+        options = resolve_options(metrics, arguments, self._runtime, is_mode_deferred=is_mode_deferred)
         self._options = options
-        self._voice = Voice()
-        self._selection = Selection(options, is_bookkeeping, self._voice)
-        self._numbers = Numbers(self._selection, options.on_nan)
-        self._may_follow = may_follow
+        self.selection = Selection(options, is_bookkeeping, Voice())
+        self._missing = Missing(options, self.selection, may_follow)
         self._may_be_old = may_be_old
-        self._mode = options.mode
-        self._runtime = _runtime
+        self.report = options.report
+        self.monitor = options.monitor
+        self.mode = options.mode
+        self.may_stop_early = options.early_stopping is not None and not options.is_disabled
         if reporter is not None and not isinstance(reporter, KatibReporter):
             raise ConfigurationError(f"reporter must be a KatibReporter, not {reporter!r}")
         self._is_reporter_lent = reporter is not None
-        self._reporter = KatibReporter(_runtime=_runtime) if reporter is None else reporter
+        self._reporter = KatibReporter(_runtime=self._runtime) if reporter is None else reporter
         self.receipt: ReportReceipt | None = None
         self._run: ReporterRun | None = None
-        self._stopping: Stopping | None = None
         self._rank: ProcessRank | None = None
         self._late: Collection[str] = ()
-        self._is_recording = False
         self._is_dry_run = False
         self._restored: dict[str, Any] | None = None
-        self._reset()
+        self.abandon()
 
-    def _reset(self) -> None:
+    def abandon(self) -> None:
+        """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
         self._end_run()
-        self._stopping = None
-        self._selection.reset()
-        self._rows = RowBuffer(self._options.report, self._options.monitor, self._mode, self._numbers.number)
+        self._stopping: Stopping | None = None
+        self.selection.reset()
+        self._numbers = Numbers(self.selection, self._options.on_nan)
+        self._rows = RowBuffer(self.report, self.monitor, self.mode, self._numbers.number)
         self._pending: list[MetricLog] | None = None
-        self._numbers.reset()
-        self._is_finished = False
+        self.is_recording = self._is_finished = False
 
     def speak_with(self, voice: Voice) -> None:
         """Warn with a voice that several recorders share."""
-        self._voice = voice
-        self._selection.voice = voice
+        self.selection.voice = voice
 
     def __repr__(self) -> str:
-        options = self._options
-        names = None if options.names is None else dict(options.names)
-        return f"(metrics={names}, report={options.report!r}, monitor={options.monitor!r}, mode={self._mode!r})"
+        names = None if self._options.names is None else dict(self._options.names)
+        return f"(metrics={names}, report={self.report!r}, monitor={self.monitor!r}, mode={self.mode!r})"
 
     @property
     def is_active(self) -> bool:
         """Whether the current run will be reported: it is part of a trial and this is its rank zero."""
-        return self._is_recording and not self._is_dry_run
-
-    @property
-    def is_recording(self) -> bool:
-        """Whether the current run is recorded: to be reported, or outside a trial to see which names appear."""
-        return self._is_recording
-
-    @property
-    def report(self) -> settings.Report:
-        """The reduction."""
-        return self._options.report
-
-    @property
-    def monitor(self) -> str | None:
-        """The name that decides which row is the best one; None unless that is what is reported."""
-        return self._options.monitor
-
-    @property
-    def mode(self) -> settings.Mode | None:
-        """The direction in which ``monitor`` is better in the current run."""
-        return self._mode
+        return self.is_recording and not self._is_dry_run
 
     @property
     def trial_name(self) -> str | None:
@@ -166,19 +141,14 @@ class MetricRecorder:
         return self._reporter.trial_name
 
     @property
-    def may_stop_early(self) -> bool:
-        """Whether there is a policy: on every rank, each epoch ends with what :meth:`ask` answers on rank zero."""
-        return self._options.early_stopping is not None and not self._options.is_disabled
-
-    @property
     def has_values(self) -> bool:
         """Whether the current run has a value of anything that is reported."""
-        return bool(self._rows.latest)
+        return bool(self._rows.latest.values)
 
     @property
     def row_count(self) -> int:
         """The number of rows of the current run."""
-        return self._rows.row_count
+        return self._rows.latest.row_count
 
     @property
     def shows_progress(self) -> bool:
@@ -189,6 +159,11 @@ class MetricRecorder:
     def progress(self) -> "Progress | None":
         """The progress of the current run, shown by sinks; None where no sink shows it."""
         return None if self._run is None else self._run.progress
+
+    @property
+    def _pod(self) -> Runtime | None:
+        """The runtime whose termination message says why a metric has no number; None outside a trial."""
+        return self._runtime if self.is_active else None
 
     # -- one training run ------------------------------------------------------------------------------------------
 
@@ -204,31 +179,33 @@ class MetricRecorder:
         ``framework`` and ``mode`` are what the framework tells of this process and where the user gave no mode; sinks
         in ``late`` are shown the end only.
         """
-        if self._options.report == "best" and self._options.mode is None:  # each run has a word of its own on it
+        if self.report == "best" and self._options.mode is None:  # each run has a word of its own on it
             if mode is None:
                 raise ConfigurationError("report='best' needs mode: 'min' or 'max'")
-            self._mode = mode
-        self._reset()
+            self.mode = mode
+        self.abandon()
         restored, self._restored = self._restored, None
         self._is_dry_run = False
-        self._is_recording = self._find_out_whether_to_record(framework)
+        self.is_recording = self._find_out_whether_to_record(framework)
         if self.is_active:
             self._late = late
             self._run = self._open_run()
-            if self._options.early_stopping is not None:
-                self._stopping = self._open_stopping(self._run, self._options.early_stopping)
+            policy, names = self._options.early_stopping, self._options.names
+            if policy is not None:
+                self._stopping = Stopping.begin(self._run, policy, names, self.selection.voice)
             if restored is not None:
                 self._rows.restore(restored)
 
     def _find_out_whether_to_record(self, framework: ProcessRank | None) -> bool:
+        voice = self.selection.voice
         where = NOWHERE if self._options.is_disabled else self._reporter.whereabouts
         rank = process_rank(self._runtime.environ(), framework=framework)
         if where.nothing is not None:
             if rank.is_global_zero:  # one line, however many processes there are
-                self._voice.log(where.level_of_nothing(self._runtime), "%s", where.why_nothing(self.trial_name))
+                voice.log(where.level_of_nothing(self._runtime), "%s", where.why_nothing(self.trial_name))
             self._is_dry_run = rank.is_global_zero and where.nothing != DISABLED
             return self._is_dry_run
-        if not rank.is_global_zero and rank not in {framework, self._rank} and self._voice.is_new(rank):
+        if not rank.is_global_zero and rank not in {framework, self._rank} and voice.is_new(rank):
             announce_silence(rank, is_in_trial=True, runtime=self._runtime)
         self._rank = rank
         return rank.is_global_zero
@@ -237,18 +214,6 @@ class MetricRecorder:
         # A run's own sinks have the options as they were resolved; a second look at the environment, and at the files
         # that it names, could fail, and then there were no reporter to try again or to write the spool.
         return self._reporter.open_run(rank=self._rank, late=self._late, is_own=not self._is_reporter_lent)
-
-    def _open_stopping(self, run: "ReporterRun", policy: "Policy") -> Stopping | None:
-        asker = run.asker(policy)
-        if asker is None:
-            self._voice.warn_once(
-                "nobody to ask",
-                "This training is not stopped early: the DB manager judges that, and this training's metrics do not go "
-                "to one.",
-            )
-            return None
-        names, objective = self._options.names, str(policy.objective)
-        return Stopping(asker, names[objective] if names else objective)
 
     def _end_run(self) -> None:
         run, self._run = self._run, None
@@ -265,9 +230,9 @@ class MetricRecorder:
         try:
             self._run.begin_progress(
                 functools.partial(share, *arguments),
-                lambda: self._numbers.shown(self._numbers.convert(self._rows.latest)),
+                lambda: self._numbers.shown(self._numbers.convert(self._rows.latest.values)),
             )
-        except Exception:  # as in record
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
 
     def record(
@@ -278,18 +243,19 @@ class MetricRecorder:
         Those of another ``row`` than the last one begin a new row; None adds to the last one. ``is_awaited`` tells of
         a name that has not appeared whether it is too early to miss it.
         """
-        if not self._is_recording or not values:
+        if not self.is_recording or not values:
             return
         try:
-            selected = self._selection.choose(values)
-            if self.progress is not None:
+            selected = self.selection.choose(values)
+            run, rows = self._run, self._rows
+            if run is not None and run.progress is not None:
                 selected = self._numbers.convert(selected)
-            is_new_row = self._rows.add(selected, key=row, now=self._runtime.now)
-            if self.progress is not None:
-                self.progress.update(self._numbers.shown(selected), self._rows.place)
-            if is_new_row and not self._selection.has_all and self._rows.row_count > 1:  # so the first row is complete
-                self._selection.warn_early(self._rows.latest, lambda name: is_awaited(name) or self._follows(name))
-        except Exception:  # a mistake of ours stays away from the training that called
+            is_new_row = rows.add(selected, key=row, now=self._runtime.now)
+            if run is not None and run.progress is not None:
+                run.progress.update(self._numbers.shown(selected), rows.place)
+            if is_new_row and not self.selection.has_all and rows.latest.row_count > 1:  # so the first row is complete
+                self._missing.warn_early(rows.latest.values, is_awaited)
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
 
     def ask(self, step: int) -> Decision:
@@ -298,75 +264,57 @@ class MetricRecorder:
         Go on without a policy, off rank zero, outside a trial, where the last row has no objective, and where nobody
         answers. ``step`` increases from epoch to epoch.
         """
-        if self._stopping is None:
-            return GO_ON
         try:
-            return self._stopping.ask(step, self._rows, self._numbers)
-        except Exception:  # as in record
+            return GO_ON if self._stopping is None else self._stopping.ask(step, self._rows, self._numbers)
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
             return GO_ON
 
     def is_to_stop(self, step: int, *, jax: Any = None) -> bool:
         """Ask as :meth:`ask` does, and return what all processes of the training agree upon: each has to call this.
 
-        Without a policy it returns at once. ``jax`` is the module, where JAX trains; elsewhere torch's group is used.
+        Only where :attr:`may_stop_early`. ``jax`` is the module, where JAX trains; elsewhere torch's group is used.
         """
-        if not self.may_stop_early:
-            return False
-        if not can_agree(self._runtime.environ(), jax):
-            self._voice.warn_once(
+        answer = is_any_told(lambda: self.ask(step).stop, jax, self._runtime.environ())
+        if answer is None:
+            self.selection.voice.warn_once(
                 "early stopping",
                 "The processes of this training cannot agree upon early stopping, so it goes on to its end.",
             )
-            return False
-        return is_any_told(self.ask(step).stop, jax)
+        return bool(answer)
 
-    def keep(self, row: ModelRow | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
+    def keep(self, model: Values | None = None, *, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Note that a model is kept in the place of the one before: that of these values, by default as it is now.
 
         ``scores`` are what it was kept for, where that may be younger than the latest values.
         """
-        if not self._is_recording:
+        if not self.is_recording:
             return
         try:
-            if row is not None:
-                row.values = self._selection.choose(row.values)
-            self._rows.keep(row, self._selection.choose(scores))
-        except Exception:  # as in record
+            if model is not None:
+                model.values = self.selection.choose(model.values)
+            self._rows.keep(model, self.selection.choose(scores))
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
 
     def keep_none(self) -> None:
         """Note that no model is kept after all."""
-        self._rows.keep_none()
+        self._rows.kept = None
 
     def finish(self, *, is_restored: bool = False) -> None:
         """Note that training ended normally, and whether the framework has put the kept model back."""
-        if not self._is_recording:
+        if not self.is_recording:
             return
         try:
             self._is_finished = True
             is_kept_wanted = is_restored or self.report == "kept"
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
             self._pending = readable([self._numbers.logs(row.values, row.timestamp) for row in rows])
-            is_latest = self._rows.latest and warn_of_another_model(
-                self._options, self._rows, self._voice, is_kept_wanted=is_kept_wanted
-            )
             if self.report != "history":
-                warn_of_lacking_values(rows[0].values if rows else (), self._rows, self._selection, self._voice)
-            if self.report != "history":
-                model = self._rows.of_model(is_kept_wanted=is_kept_wanted)
-                old = OldValues(self._selection, self._numbers, self._voice, self._may_be_old)
-                if model is not None:
-                    old.warn_of_model(model)
-                elif is_latest:
-                    old.warn_of_latest(self._rows)
-        except Exception:  # as in record
+                doubts = ModelDoubts(self._options, self.selection, self._numbers, self._may_be_old)
+                doubts.check(self._rows, is_kept_wanted=is_kept_wanted)
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
-
-    def abandon(self) -> None:
-        """Note that training failed or was interrupted: nothing of it is delivered, now or later."""
-        self._reset()
-        self._is_recording = False
 
     def deliver(self) -> None:
         """Send what :meth:`finish` left, if anything; blocks up to the reporter's deadline."""
@@ -376,13 +324,11 @@ class MetricRecorder:
         try:
             if self.progress is not None:
                 self.progress.finish()
-            missing = self._check_missing() if self._selection.has_seen else None
-            if not logs and not self._numbers.has_left_out and not self._is_dry_run:
-                whose = "" if self._reporter.trial_name is None else f" of trial {self._reporter.trial_name}"
-                self._voice.warn("Training%s ended without a metric to report.", whose)
-                if self.is_active:
-                    termination = _termination()
-                    termination.explain(self._runtime, termination.NOTHING_SHOWN, _NOTHING_SHOWN)
+            missing = self._missing.check(self._rows.latest.values, self._pod) if self.selection.seen else None
+            if not logs and not self._numbers.left_out and not self._is_dry_run:
+                whose = "" if self.trial_name is None else f" of trial {self.trial_name}"
+                self.selection.voice.warn("Training%s ended without a metric to report.", whose)
+                termination.explain(self._pod, termination.NOTHING_SHOWN, "training ended without a metric to report")
             self._send(logs)
             if missing is not None:
                 raise ConfigurationError(missing)  # now that what there is has been delivered
@@ -395,19 +341,19 @@ class MetricRecorder:
         Without a training before, in this process, it does nothing. Results that are not on validation data count only
         where they are named.
         """
-        if not (self._is_recording and self._is_finished) or self._options.after_training == "ignore":
+        if not (self.is_recording and self._is_finished) or self._options.after_training == "ignore":
             return
-        if self._selection.is_everything and not is_validation:
+        if self.selection.is_everything and not is_validation:
             return
         try:
-            fresh = self._selection.choose(values)
+            latest = self._rows.latest.values
+            fresh = self.selection.choose(values)
             if self._options.after_training == "missing":
-                fresh = {name: value for name, value in fresh.items() if name not in self._rows.latest}
-            self._rows.latest.update(fresh)
-            unsaid.withdraw(self, fresh)
-            self._explain_missing({}, fresh)
+                fresh = {name: value for name, value in fresh.items() if name not in latest}
+            latest.update(fresh)
+            self._missing.withdraw(fresh, self._pod)
             logs = self._numbers.logs(fresh, self._runtime.now())
-        except Exception:  # as in record
+        except Exception:
             logger.exception(_INTERNAL_ERROR)
             return
         try:
@@ -417,54 +363,17 @@ class MetricRecorder:
 
     # -- delivery --------------------------------------------------------------------------------------------------
 
-    def _follows(self, name: str) -> bool:
-        """Return whether an evaluation after training may bring this name."""
-        return self._options.after_training != "ignore" and self._may_follow(name)
-
-    def _check_missing(self) -> str | None:
-        """Return what is to be raised of metrics that never appeared; warn of them where that is asked for."""
-        missing = {} if self._options.on_missing == "ignore" else self._selection.missing(self._rows.latest)
-        messages = {name: f"Metric {name!r} never appeared. {seen}" for name, seen in missing.items()}
-        self._explain_missing(
-            {name: seen for name, seen in missing.items() if not self._follows(name)}, self._rows.latest
-        )
-        if self._options.on_missing == "raise":
-            return " ".join(messages.values()) or None
-        following = {name: messages.pop(name) for name in missing if self._follows(name)}
-        unsaid.hold_back(self, following, explain_to=self._runtime if self.is_active else None)
-        if messages:
-            self._voice.warn("%s", " ".join(messages.values()))
-        return None
-
-    def _explain_missing(self, missing: Mapping[str, str], had: Collection[str]) -> None:
-        """Write into the pod's termination message why names have no number, and take it back of those that have."""
-        if not self.is_active or not (missing or _TERMINATION in sys.modules):
-            return
-        termination = _termination()
-        termination.withdraw(self._runtime, had)
-        for name, seen in missing.items():
-            termination.explain(self._runtime, name, f"{name} never appeared; {seen[0].lower()}{seen[1:]}")
-
     def _send(self, logs: list[MetricLog]) -> None:
-        left_out = self._numbers.left_out
-        if left_out and self.is_active:
-            termination = _termination()
-            for name, number in left_out.items():
-                reason = f"{name} was {format_value(number)}, which Katib cannot compare, so it was not reported"
-                termination.explain(self._runtime, name, reason)
-        self._numbers.check_left_out()
+        self._numbers.check_left_out(self._pod)
         if not logs or self._is_dry_run:
             return
-        if self._selection.is_everything:
-            self._voice.warn_once(
+        if self.selection.is_everything:
+            self.selection.voice.warn_once(
                 "no names",
                 "No metrics were named, so all are reported: %s. Name those that the experiment declares: Katib's UI "
                 "shows any other in the objective's column.",
                 ", ".join(dict.fromkeys(log.name for log in logs)),
             )
-        self._deliver(logs)
-
-    def _deliver(self, logs: list[MetricLog]) -> None:
         self.receipt = None
         try:
             if self._run is None:  # an evaluation after training
@@ -473,14 +382,13 @@ class MetricRecorder:
             if self._stopping is not None:
                 self.receipt = replace(self.receipt, stopped=self._stopping.decision.reason or None)
                 self._stopping.conclude()
-        except KatibCallbacksError as error:
+        except Exception as error:
             if self._options.on_error == "raise":
                 raise
-            logger.warning("%s", error)
-        except Exception:
-            if self._options.on_error == "raise":
-                raise
-            logger.exception("Internal error while reporting metrics.")
+            if isinstance(error, KatibCallbacksError):
+                logger.warning("%s", error)
+            else:
+                logger.exception("Internal error while reporting metrics.")
 
     # -- resumed runs ----------------------------------------------------------------------------------------------
 

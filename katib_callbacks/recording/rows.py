@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,42 +11,85 @@ from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
 _FLOAT = frozenset({float})
+_MAX_ORIGINS = 64
 
+_UNNAMED = "unnamed"
 _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
 
 
 class Position(NamedTuple):
-    """A place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart."""
+    """A row's place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart.
+
+    The adapters write the plain tuple, which equals it: they make one in every epoch.
+    """
 
     epoch: int | None = None
     step: int | None = None
     number: int = 0
 
 
-def older(position: Position, model: Position) -> tuple[str, int | None]:
-    """Return where a value is from, such as ``epoch 8``, and in the same unit where its model is from."""
-    if position.epoch is not None and position.epoch != model.epoch:
-        return f"epoch {position.epoch}", model.epoch
-    return f"step {position.step}", model.step
+class Row(NamedTuple):
+    """The values that were fresh at one moment of the training, usually an epoch's end."""
 
-
-@dataclass
-class Row:
-    """The values that were fresh at one moment of the training, usually an epoch's end; floats once converted."""
-
-    key: Hashable
     timestamp: datetime
     values: dict[str, Any]
 
 
-@dataclass
-class ModelRow:
-    """The values of one model: ``since`` has for each name the key of the row that its value is from."""
+class Values:
+    """The latest value of each name, in a training so far or of one model, and the row that each is from.
 
-    values: dict[str, Any]
-    since: dict[str, Hashable]
-    key: Hashable
+    Attributes:
+        values: By the framework's names; floats once converted.
+        key: The key of the last row.
+        row_count: How many rows there are.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.key: Hashable = None
+        self.row_count = 0
+        self._row: tuple[int, Hashable] = (0, None)  # the last one's number and key
+        self._origins: dict[tuple[str, ...], tuple[int, Hashable]] = {}  # by names that came together: their last row
+
+    def begin(self, key: Hashable) -> None:
+        """Begin a row."""
+        self.key = key
+        self.row_count += 1
+        self._row = self.row_count, key
+        if len(self._origins) > _MAX_ORIGINS:
+            self._origins = {(name,): (0, self.origin(name)) for name in self.values}
+
+    def take(self, values: Mapping[str, Any]) -> None:
+        """Take fresh values into the last row."""
+        self.values.update(values)
+        self._origins[tuple(values)] = self._row
+
+    def origin(self, name: str) -> Hashable:
+        """Return the key of the row that a name's value is from."""
+        rows = [row for names, row in self._origins.items() if name in names]
+        return max(rows, key=lambda row: row[0])[1] if rows else self.key
+
+    def copy(self) -> "Values":
+        """Return what a model has that is kept now."""
+        other = Values.__new__(Values)
+        other.values, other.key, other.row_count = self.values.copy(), self.key, self.row_count
+        other._row, other._origins = self._row, self._origins.copy()  # noqa: SLF001  of the same class
+        return other
+
+    def state(self) -> list[Any]:
+        """Return plain dicts and lists: the values, the keys of their rows, the key of the last row."""
+        origins = {name: _plain(self.origin(name)) for name in self.values}
+        return [dict(self.values), origins, _plain(self.key)]
+
+    @classmethod
+    def of(cls, state: list[Any], row_count: int = 0) -> "Values":
+        """Return what :meth:`state` was called on."""
+        made = cls()
+        made.values, made.key, made.row_count = dict(state[0]), _key(state[2]), row_count
+        made._row = row_count, made.key
+        made._origins = {(name,): (0, _key(plain)) for name, plain in state[1].items()}
+        return made
 
 
 class RowBuffer:
@@ -57,8 +99,8 @@ class RowBuffer:
         convert: Returns a value's number; None for what is none. Called at most once for each value.
 
     Attributes:
-        last: The key of the last row.
-        since: For each name, the key of the row that its latest value is from.
+        best: The values at the row where the monitored metric was best; None without a finite one in a closed row.
+        kept: The values of the model that is kept; without values where it was kept before there was one.
     """
 
     def __init__(
@@ -72,70 +114,68 @@ class RowBuffer:
         self._monitor = monitor
         self._mode = mode
         self._convert = convert
-        self.latest: dict[str, Any] = {}
-        self.row_count = 0
-        self.last: Hashable = None
-        self.since: dict[str, Hashable] = {}
-        self._open: Row | None = None
-        self._best: ModelRow | None = None
+        self.latest = Values()
+        self.best: Values | None = None
+        self.kept: Values | None = None
         self._best_value: float | None = None
-        self._kept: ModelRow | None = None
         self._history: list[Row] = []
+        self._open_key: Hashable = None  # None: no row is open
+        self._open: dict[str, Any] = {}  # what the reduction needs of the open row, beside the latest values
+        self._opened_at: datetime | None = None
 
-    def add(self, values: Mapping[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
-        """Take fresh values and return whether they began a new row; the key None adds to the open one."""
-        is_new_row = self._open is None or (key is not None and key != self._open.key)
-        if self._open is None or is_new_row:
-            self.close()
-            self._open = Row(key, now(), {})
-            self.row_count += 1
-            self.last = key
-        if self._report == "history":  # the others need the latest values, and that which decides
-            self._open.values.update(values)
-        elif self._monitor is not None and self._monitor in values:
-            self._open.values[self._monitor] = values[self._monitor]
-        self.latest.update(values)
-        self.since.update(dict.fromkeys(values, self.last))
+    def add(self, values: dict[str, Any], *, key: Hashable, now: Callable[[], datetime]) -> bool:
+        """Take fresh values, to keep; return whether they began a new row. The key None adds to the open one."""
+        is_new_row = self._open_key is None or (key is not None and key != self._open_key)
+        if is_new_row:
+            if self._open or self._opened_at is not None:
+                self.close()
+            self._open_key = key = _UNNAMED if key is None else key
+            self.latest.begin(key)
+        if self._report == "history":  # of which nobody asks what is older than what
+            if is_new_row:
+                self._open, self._opened_at = values, now()
+            else:
+                self._open.update(values)
+            self.latest.values.update(values)
+        else:
+            self.latest.take(values)
+            if self._monitor is not None and self._monitor in values:
+                self._open[self._monitor] = values[self._monitor]
         return is_new_row
+
+    def is_fresh(self, name: str) -> bool:
+        """Return whether the last row has a value of this name."""
+        if self._report == "history":
+            return name in self._open
+        return name in self.latest.values and self.latest.origin(name) == self.latest.key
 
     @property
     def place(self) -> Place:
         """The place of the last row."""
-        epoch, step = (getattr(self.last, name, None) for name in ("epoch", "step"))
-        return Place(self.row_count, epoch, step)
+        epoch, step, _ = self.latest.key if isinstance(self.latest.key, tuple) else (None, None, 0)
+        return Place(self.latest.row_count, epoch, step)
 
     def close(self) -> None:
         """Reduce the open row. The first of equally good rows is the best one, as it is for the frameworks."""
-        row, self._open = self._open, None
-        if row is None:
-            return
-        if self._report == "history":
-            row.values = self._converted(row.values)
-            self._history.append(row)
-        elif self._report == "best" and self._monitor in row.values:
-            value = row.values[self._monitor]
+        self._open_key = None
+        if self._opened_at is not None:
+            self._history.append(Row(self._opened_at, self._converted(self._open)))
+            self._open, self._opened_at = {}, None
+        elif self._open and self._monitor is not None:
+            value = self._open.pop(self._monitor)
             number = value if type(value) is float else self._convert(self._monitor, value)
             if number is not None and math.isfinite(number):
-                row.values[self._monitor] = self.latest[self._monitor] = number
+                self.latest.values[self._monitor] = number
                 if self._best_value is None or self._is_better(number, self._best_value):
-                    self._best_value = number
-                    self._best = self._latest_row()
+                    self._best_value, self.best = number, self.latest.copy()
 
-    def keep(self, row: ModelRow | None = None, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Note that a model is kept in the place of the one before: that of ``row``, by default as it is now.
+    def keep(self, model: Values | None = None, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Note that a model is kept in the place of the one before: that of these values, by default of the latest.
 
         ``scores`` are what it was kept for, where that may be younger than the latest values.
         """
-        self._kept = self._latest_row() if row is None else row
-        self._kept.values.update(scores)
-        self._kept.since.update(dict.fromkeys(scores, self._kept.key))
-
-    def keep_none(self) -> None:
-        """Note that no model is kept after all."""
-        self._kept = None
-
-    def _latest_row(self) -> ModelRow:
-        return ModelRow(dict(self.latest), dict(self.since), self.last)
+        self.kept = self.latest.copy() if model is None else model
+        self.kept.take(scores)
 
     def _is_better(self, number: float, than: float) -> bool:
         return number < than if self._mode == "min" else number > than
@@ -143,49 +183,25 @@ class RowBuffer:
     def _converted(self, values: dict[str, Any]) -> dict[str, float]:
         if _FLOAT.issuperset(map(type, values.values())):
             return values
-        numbers = {}
-        for name, value in values.items():
-            number = value if type(value) is float else self._convert(name, value)
-            if number is not None:
-                numbers[name] = number
-        return numbers
+        numbers = ((name, self._convert(name, value)) for name, value in values.items())
+        return {name: number for name, number in numbers if number is not None}
 
-    @property
-    def has_best(self) -> bool:
-        """Whether the monitored metric had a finite value in a closed row."""
-        return self._best is not None
-
-    @property
-    def has_kept(self) -> bool:
-        """Whether a model was kept whose values are known."""
-        return self._kept is not None and bool(self._kept.values)
-
-    @property
-    def is_kept_unknown(self) -> bool:
-        """Whether a model was kept before there was a value."""
-        return self._kept is not None and not self._kept.values
-
-    def of_model(self, *, is_kept_wanted: bool) -> ModelRow | None:
-        """Return the row of the kept or the best model; None where the latest values or all rows are reported."""
-        if is_kept_wanted and self.has_kept:
-            return self._kept
-        return self._best
+    def of_model(self, *, is_kept_wanted: bool) -> Values | None:
+        """Return the values of the kept or the best model; None where the latest ones or all rows are reported."""
+        return self.kept if is_kept_wanted and self.kept is not None and self.kept.values else self.best
 
     def reduced(self, now: datetime, *, is_kept_wanted: bool = False) -> list[Row]:
         """Return the rows to report in order of time; ``best`` without a best row is the latest values, at ``now``."""
         self.close()
         if self._report == "history":
             return list(self._history)
-        model = self.of_model(is_kept_wanted=is_kept_wanted)
-        values = self.latest if model is None else model.values
-        return [Row(None, now, dict(values))] if values else []
+        values = (self.of_model(is_kept_wanted=is_kept_wanted) or self.latest).values
+        return [Row(now, dict(values))] if values else []
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, as plain dicts, lists and floats. Converts what is held, in place."""
-        held = [self.latest]
-        if self._open is not None:
-            held.append(self._open.values)
-        held += [model.values for model in (self._best, self._kept) if model is not None]
+        models = [each for each in (self.latest, self.best, self.kept) if each is not None]
+        held = [self._open, *(each.values for each in models)]
         numbers: dict[int, float | None] = {}  # one value often stands in several of these
         for values in held:
             for name, value in values.items():
@@ -195,59 +211,39 @@ class RowBuffer:
             converted = {name: numbers[id(value)] for name, value in values.items()}
             values.clear()
             values.update({name: number for name, number in converted.items() if number is not None})
+        latest, since, last = self.latest.state()
         return {
-            "latest": dict(self.latest),
-            "row_count": self.row_count,
-            "last": _listed(self.last),
-            "since": _listed_all(self.since),
-            "open": None if self._open is None else _plain(self._open),
-            "best": _plain_model(self._best),
+            "latest": latest,
+            "row_count": self.latest.row_count,
+            "last": last,
+            "since": since,
+            "open": None if self._open_key is None else [_time(self._opened_at), dict(self._open)],
+            "best": None if self.best is None else self.best.state(),
             "best_value": self._best_value,
-            "kept": _plain_model(self._kept),
-            "history": [_plain(row) for row in self._history],
+            "kept": None if self.kept is None else self.kept.state(),
+            "history": [[_time(row.timestamp), dict(row.values)] for row in self._history],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` returned."""
-        self.latest = dict(state["latest"])
-        self.row_count = state["row_count"]
-        self.last = _position(state["last"])
-        self.since = _positions(state["since"])
-        self._open = None if state["open"] is None else _row(state["open"])
-        self._best = _model(state["best"])
+        self.latest = Values.of([state["latest"], state["since"], state["last"]], state["row_count"])
+        if state["open"] is not None:
+            timestamp, values = state["open"]
+            self._open_key, self._open = _RESUMED, dict(values)
+            self._opened_at = parse_timestamp(timestamp) if self._report == "history" else None
+        self.best = None if state["best"] is None else Values.of(state["best"])
         self._best_value = state["best_value"]
-        self._kept = _model(state["kept"])
-        self._history = [_row(plain) for plain in state["history"]]
+        self.kept = None if state["kept"] is None else Values.of(state["kept"])
+        self._history = [Row(parse_timestamp(timestamp), dict(values)) for timestamp, values in state["history"]]
 
 
-def _plain(row: Row) -> list[Any]:
-    return [format_timestamp(row.timestamp), dict(row.values)]
+def _time(timestamp: datetime | None) -> str | None:
+    return None if timestamp is None else format_timestamp(timestamp)
 
 
-def _row(plain: list[Any]) -> Row:
-    timestamp, values = plain
-    return Row(_RESUMED, parse_timestamp(timestamp), dict(values))
+def _plain(key: Hashable) -> Any:
+    return list(key) if isinstance(key, tuple) else key
 
 
-def _plain_model(model: ModelRow | None) -> list[Any] | None:
-    return None if model is None else [dict(model.values), _listed_all(model.since), _listed(model.key)]
-
-
-def _model(plain: list[Any] | None) -> ModelRow | None:
-    return None if plain is None else ModelRow(dict(plain[0]), _positions(plain[1]), _position(plain[2]))
-
-
-def _listed_all(since: Mapping[str, Hashable]) -> dict[str, Any]:
-    return {name: _listed(key) for name, key in since.items()}
-
-
-def _positions(plain: Mapping[str, Any]) -> dict[str, Hashable]:
-    return {name: _position(key) for name, key in plain.items()}
-
-
-def _listed(key: Hashable) -> Any:
-    return list(key) if isinstance(key, Position) else key
-
-
-def _position(key: Any) -> Hashable:
-    return Position(*key) if isinstance(key, list | tuple) else key
+def _key(plain: Any) -> Hashable:
+    return tuple(plain) if isinstance(plain, list | tuple) else plain

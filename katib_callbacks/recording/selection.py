@@ -1,4 +1,4 @@
-"""Selection: which of the names that a framework shows are reported, which were seen, and which are missing."""
+"""Selection: which of the names that a framework shows are reported, and which were seen."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -11,7 +11,14 @@ _MAX_CHOSEN = 64
 
 
 class Selection:
-    """The names of one callback; those that ``is_bookkeeping`` finds are reported only when they are named."""
+    """The names of one callback; those that ``is_bookkeeping`` finds are reported only when they are named.
+
+    Attributes:
+        voice: Logs, for all that warns of these names.
+        is_everything: Whether no metric was named, so that all are reported.
+        seen: The names that the run has shown, until it has shown all that were asked for.
+        has_all: Whether every name that was asked for has appeared.
+    """
 
     def __init__(
         self, options: RecordingOptions, is_bookkeeping: Callable[[str, Collection[str]], bool] | None, voice: Voice
@@ -19,35 +26,20 @@ class Selection:
         self.voice = voice
         self._names = options.names
         self._monitor = options.monitor
-        self._on_missing = options.on_missing
+        self.is_everything = options.names is None
         self._is_bookkeeping = is_bookkeeping
         self._chosen: dict[tuple[str, ...], list[str]] = {}  # by what was shown
         self.reset()
 
     def reset(self) -> None:
         """Forget what the last run has shown."""
-        self._seen: dict[str, None] = {}
-        self._has_all = False
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether no metric was named, so that all are reported."""
-        return self._names is None
-
-    @property
-    def has_all(self) -> bool:
-        """Whether every name that was asked for has appeared."""
-        return self._has_all
-
-    @property
-    def has_seen(self) -> bool:
-        """Whether the run has shown anything."""
-        return bool(self._seen)
+        self.seen: dict[str, None] = {}
+        self.has_all = False
 
     def choose(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is reported of these values, or decides, by the framework's names; detached from graphs."""
-        if not self._has_all:  # the messages alone need them
-            self._seen.update(dict.fromkeys(name for name in values if isinstance(name, str)))
+        if not self.has_all:  # the messages alone need them
+            self.seen.update(dict.fromkeys(name for name in values if isinstance(name, str)))
         shown = tuple(values)
         names = self._chosen.get(shown)
         if names is None:
@@ -80,29 +72,17 @@ class Selection:
         pairs = self._names.items() if self._names is not None else [(name, name) for name in values]
         return [(katib_name, name) for katib_name, name in pairs if name in values]
 
-    # -- what is missing -------------------------------------------------------------------------------------------
-
     def missing(self, had: Collection[str]) -> dict[str, str]:
         """Return the names that were asked for and have had no value, and for each what may help to find out why."""
         wanted = [*(self._names or {}).values(), *([self._monitor] if self._monitor else [])]
         return {name: self._describe_seen(name) for name in dict.fromkeys(wanted) if name not in had}
 
-    def warn_early(self, had: Collection[str], is_awaited: Callable[[str], bool]) -> None:
-        """Warn of a missing metric while the training can still be corrected for little, once a name."""
-        if self._has_all:
-            return
-        missing = self.missing(had)
-        self._has_all = not missing
-        for name, seen in missing.items():
-            if self._on_missing != "ignore" and not is_awaited(name):
-                self.voice.warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
-
     def _describe_seen(self, name: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415  rarely needed
 
-        nearest = get_close_matches(name, self._seen, n=1, cutoff=0.5)
+        nearest = get_close_matches(name, self.seen, n=1, cutoff=0.5)
         question = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        return f"Seen: {', '.join(sorted(self._seen)) or 'nothing'}.{question}"
+        return f"Seen: {', '.join(sorted(self.seen)) or 'nothing'}.{question}"
 
 
 def _detached(value: Any) -> Any:

@@ -46,19 +46,18 @@ class PendingOutcome:
 class Outcomes(Mapping[str, SinkOutcome]):
     """The outcomes of all sinks by name, the later ones known when they are read, so that a report need not wait."""
 
-    def __init__(self, first: tuple[str, SinkOutcome], secondary: Mapping[str, PendingOutcome]) -> None:
-        self._first = dict([first])
-        self._secondary = secondary
+    def __init__(self, outcomes: Mapping[str, SinkOutcome | PendingOutcome]) -> None:
+        self._outcomes = outcomes
 
     def __getitem__(self, name: str) -> SinkOutcome:
-        return self._first[name] if name in self._first else self._secondary[name].outcome()
+        found = self._outcomes[name]
+        return found.outcome() if isinstance(found, PendingOutcome) else found
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._first
-        yield from self._secondary
+        return iter(self._outcomes)
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._secondary)
+        return len(self._outcomes)
 
     def __repr__(self) -> str:
         return repr(dict(self))

@@ -1,24 +1,20 @@
 """One report on its way: its rows in order of time, to the first sink, to the secondary ones; and the error, if any."""
 
-import sys
-from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from katib_callbacks import settings
 from katib_callbacks.errors import DeliveryError, ReporterClosedError, retold
 from katib_callbacks.metrics import MetricLog, format_value
 from katib_callbacks.process_state import in_report, out_of_report
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.timestamps import put_in_order, start_after
-from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
+from katib_callbacks.sinks.registry import ReporterOptions
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.background import BackgroundSender, PendingOutcome
-
-_TERMINATION = "katib_callbacks.reporting.termination"
+    from katib_callbacks.reporting.background import BackgroundSender
 
 MAX_ROWS_SHOWN = 5
 """How many rows a message spells out."""
@@ -29,18 +25,8 @@ def one_report_a_thread(logs: Sequence[MetricLog]) -> AbstractContextManager[Non
     return in_report(lambda: _where(logs, None, can_spool=False))
 
 
-@dataclass(frozen=True)
-class DeliveryOptions:
-    """The options of one reporter that its deliveries need; at ``address``, rows are kept in order of time."""
-
-    trial_name: str | None
-    address: str
-    timeout_s: float
-    runtime: Runtime
-
-
 def deliver(
-    options: DeliveryOptions,
+    options: ReporterOptions,
     logs: Sequence[MetricLog],
     first: tuple[str, MetricSink],
     secondary: "Sequence[BackgroundSender]",
@@ -50,7 +36,7 @@ def deliver(
 
     The message of an error says where the rows are that the first sink does not have.
     """
-    runtime, address, timeout_s = options.runtime, options.address, options.timeout_s
+    runtime, address, timeout_s = options.runtime, options.endpoint.address, options.timeout_s
     trial_name = options.trial_name or ""
     start_s = runtime.monotonic()
     name, sink = first
@@ -70,25 +56,20 @@ def deliver(
         )
         pending = error.pending_of(len(rows))
         where = _where(rows[len(rows) - pending :], error.spool_path, can_spool=latest_left_behind is not None)
-        _explain(options, f"{error}. {where}")
+        termination.explain(runtime, termination.DELIVERY, f"{error}. {where}")
         told = retold(error, f"{error}. {follows if trial_name else ''}{where}")
         told.pending = pending
         raise told from (error.__cause__ or error)
     except ReporterClosedError as error:
         where = _where(rows, error.spool_path, can_spool=latest_left_behind is not None)
-        _explain(options, f"{error}. {where}")
+        termination.explain(runtime, termination.DELIVERY, f"{error}. {where}")
         raise retold(error, f"{error}. {where}") from error
-    if _TERMINATION in sys.modules:
-        from katib_callbacks.reporting import termination  # noqa: PLC0415  loaded, as something failed before
+    termination.withdraw(runtime, (termination.DELIVERY, termination.NOTHING_SHOWN))
+    if not deliveries:
+        return outcome, {**idle, name: outcome}
+    from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
 
-        termination.withdraw(runtime, (termination.DELIVERY, termination.NOTHING_SHOWN))
-    return outcome, _outcomes(name, outcome, deliveries, idle)
-
-
-def _explain(options: DeliveryOptions, sentence: str) -> None:
-    from katib_callbacks.reporting import termination  # noqa: PLC0415  only where something failed
-
-    termination.explain(options.runtime, termination.DELIVERY, sentence)
+    return outcome, Outcomes({**idle, name: outcome, **deliveries})
 
 
 def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog], left_s: float) -> SinkOutcome:
@@ -107,18 +88,6 @@ def _send(name: str, sink: MetricSink, trial_name: str, rows: Sequence[MetricLog
             pending=len(rows) - outcome.delivered,
         )
     return outcome
-
-
-def _outcomes(
-    name: str, outcome: SinkOutcome, secondary: "Mapping[str, PendingOutcome]", idle: Mapping[str, SinkOutcome]
-) -> Mapping[str, SinkOutcome]:
-    sent: Mapping[str, SinkOutcome] = {name: outcome}
-    if secondary:
-        from katib_callbacks.reporting.background import Outcomes  # noqa: PLC0415  only where there are several sinks
-
-        sent = Outcomes((name, outcome), secondary)
-    # A look at the secondary ones would wait for them.
-    return ChainMap({}, cast("dict[str, SinkOutcome]", sent), cast("dict[str, SinkOutcome]", idle)) if idle else sent
 
 
 def _where(rows: Sequence[MetricLog], spool_path: str | None, *, can_spool: bool) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from katib_callbacks import settings
+from katib_callbacks.reporting import termination
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,6 @@ def announce_silence(rank: ProcessRank, *, is_in_trial: bool, runtime: settings.
         "other processes. If this is the only one, unset %s or set %s=0.",
         *(rank, rank.source, rank.source, settings.RANK),
     )
-    from katib_callbacks.reporting import termination  # noqa: PLC0415  where it may be the reason for no number alone
-
     termination.explain(
         runtime,
         termination.RANK,

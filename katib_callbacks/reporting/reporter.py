@@ -14,7 +14,7 @@ from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, MetricValueError
 from katib_callbacks.metrics import MetricLog, check_name, format_value, to_number
 from katib_callbacks.process_state import trial_state
-from katib_callbacks.reporting.delivery import DeliveryOptions
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import ALMOST_DONE, Progress
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
@@ -24,7 +24,7 @@ from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, 
 from katib_callbacks.sinks import MetricSink
 from katib_callbacks.sinks.auto import KATIB, NAMED, Whereabouts
 from katib_callbacks.sinks.katib.endpoint import resolve_endpoint
-from katib_callbacks.sinks.registry import SinkFactory, resolve_sinks
+from katib_callbacks.sinks.registry import ReporterOptions, resolve_sinks
 
 PathLike = str | os.PathLike[str]
 
@@ -82,11 +82,11 @@ class KatibReporter:
     ) -> None:
         self._runtime = _runtime = settings.heeded(_runtime)
         try:
-            self._trial_name = settings.trial_name(trial_name, _runtime)
+            trial_name = settings.trial_name(trial_name, _runtime)
             settings.check_rank(_runtime)
             timeout = settings.seconds("timeout_s", timeout_s, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, _runtime)
-            where = resolve_sinks(sinks, _runtime, trial_name=self._trial_name)
-            factory = SinkFactory(
+            where = resolve_sinks(sinks, _runtime, trial_name=trial_name)
+            self._options = ReporterOptions(
                 endpoint=resolve_endpoint(
                     db_manager_address,
                     tls_ca=tls_ca,
@@ -107,16 +107,13 @@ class KatibReporter:
                 ),
                 spool_dir=_spool_dir(spool_dir, where, _runtime),
                 timeout_s=timeout,
-                trial_name=self._trial_name,
+                trial_name=trial_name,
                 runtime=_runtime,
             )
         except ConfigurationError as error:
-            from katib_callbacks.reporting import termination  # noqa: PLC0415  only where something failed
-
             termination.explain(_runtime, termination.DELIVERY, str(error))
             raise
-        self._destinations = Destinations(where, factory)
-        self._options = DeliveryOptions(self._trial_name, factory.endpoint.address, timeout, _runtime)
+        self._destinations = Destinations(where, self._options)
         self._silenced_by: ProcessRank | None = None
         self._loop: tuple[int, Progress] | None = None  # of this process, or of the one that it was forked from
         self._unshown: dict[str, SupportsFloat] = {}  # the latest values that report_progress has not shown yet
@@ -131,7 +128,7 @@ class KatibReporter:
     @property
     def trial_name(self) -> str | None:
         """The trial that this reporter reports for; None outside one."""
-        return self._trial_name
+        return self._options.trial_name
 
     @property
     def idle_reason(self) -> str | None:
@@ -247,13 +244,9 @@ class KatibReporter:
             is_own: Whether the run has sinks of its own, made as this reporter's were, which closing it closes.
                 Otherwise it uses this reporter's, and leaves them open.
         """
-        return ReporterRun(
-            copy.copy(self._destinations) if is_own else self._destinations,
-            self._options,
-            rank=process_rank(self._runtime.environ()) if rank is None else rank,
-            late=late,
-            is_own=is_own,
-        )
+        destinations = copy.copy(self._destinations) if is_own else self._destinations
+        rank = process_rank(self._runtime.environ()) if rank is None else rank
+        return ReporterRun(destinations, self._options, rank=rank, late=late, is_own=is_own)
 
     def close(self) -> None:
         """End reports under way with ReporterClosedError, and refuse new ones. Thread-safe; may be called twice.
@@ -273,18 +266,19 @@ class KatibReporter:
 
     def __repr__(self) -> str:
         state = ", closed" if self._destinations.is_closed else ""
-        return f"<KatibReporter of trial {self._trial_name!r} to {self._options.address}{state}>"
+        return f"<KatibReporter of trial {self.trial_name!r} to {self._options.endpoint.address}{state}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        begun = self._trial_name is not None and trial_state(self._trial_name).has_begun
+        begun = self.trial_name is not None and trial_state(self.trial_name).has_begun
         unshown = {**(self._loop[1].latest if self._loop else {}), **_finite_numbers(self._unshown)}
         live = {"_destinations": copy.copy(self._destinations), "_loop": None, "_unshown": unshown}
         return {**self.__dict__, **live, "has_begun": begun}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if state.pop("has_begun"):  # the other process reported before it sent us: its rows are not to be cleared
-            trial_state(state["_trial_name"]).has_begun = True
+        begun = state.pop("has_begun")
         self.__dict__.update(state)
+        if begun:  # the other process reported before it sent us: its rows are not to be cleared
+            trial_state(str(self.trial_name)).has_begun = True
 
     def _run_of_report(self) -> ReporterRun:
         """Open the run of one report; raise ReporterClosedError if closed."""
@@ -308,45 +302,6 @@ def _spool_dir(given: PathLike | None, where: Whereabouts, runtime: Runtime) -> 
             f"sinks ({settings.SINKS})"
         )
     return None
-
-
-_UPSTREAMS_TIMEOUT_S = 120.0
-"""The default of ``kubeflow.katib.report_metrics``; by its identity it is told from a 120 that was passed."""
-
-
-def report_metrics(
-    metrics: Mapping[str, SupportsFloat | str],
-    db_manager_address: str | None = None,
-    timeout: float = _UPSTREAMS_TIMEOUT_S,
-) -> ReportReceipt:
-    """Report metrics of this trial once; takes the place of ``kubeflow.katib.report_metrics``.
-
-    Args:
-        metrics: Names and numbers; a text that is a number, such as ``"0.912"``, is taken as well.
-        db_manager_address: ``host:port``. Default ``KATIB_DB_MANAGER_ADDRESS``, then upstream's own default,
-            ``katib-db-manager.kubeflow:6789``.
-        timeout: Seconds for the whole report, all retries included. Default ``KATIB_CALLBACKS_TIMEOUT_S``, then 120.
-
-    Raises:
-        ConfigurationError: A ValueError: no trial name, or an option that cannot be right.
-        MetricValueError: A ValueError: no metrics, or a name or value that cannot be sent.
-        DeliveryError: A RuntimeError: not all rows are known to be stored.
-    """
-    is_given = timeout is not _UPSTREAMS_TIMEOUT_S
-    timeout_s = settings.seconds(
-        "timeout", timeout if is_given else None, settings.TIMEOUT_S, _UPSTREAMS_TIMEOUT_S, DEFAULT_RUNTIME
-    )
-    with KatibReporter(db_manager_address, timeout_s=timeout_s) as reporter:
-        return reporter.report(_without_texts(metrics) if isinstance(metrics, Mapping) else metrics)
-
-
-def _without_texts(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the numbers that are texts; any other text is left for ``report`` to refuse by its name."""
-    numbers = dict(metrics)
-    for name, value in metrics.items():
-        with contextlib.suppress(ValueError):
-            numbers[name] = float(value) if isinstance(value, str) else value
-    return numbers
 
 
 def _finite_log(name: str, value: SupportsFloat, timestamp: datetime) -> MetricLog:

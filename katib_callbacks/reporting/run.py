@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.reporting.delivery import DeliveryOptions, deliver, one_report_a_thread, spelled_out
+from katib_callbacks.reporting.delivery import deliver, one_report_a_thread, spelled_out
 from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.auto import KATIB, NO_TRIAL
+from katib_callbacks.sinks.registry import ReporterOptions
 
 if TYPE_CHECKING:
     from katib_callbacks.metrics import MetricLog
@@ -36,7 +37,7 @@ class ReporterRun:
     def __init__(
         self,
         destinations: Destinations,
-        options: DeliveryOptions,
+        options: ReporterOptions,
         *,
         rank: "ProcessRank",
         late: Collection[str],
@@ -112,7 +113,7 @@ class ReporterRun:
                 "Reported %s%s to %s in %.2f s.",
                 spelled_out(rows),
                 f" of trial {options.trial_name!r}" if options.trial_name else "",
-                f"the DB manager at {options.address}" if name == KATIB else f"the sink {name!r}",
+                f"the DB manager at {options.endpoint.address}" if name == KATIB else f"the sink {name!r}",
                 elapsed_s,
             )
         return ReportReceipt(

@@ -22,15 +22,22 @@ RANK = "rank"
 _said: dict[str, str] = {}
 
 
-def explain(runtime: Runtime, key: str, sentence: str) -> None:
-    """Write a sentence, beside those of other keys; never raises, waits for nothing, and does nothing outside a pod."""
+def explain(runtime: Runtime | None, key: str, sentence: str) -> None:
+    """Write a sentence, beside those of other keys; never raises, waits for nothing, and does nothing outside a pod.
+
+    Where ``runtime`` is None, because this is no trial, it does nothing either, and so does :func:`withdraw`.
+    """
+    if runtime is None:
+        return
     with contextlib.suppress(Exception):
         _said[key] = _masked(" ".join(sentence.split()), runtime).rstrip(".")
         _write(runtime)
 
 
-def withdraw(runtime: Runtime, keys: Iterable[str]) -> None:
+def withdraw(runtime: Runtime | None, keys: Iterable[str]) -> None:
     """Take back sentences that are true no more, as :func:`explain` writes them."""
+    if runtime is None or not _said:
+        return
     with contextlib.suppress(Exception):
         if [key for key in keys if _said.pop(key, None) is not None]:
             _write(runtime)

@@ -7,8 +7,7 @@ somebody wrote it. A bad value raises ``ConfigurationError`` naming the argument
 
 import logging
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar, cast, get_args
 
@@ -109,6 +108,11 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 T = TypeVar("T")
 
 
+def _given(argument: str, value: object, variable: str, runtime: Runtime) -> tuple[str, object]:
+    """Return what names an option's value, the argument or the variable, and the value; None where neither is set."""
+    return (argument, value) if value is not None else (variable, runtime.variable(variable))
+
+
 def choice(options: object, argument: str, value: T | None, variable: str, default: T, runtime: Runtime) -> T:
     """Resolve an option that is one of the words of a ``Literal`` type, ``options``.
 
@@ -116,14 +120,12 @@ def choice(options: object, argument: str, value: T | None, variable: str, defau
         ConfigurationError: Another word; the message lists the known ones.
     """
     allowed = get_args(options)
-    chosen, source = value, argument
-    if chosen is None:
-        chosen, source = cast("T | None", runtime.variable(variable)), variable
-    if chosen is None:
+    source, given = _given(argument, value, variable, runtime)
+    if given is None:
         return default
-    if chosen not in allowed:
-        raise ConfigurationError(f"{source} must be one of {', '.join(map(repr, allowed))}, not {chosen!r}")
-    return chosen
+    if given not in allowed:
+        raise ConfigurationError(f"{source} must be one of {', '.join(map(repr, allowed))}, not {given!r}")
+    return cast("T", given)
 
 
 def text(value: str | os.PathLike[str] | None, variable: str, runtime: Runtime) -> str | None:
@@ -176,10 +178,7 @@ def seconds(argument: str, value: float | None, variable: str, default: float, r
     Raises:
         ConfigurationError: Not a positive finite number.
     """
-    given: object = value
-    source = argument
-    if given is None:
-        given, source = runtime.variable(variable), variable
+    source, given = _given(argument, value, variable, runtime)
     if given is None:
         return default
     try:
@@ -189,70 +188,6 @@ def seconds(argument: str, value: float | None, variable: str, default: float, r
     if isinstance(given, bool) or not 0 < number < float("inf"):
         raise ConfigurationError(f"{source} must be a positive number of seconds, not {given!r}")
     return min(number, LONGEST_S)
-
-
-def metric_selection(
-    metrics: str | Sequence[str] | Mapping[str, str] | None, runtime: Runtime
-) -> dict[str, str] | None:
-    """Resolve which metrics are reported, as ``{name in Katib: name in the framework}``; None for every scalar.
-
-    Args:
-        metrics: One name, several names, or a mapping in that direction (the one of Ray's report callbacks).
-        runtime: Where ``KATIB_CALLBACKS_METRICS`` comes from: ``accuracy=val_acc,loss`` separated by commas. A name
-            with a comma, or a name in Katib with an equals sign, stands in quotes.
-
-    Raises:
-        ConfigurationError: No names, an empty or repeated one, or something that is no str.
-    """
-    source, given = ("metrics", metrics) if metrics is not None else (METRICS, runtime.variable(METRICS))
-    if given is None:
-        return None
-    pairs: list[tuple[object, object]]
-    if source == METRICS:
-        pairs = _named_pairs(str(given))
-    elif isinstance(given, Mapping):
-        pairs = list(given.items())
-    elif isinstance(given, Iterable):
-        pairs = [(name, name) for name in ([given] if isinstance(given, str) else given)]
-    else:
-        raise ConfigurationError(f"{source} must be a name, several or a mapping, not {given!r}")
-    if not pairs:
-        raise ConfigurationError(f"{source} names no metric; leave it out to report every scalar")
-    selection: dict[str, str] = {}
-    for katib_name, framework_name in pairs:
-        for name in (katib_name, framework_name):
-            if not isinstance(name, str) or not name:
-                raise ConfigurationError(f"{source}: a metric's name must be a non-empty str, not {name!r}")
-        if katib_name in selection:
-            raise ConfigurationError(f"{source}: {katib_name!r} is named twice")
-        selection[cast("str", katib_name)] = cast("str", framework_name)
-    return selection
-
-
-_NAMED_PAIR = r'\s*(?:"([^"]*)"|([^"=,]*))\s*(?:=\s*(?:"([^"]*)"|([^",]*))\s*)?(,|$)'
-"""A name, perhaps an equals sign and a second name, then a comma or the end; each name may stand in quotes."""
-
-
-def _named_pairs(text: str) -> list[tuple[object, object]]:
-    """Split ``accuracy=val_acc,f1="F1(average=macro, k=5)"``; refuse a comma within a name that is not quoted."""
-    pairs: list[tuple[object, object]] = []
-    position, separator = 0, ","
-    while separator:
-        match = re.compile(_NAMED_PAIR).match(text, position)
-        if match is None or not all(map(_has_even_brackets, (match[2], match[4]))):
-            raise ConfigurationError(
-                f"{METRICS}: it is unclear where the names end in {text[position:].strip()!r}. Put a name that has a "
-                'comma or an equals sign in double quotes, as in f1="F1(average=macro, k=5)"'
-            )
-        name = match[2].strip() if match[1] is None else match[1]
-        framework_name = match[3] if match[4] is None else match[4].strip()
-        pairs.append((name, name if framework_name is None else framework_name))
-        position, separator = match.end(), match[5]
-    return pairs
-
-
-def _has_even_brackets(name: str | None) -> bool:
-    return name is None or len(re.findall(r"[(\[{]", name)) == len(re.findall(r"[)\]}]", name))
 
 
 def is_disabled(runtime: Runtime) -> bool:
@@ -320,15 +255,13 @@ def trial_name(value: str | None, runtime: Runtime) -> str | None:
     Raises:
         ConfigurationError: It cannot be one: not a str, empty, too long, or with characters that cannot be stored.
     """
-    source, name = "trial_name", value
+    source, name = _given("trial_name", value, TRIAL_NAME, runtime)
     if name is None:
-        source, name = TRIAL_NAME, runtime.variable(TRIAL_NAME)
-        if name is None:
-            return None
+        return None
     problem = name_problem(name) if isinstance(name, str) else f"is a {type(name).__name__}, not a str"
     if problem:
         raise ConfigurationError(f"{source} {problem}")
-    return name
+    return str(name)
 
 
 def whole_number(word: str) -> int | None:

@@ -43,8 +43,8 @@ _making: set[tuple[str, int]] = set()
 
 
 @dataclass(frozen=True)
-class SinkFactory:
-    """Makes the sinks that have a name; see ``KatibReporter`` for the options."""
+class ReporterOptions:
+    """The options of one reporter, resolved; see ``KatibReporter``. Makes the sinks that have a name."""
 
     endpoint: Endpoint
     verify: Verify

@@ -14,12 +14,10 @@ class SafeNames:
     Args:
         unsafe: A character class: what is replaced by ``_``.
         where: The destination, for the log line.
-        first: What the name must begin with, as a regular expression; ``_`` is put before any other.
     """
 
-    def __init__(self, unsafe: str, where: str, first: str = "") -> None:
+    def __init__(self, unsafe: str, where: str) -> None:
         self._unsafe = re.compile(unsafe)
-        self._first = re.compile(first)
         self._where = where
         self._safe: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -37,8 +35,7 @@ class SafeNames:
         return self._safe
 
     def _candidate(self, name: str) -> str:
-        safe = self._unsafe.sub("_", name)
-        return safe if self._first.match(safe) else f"_{safe}"
+        return self._unsafe.sub("_", name)
 
     def _unused(self, candidate: str) -> str:
         taken = set(self._safe.values())

@@ -32,35 +32,30 @@ class StdoutSink(LineSink):
 
     def _write(self, lines: Sequence[str], collector: Collector | None, end_s: float, *, row_count: int) -> None:
         del collector
-        try:
-            self._print([line.encode() for line in lines], end_s)
-        except _UnwrittenError as error:
-            kind = UnavailableError if error.may_pass else DeliveryError
-            raise kind(str(error), attempts=1, pending=row_count - error.written) from error.__cause__
-
-    def _print(self, lines: Sequence[bytes], end_s: float) -> None:
         stream = _stream()
         if stream is None:
-            raise _UnwrittenError("stdout is closed", 0)
+            raise DeliveryError("stdout is closed", attempts=1, pending=row_count)
         written = 0
         try:
             descriptor = _descriptor(stream)
             if descriptor is None:
-                stream.write("\n" + b"".join(lines).decode())
+                stream.write("\n" + "".join(lines))
                 stream.flush()
                 return
             self._wait(descriptor, end_s)  # a flush would wait for ever, and keep the stream's lock at the exit
             stream.flush()
+            encoded = [line.encode() for line in lines]
             while written < len(lines):
                 chunk, rows = b"\n", 0  # again for each chunk, because others print between them
-                while written + rows < len(lines) and len(chunk) + len(lines[written + rows]) <= CHUNK_BYTES:
-                    chunk, rows = chunk + lines[written + rows], rows + 1
+                while written + rows < len(lines) and len(chunk) + len(encoded[written + rows]) <= CHUNK_BYTES:
+                    chunk, rows = chunk + encoded[written + rows], rows + 1
                 self._write_chunk(descriptor, chunk, end_s)
                 written += rows
         except TimeoutError as error:
-            raise _UnwrittenError("stdout: nobody reads what is printed", written, may_pass=True) from error
+            why, pending = "stdout: nobody reads what is printed", row_count - written
+            raise UnavailableError(why, attempts=1, pending=pending) from error
         except (OSError, ValueError) as error:
-            raise _UnwrittenError(f"stdout: {error}", written) from error
+            raise DeliveryError(f"stdout: {error}", attempts=1, pending=row_count - written) from error
 
     def _write_chunk(self, descriptor: int, chunk: bytes, end_s: float) -> None:
         """Write to the descriptor: what a stream holds back because of a broken pipe would fail the process's exit."""
@@ -74,15 +69,6 @@ class StdoutSink(LineSink):
         while not _is_writable(descriptor):
             if self._is_closed.is_set() or self._runtime.monotonic() > end_s:
                 raise TimeoutError
-
-
-class _UnwrittenError(Exception):
-    """The reason why lines after the first ``written`` were not printed; ``may_pass`` if they could be later."""
-
-    def __init__(self, why: str, written: int, *, may_pass: bool = False) -> None:
-        super().__init__(why)
-        self.written = written
-        self.may_pass = may_pass
 
 
 def _stream() -> IO[str] | None:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeReporter", "RecordingSink", "TrialDBManager", "katib_db_manager"]
 
-__all__ = ["TrialDBManager", "katib_db_manager"]
-
 DEFAULT_TRIAL_NAME = "test-trial"
 
 _SHELL = dict(os.environ)

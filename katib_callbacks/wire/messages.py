@@ -30,7 +30,8 @@ __all__ = [
 _KATIB_PACKAGE = methods.DB_MANAGER_SERVICE.rpartition(".")[0]
 _HEALTH_PACKAGE = methods.HEALTH_SERVICE.rpartition(".")[0]
 
-# {message: {field: type}} in the order of the field numbers, which count from 1. "[X]" is a repeated field.
+# {message: {field: type}} in the order of the field numbers, which count from 1; "" leaves one out. "[X]" is a repeated
+# field, "X?" one of several of which one is set.
 _KATIB_MESSAGES = {
     "Metric": {"name": "string", "value": "string"},
     "MetricLog": {"time_stamp": "string", "metric": "Metric"},
@@ -59,10 +60,7 @@ _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    "string": _Field.TYPE_STRING,
-    "int64": _Field.TYPE_INT64,
-    "double": _Field.TYPE_DOUBLE,
-    "bool": _Field.TYPE_BOOL,
+    kind: getattr(_Field, f"TYPE_{kind.upper()}") for kind in ("string", "bytes", "int32", "int64", "double", "bool")
 }
 
 
@@ -72,9 +70,15 @@ def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> de
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
         for number, (field_name, kind) in enumerate(fields.items(), start=1):
-            element = kind.strip("[]")
+            if not kind:
+                continue
+            element = kind.strip("[]?")
             field = message.field.add(name=field_name, number=number)
-            field.label = _Field.LABEL_REPEATED if element != kind else _Field.LABEL_OPTIONAL
+            field.label = _Field.LABEL_REPEATED if kind.startswith("[") else _Field.LABEL_OPTIONAL
+            if kind.endswith("?"):
+                if not message.oneof_decl:
+                    message.oneof_decl.add(name=f"message_{message_name.removeprefix('ServerReflection').lower()}")
+                field.oneof_index = 0
             if element in _SCALARS:
                 field.type = _SCALARS[element]
             else:

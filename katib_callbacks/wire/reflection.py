@@ -16,59 +16,39 @@ from katib_callbacks.wire.server import decode
 
 VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 
-# (field, number, type, whether repeated, whether one of several of which one is set)
-_MESSAGES: dict[str, list[tuple[str, int, str, bool, bool]]] = {
-    "ServerReflectionRequest": [
-        ("host", 1, "string", False, False),
-        ("file_by_filename", 3, "string", False, True),
-        ("file_containing_symbol", 4, "string", False, True),
-        ("file_containing_extension", 5, "ExtensionRequest", False, True),
-        ("all_extension_numbers_of_type", 6, "string", False, True),
-        ("list_services", 7, "string", False, True),
-    ],
-    "ExtensionRequest": [
-        ("containing_type", 1, "string", False, False),
-        ("extension_number", 2, "int32", False, False),
-    ],
-    "ServerReflectionResponse": [
-        ("valid_host", 1, "string", False, False),
-        ("original_request", 2, "ServerReflectionRequest", False, False),
-        ("file_descriptor_response", 4, "FileDescriptorResponse", False, True),
-        ("all_extension_numbers_response", 5, "ExtensionNumberResponse", False, True),
-        ("list_services_response", 6, "ListServiceResponse", False, True),
-        ("error_response", 7, "ErrorResponse", False, True),
-    ],
-    "FileDescriptorResponse": [("file_descriptor_proto", 1, "bytes", True, False)],
-    "ExtensionNumberResponse": [
-        ("base_type_name", 1, "string", False, False),
-        ("extension_number", 2, "int32", True, False),
-    ],
-    "ListServiceResponse": [("service", 1, "ServiceResponse", True, False)],
-    "ServiceResponse": [("name", 1, "string", False, False)],
-    "ErrorResponse": [("error_code", 1, "int32", False, False), ("error_message", 2, "string", False, False)],
+# As in messages.py.
+_MESSAGES = {
+    "ServerReflectionRequest": {
+        "host": "string",
+        "2": "",
+        "file_by_filename": "string?",
+        "file_containing_symbol": "string?",
+        "file_containing_extension": "ExtensionRequest?",
+        "all_extension_numbers_of_type": "string?",
+        "list_services": "string?",
+    },
+    "ExtensionRequest": {"containing_type": "string", "extension_number": "int32"},
+    "ServerReflectionResponse": {
+        "valid_host": "string",
+        "original_request": "ServerReflectionRequest",
+        "3": "",
+        "file_descriptor_response": "FileDescriptorResponse?",
+        "all_extension_numbers_response": "ExtensionNumberResponse?",
+        "list_services_response": "ListServiceResponse?",
+        "error_response": "ErrorResponse?",
+    },
+    "FileDescriptorResponse": {"file_descriptor_proto": "[bytes]"},
+    "ExtensionNumberResponse": {"base_type_name": "string", "extension_number": "[int32]"},
+    "ListServiceResponse": {"service": "[ServiceResponse]"},
+    "ServiceResponse": {"name": "string"},
+    "ErrorResponse": {"error_code": "int32", "error_message": "string"},
 }
-
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES, "int32": _Field.TYPE_INT32}
 
 
 def _file(package: str) -> descriptor_pb2.FileDescriptorProto:
     name = f"katib_callbacks/{package.rpartition('.')[2]}_reflection.proto"
-    file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for field_name, number, kind, is_repeated, is_alternative in fields:
-            field = message.field.add(name=field_name, number=number)
-            field.label = _Field.LABEL_REPEATED if is_repeated else _Field.LABEL_OPTIONAL
-            field.type = _SCALARS.get(kind, _Field.TYPE_MESSAGE)
-            if kind not in _SCALARS:
-                field.type_name = f".{package}.{kind}"
-            if is_alternative:
-                if not message.oneof_decl:
-                    message.oneof_decl.add(name=f"message_{message_name.removeprefix('ServerReflection').lower()}")
-                field.oneof_index = 0
-    service = file.service.add(name="ServerReflection")
-    service.method.add(
+    file = messages.describe(name, package, _MESSAGES)
+    file.service.add(name="ServerReflection").method.add(
         name="ServerReflectionInfo",
         input_type=f".{package}.ServerReflectionRequest",
         output_type=f".{package}.ServerReflectionResponse",

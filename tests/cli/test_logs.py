@@ -36,7 +36,7 @@ def report(katib_db_manager):
 
 def run_python(program, **options):
     return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60, **options
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=240, **options
     )
 
 
@@ -260,7 +260,7 @@ def test_a_disk_that_is_full_is_one_line_and_status_1(report, arguments):
     report(("loss", 1))
     command = [sys.executable, "-m", "katib_callbacks.cli", "logs", "test-trial", *arguments]
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=240)
     assert done.returncode == 1
     assert [line.startswith("katib-callbacks: error: ") for line in said(done.stderr)] == [True], done.stderr
 
@@ -269,7 +269,7 @@ def test_a_disk_that_is_full_is_one_line_and_status_1(report, arguments):
 def test_a_stdout_that_is_closed_takes_nothing_and_breaks_nothing(report):
     report(("loss", 1))
     command = f'exec "{sys.executable}" -m katib_callbacks.cli logs test-trial --json >&-'
-    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=60)
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False, timeout=240)
     assert (done.returncode, said(done.stderr.decode())) == (0, [])
 
 
@@ -279,7 +279,7 @@ def test_a_name_that_the_terminal_cannot_print_is_escaped(report, katib_db_manag
         [sys.executable, "-m", "katib_callbacks.cli", "logs", "test-trial"],
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=240,
         env={"PYTHONIOENCODING": "ascii", "KATIB_DB_MANAGER_ADDRESS": katib_db_manager.address},
     )
     assert (done.returncode, said(done.stderr.decode())) == (0, [])

@@ -11,7 +11,7 @@ from katib_callbacks.cli import main
 
 
 def run_python(program):
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_help_lists_every_subcommand_and_loads_none_of_their_dependencies():
@@ -73,7 +73,7 @@ def test_a_db_manager_that_cannot_start_says_why_in_one_line(arguments, status, 
 def test_a_port_in_use_is_said_in_one_line(katib_db_manager, tmp_path):
     command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", katib_db_manager.address]
     # In a process of its own: gRPC's core writes to the file descriptor, past sys.stderr.
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=240)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"katib-callbacks: error: cannot listen on {katib_db_manager.address}: ")
     assert done.stderr.count("\n") == 1
@@ -91,5 +91,5 @@ def test_without_sqlalchemy_the_db_manager_names_its_extra():
 
 def test_the_installed_script_is_this_command():
     script = os.path.join(os.path.dirname(sys.executable), "katib-callbacks")  # noqa: PTH118, PTH120  not resolved
-    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=False, timeout=240)
     assert (done.returncode, done.stdout) == (0, f"katib-callbacks {__version__}\n")

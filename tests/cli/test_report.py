@@ -32,7 +32,7 @@ def rows(trial, name="shell"):
 def run(*arguments, given="", **environ):
     command = [sys.executable, "-m", "katib_callbacks.cli", "report", *arguments]
     return subprocess.run(
-        command, input=given, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, **environ}
+        command, input=given, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, **environ}
     )
 
 
@@ -131,14 +131,14 @@ def test_standard_input_is_utf_8_and_a_line_that_is_not_is_passed_over(trial):
     command = [sys.executable, "-m", "katib_callbacks.cli", "report", "--stdin"]
     given = "größe=1\n".encode() + b"\xff\xfe=2\nStra\xdfe 3\nb=4\n"
     environ = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
-    done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=120, env=environ)
+    done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=240, env=environ)
     assert (done.returncode, done.stdout) == (0, b"reported 2 rows\n"), done.stderr
     assert rows(trial) == [("größe", 1), ("b", 4)]
 
 
 def test_a_standard_input_that_is_closed_is_said():
     command = f"{sys.executable} -m katib_callbacks.cli report --stdin <&-"
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
     assert done.stderr.startswith("katib-callbacks: error: --stdin: standard input is closed")
     assert "Traceback" not in done.stderr

@@ -136,7 +136,7 @@ def test_log_lines_may_be_json(tmp_path):
     )
     assert "listening" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     lines = [json.loads(line) for line in err.splitlines()]
     first, last = [line for line in lines if line["logger"] != "stderr"]
     assert (first["level"], first["message"], first["logger"]) == ("INFO", "serving", "katib_callbacks.cli.db_manager")
@@ -156,7 +156,7 @@ def test_with_json_every_line_is_json_grpcs_own_too(tmp_path):
     )
     first = process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0
     told = [json.loads(line)["message"] for line in [first, *out.splitlines()]]
     assert [text.split()[2] for text in told] == ["listening", "stopped"]

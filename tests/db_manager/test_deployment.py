@@ -56,7 +56,7 @@ def test_the_container_file_makes_katibs_command_for_katibs_user():
 
 def test_the_console_script_has_katibs_name():
     script = Path(sys.executable).parent / "katib-db-manager"
-    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=240)
     assert "--listen-address" in done.stdout
     assert "--connect-timeout" in done.stdout
 
@@ -67,7 +67,7 @@ def test_the_probe_of_older_manifests_tells_by_its_exit_status(server, db, capfd
     patience = ["-connect-timeout=60s", "-rpc-timeout", "60s"]
 
     def probe(*arguments):
-        return subprocess.run([script, *arguments], check=False, timeout=120).returncode
+        return subprocess.run([script, *arguments], check=False, timeout=240).returncode
 
     assert probe(f"-addr={host}:{port}", *patience) == 0
     assert health_probe.main([f"-addr=:{port}", "-service", "api.v1.beta1.DBManager", *patience]) == 0
@@ -91,7 +91,7 @@ def test_the_manifest_is_about_katibs_deployment_alone_and_has_flags_that_there_
     assert container["securityContext"]["runAsUser"] == 1000
     script = Path(sys.executable).parent / "katib-db-manager"
     done = subprocess.run(
-        [script, *container["args"], "--help"], capture_output=True, text=True, check=False, timeout=60
+        [script, *container["args"], "--help"], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
 
@@ -160,7 +160,7 @@ def test_katibs_variables_alone_make_it_serve_on_a_root_that_cannot_be_written_t
         assert re.search(r"^Uid:\t1000\t1000\t1000\t1000$", status, re.MULTILINE)
     finally:
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "stopped by SIGTERM" in out
     assert "writable: False" in err

@@ -45,7 +45,7 @@ needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="no kubectl; nox's se
 
 def render(overlay):
     done = subprocess.run(
-        [KUBECTL, "kustomize", DEPLOY / overlay], capture_output=True, text=True, check=False, timeout=60
+        [KUBECTL, "kustomize", DEPLOY / overlay], capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
@@ -161,6 +161,6 @@ def test_prometheus_understands_rules_and_dashboard(tmp_path):
     path = tmp_path / "rules.json"  # which is YAML, too
     path.write_text(json.dumps({"groups": [*rules["groups"], {"name": "all", "rules": recorded}]}), encoding="utf-8")
 
-    done = subprocess.run([PROMTOOL, "check", "rules", path], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([PROMTOOL, "check", "rules", path], capture_output=True, text=True, check=False, timeout=240)
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -29,7 +29,7 @@ def test_a_test_runs_as_a_trial_and_reads_back_what_was_stored(katib_db_manager)
         "    DBManagerStub(channel).report(os.environ['KATIB_TRIAL_NAME'], [MetricLog('accuracy', 0.9, "
         "datetime(2026, 1, 31, 12, tzinfo=timezone.utc))], timeout_s=60)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
     assert katib_db_manager.metrics() == [StoredMetricLog("accuracy", "0.9", NOON)]
 
 

@@ -409,7 +409,7 @@ def test_the_command_serves_trials(trials, token, tmp_path):
         assert client.get("digits-1") == [ROW]
         assert refusal(client.report, "other-1")[0] == "PERMISSION_DENIED"
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     finally:
         process.kill()
         process.communicate()

@@ -96,7 +96,7 @@ def test_a_lightning_trial_reports_with_its_token_and_no_other(trials, token, is
     assert sorted(owners) == ["team-a", "team-b"]
 
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=240)
     assert process.returncode == 0
     assert log.count("refused /api.v1.beta1.DBManager/") == 4
     assert "caller 'system:serviceaccount:team-a:default', trial 'digits-b': the credential is for other trials" in log

@@ -321,7 +321,7 @@ def test_nobody_sends_any_more_when_a_child_was_killed(server):
         os.kill(child, signal.SIGKILL)
         while is_running(interpreter):
             time.sleep(0.01)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
 
 
 def is_running(pid: int) -> bool:

@@ -172,7 +172,7 @@ import pickle
 from pathlib import Path
 pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss": 2}})
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
     assert server.values(trial) == [("loss", "1"), ("loss", "2")]
 
@@ -191,7 +191,7 @@ with KatibReporter(previous_attempt="clear") as reporter:
 """
     KatibReporter().report({"before": 1})
     time.sleep(0.1)  # no container is started again sooner; Linux tells a process's start to 10 ms
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
     assert [log.name for log in katib_db_manager.metrics()] == ["parent", "child"]
 
@@ -237,7 +237,7 @@ def test_our_db_manager_tells_a_later_process_that_the_trial_had_rows(tmp_path, 
                 line.heal()
                 if loses_a_reply:
                     line.cut()
-                return process.communicate(timeout=60)[1]
+                return process.communicate(timeout=240)[1]
 
         first, second = run(), run()
 
@@ -275,7 +275,7 @@ def test_of_eight_living_processes_none_clears_what_another_delivered(server, tr
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    outs = [process.communicate(timeout=120) for process in processes]
+    outs = [process.communicate(timeout=240) for process in processes]
 
     assert [out for out, _ in outs] == ["1\n"] * 8
     assert sorted(int(value) for _, value in server.values(trial)) == list(range(8))

@@ -95,7 +95,7 @@ def test_a_reporter_with_tls_pickles_to_another_process(files):
         pickled = pickle.dumps(reporter)
         files.write("reporter", pickled)
         code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')).report({'loss': 1})"
-        subprocess.run([sys.executable, "-c", code, files.folder / "reporter"], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code, files.folder / "reporter"], check=True, timeout=240)
 
         assert server.values() == [("loss", "1")]
         assert server.authorizations == ["Bearer s3cret"]

@@ -48,7 +48,7 @@ print(len(delivered), len(refused))
 def test_a_report_that_interrupts_a_report_of_its_thread_returns_or_raises(tmp_path):
     with ScriptedDBManager() as server:
         command = [sys.executable, "-c", PROGRAM, server.address, tmp_path, "300"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
         delivered, refused = map(int, done.stdout.split())
 

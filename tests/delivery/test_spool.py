@@ -247,7 +247,7 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 assert spool_files.hold(file.path) is None
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
 
 
 def test_an_orphan_of_the_process_that_spooled_does_not_keep_its_file(spool):

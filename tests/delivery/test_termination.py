@@ -130,7 +130,7 @@ def test_what_an_evaluation_might_have_brought_is_said_when_the_process_ends(mes
         )
         environ = {**os.environ, "KATIB_TRIAL_NAME": "trial", VARIABLE: str(message)}
         environ["KATIB_DB_MANAGER_ADDRESS"] = server.address
-        subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", program], env=environ, check=True, timeout=240)
     assert "Metric 'eval' never appeared. Seen: loss" in message.read_text()
 
 

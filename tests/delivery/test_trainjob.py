@@ -120,7 +120,7 @@ def test_states_that_nobody_waits_for_are_thrown_away(server, clock):
     pause = threading.Event()
 
     def wait(event, timeout_s):
-        return pause.wait(20)  # stands in for the five seconds between two requests
+        return pause.wait(120)  # stands in for the five seconds between two requests
 
     runtime = Runtime(environ=clock.runtime.environ, monotonic=clock.now_s, wait=wait)
     with KatibReporter(sinks=["trainjob"], _runtime=runtime) as reporter:
@@ -516,7 +516,7 @@ def test_without_a_close_the_end_of_the_process_shows_the_end(server, sinks):
     server.behave(503, 503)
     environ = {**os.environ, **server.variables}
     code = UNCLOSED.format(sinks=sinks)
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=240)
 
     assert (server.percentages[-1], server.seen[-1].metrics) == (100, {"loss": "0.5"})
 
@@ -572,11 +572,11 @@ def test_a_sink_that_was_pickled_in_the_middle_goes_on(server):
 
     copied = pickle.loads(pickle.dumps(sink))  # noqa: S301  our own bytes
 
-    assert copied.send("", [MetricLog("loss", 1.0, NOON)], deadline_s=30) == SinkOutcome(delivered=1, attempts=1)
+    assert copied.send("", [MetricLog("loss", 1.0, NOON)], deadline_s=120) == SinkOutcome(delivered=1, attempts=1)
     copied.close()
     sink.close()
     with pytest.raises(ReporterClosedError):
-        pickle.loads(pickle.dumps(sink)).send("", [], deadline_s=30)  # noqa: S301  as above
+        pickle.loads(pickle.dumps(sink)).send("", [], deadline_s=120)  # noqa: S301  as above
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # of the server's threads
@@ -687,7 +687,7 @@ def test_auto_adds_nothing_twice():
     runtime = runtime_with(KATIB_TRIAL_NAME="trial", KUBEFLOW_TRAINER_SERVER_URL="https://localhost/status")
 
     with KatibReporter(sinks=["trainjob", "auto"], _runtime=runtime) as reporter:
-        assert reporter._destinations._sinks == ("trainjob", "katib")
+        assert reporter.whereabouts.sinks == ("trainjob", "katib")
 
 
 def test_outside_both_a_report_says_that_this_is_no_trial():

@@ -210,10 +210,10 @@ def test_waiting_in_vain(client):
     with pytest.raises(TimeoutError, match=r"experiment 'one' is not Succeeded after 0\.5 s") as caught:
         client.wait_for_experiment_condition("one", timeout=0.5)
     assert isinstance(caught.value, WaitTimeoutError)
-    client.wait_for_experiment_condition("one", expected_condition="Running", timeout=60)
+    client.wait_for_experiment_condition("one", expected_condition="Running", timeout=240)
     client.close()
     with pytest.raises(ExperimentError, match="no process runs experiment 'one'; resume it"):
-        client.wait_for_experiment_condition("one", timeout=60)
+        client.wait_for_experiment_condition("one", timeout=240)
 
 
 def test_a_failed_experiment_is_a_runtime_error(client):
@@ -229,7 +229,7 @@ def test_the_budget_of_a_running_experiment_is_changed(client, tmp_path):
     code = REPORT + SUBMITTED + "if not (submitted / 'go').exists(): time.sleep(600)\nreport({'loss': 1})"
     client.create_experiment(experiment(code, maxTrialCount=3, parallelTrialCount=1))
     other = LocalKatibClient(home=tmp_path / "home")
-    client.wait_for_experiment_condition("one", expected_condition="Running", timeout=60)
+    client.wait_for_experiment_condition("one", expected_condition="Running", timeout=240)
     other.edit_experiment_budget("one", parallel_trial_count=3)
     while client.get_experiment("one").status.trials_running < 3:
         pass
@@ -334,7 +334,7 @@ SCRIPT = textwrap.dedent(
         (0, "print('ended')", 0, ("Succeeded", 2)),
         (
             600,
-            "client.wait_for_experiment_condition('one', expected_condition='Running', timeout=60); 1 / 0",
+            "client.wait_for_experiment_condition('one', expected_condition='Running', timeout=240); 1 / 0",
             1,
             ("Running", 0),
         ),

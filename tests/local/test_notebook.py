@@ -41,7 +41,7 @@ def test_waiting_in_a_notebook_changes_one_output(client, monkeypatch):
     notebook = Notebook()
     notebook.install(monkeypatch)
     client.create_experiment(experiment(REPORTS))
-    client.wait_for_experiment_condition("one", timeout=60)
+    client.wait_for_experiment_condition("one", timeout=240)
 
     assert "0 of 3 trials: none finished yet" in notebook.shown[0]
     assert "3 of 3 trials: 3 Succeeded" in notebook.shown[-1]
@@ -51,7 +51,7 @@ def test_waiting_in_a_notebook_changes_one_output(client, monkeypatch):
 def test_waiting_without_a_terminal_logs_how_each_trial_ended(client, caplog, capsys):
     with caplog.at_level(logging.INFO, "katib_callbacks"):
         client.create_experiment(experiment(REPORTS))
-        client.wait_for_experiment_condition("one", timeout=60)
+        client.wait_for_experiment_condition("one", timeout=240)
 
     lines = [record.getMessage() for record in caplog.records if record.name == "katib_callbacks.pictures.notebook"]
     assert [line.partition("]")[0] for line in lines] == ["[1/3", "[2/3", "[3/3"]
@@ -65,7 +65,7 @@ def test_objects_have_a_table(client):
     one = experiment(REPORTS)
     one["spec"]["parameters"].append(parameter)
     client.create_experiment(one)
-    done = client.wait_for_experiment_condition("one", timeout=60)
+    done = client.wait_for_experiment_condition("one", timeout=240)
     (trial, *_) = client.list_trials("one")
 
     shown = done._repr_html_()

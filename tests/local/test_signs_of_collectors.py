@@ -43,7 +43,7 @@ def wrapped(line, folder, kind="StdOut"):
 
 def run(arguments, **variables):
     environ = {**os.environ, "KATIB_TRIAL_NAME": TRIAL, "KATIB_DB_MANAGER_ADDRESS": "127.0.0.1:1", **variables}
-    return subprocess.run(arguments, env=environ, capture_output=True, text=True, check=True, timeout=120)
+    return subprocess.run(arguments, env=environ, capture_output=True, text=True, check=True, timeout=240)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ IMPORTS = ["import katib_callbacks.wire.messages as ours", "import kubeflow.kati
 def test_both_load_in_one_process_in_either_order(imports):
     code = [*imports, "print(ours.Metric(name='a').name, upstream.Metric(name='b').name)"]
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(code)], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-W", "error", "-c", "\n".join(code)], capture_output=True, text=True, check=False, timeout=240
     )
 
     assert result.stdout == "a b\n", result.stderr

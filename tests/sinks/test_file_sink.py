@@ -206,7 +206,7 @@ with KatibReporter(trial_name="trial", sinks=["file://" + sys.argv[1]]) as repor
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     reporter.report({"accuracy": 2})
 """
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=240)
 
     assert done.returncode == 0, done.stderr
     assert "rows.jsonl cannot be written: File too large" in done.stdout

@@ -50,7 +50,7 @@ def test_a_plug_in_of_another_package(tmp_path, katib_db_manager):
             env={**environ, **more},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 

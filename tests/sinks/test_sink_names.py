@@ -96,7 +96,7 @@ with KatibReporter(trial_name="t", sinks=["stdout"]) as reporter:
     reporter.report({"loss": 1})
 print(sorted({"importlib.metadata", "grpc", "prometheus_client", "ssl", "email"} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
 
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -240,7 +240,7 @@ def run(code, *arguments):
     program = "import os, sys, time\nfrom katib_callbacks import KatibReporter, SinkOutcome\n"
     program += "from katib_callbacks.reporting import background\n" + code
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
 PROCESS = """

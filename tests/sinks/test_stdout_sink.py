@@ -42,7 +42,7 @@ def logs(*values):
 def run(code, **options):
     command = [sys.executable, "-c", REPORT + code]
     return subprocess.run(
-        command, **{"stdout": subprocess.PIPE, **options}, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+        command, **{"stdout": subprocess.PIPE, **options}, stderr=subprocess.PIPE, text=True, check=False, timeout=240
     )
 
 

@@ -217,7 +217,7 @@ registry._MAKERS["hangs"] = lambda options: Hangs()
 with KatibReporter(sinks=["katib", "hangs"]) as reporter:
     reporter.report({"loss": 1})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
 
     assert done.returncode == 0, done.stderr
     assert "The sink 'hangs' is late" in done.stderr

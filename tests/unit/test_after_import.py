@@ -320,7 +320,7 @@ print("module" in sys.modules)
 
 
 def test_another_thread_misses_no_finder_while_it_leaves():
-    result = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=240, check=False)
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["True"], result.stderr

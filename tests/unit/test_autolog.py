@@ -47,7 +47,7 @@ sys.meta_path[:] = map(WithoutSome, sys.meta_path)
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         env=environ | variables,
     )

@@ -16,6 +16,7 @@ import pytest
 
 from katib_callbacks import ConfigurationError, KatibReporter, settings
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
+from katib_callbacks.settings.metric_names import metric_selection
 
 
 def runtime(**environ):
@@ -60,7 +61,7 @@ def test_an_empty_variable_counts_as_unset(empty):
     assert settings.text(None, "X", runtime(X=empty)) is None
     assert settings.flag("x", None, "X", runtime(X=empty)) is False
     assert settings.seconds("x", None, "X", 480.0, runtime(X=empty)) == 480.0
-    assert settings.metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=empty)) is None
+    assert metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=empty)) is None
 
 
 def test_variables_lose_their_blanks():
@@ -165,7 +166,7 @@ def test_seconds_that_are_wrong_name_their_variable(bad):
     ],
 )
 def test_metrics_are_selected_by_an_argument(given, selection):
-    assert settings.metric_selection(given, runtime()) == selection
+    assert metric_selection(given, runtime()) == selection
 
 
 @pytest.mark.parametrize(
@@ -181,15 +182,15 @@ def test_metrics_are_selected_by_an_argument(given, selection):
     ],
 )
 def test_metrics_are_selected_by_a_variable(text, selection):
-    assert settings.metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=text)) == selection
+    assert metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=text)) == selection
 
 
 def test_metrics_given_win_over_the_variable():
-    assert settings.metric_selection("mine", runtime(KATIB_CALLBACKS_METRICS="theirs,")) == {"mine": "mine"}
+    assert metric_selection("mine", runtime(KATIB_CALLBACKS_METRICS="theirs,")) == {"mine": "mine"}
 
 
 def test_the_order_of_metrics_is_kept():
-    assert list(settings.metric_selection(["b", "c", "a"], runtime())) == ["b", "c", "a"]
+    assert list(metric_selection(["b", "c", "a"], runtime())) == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_the_order_of_metrics_is_kept():
 )
 def test_a_selection_that_cannot_be_right_is_an_error(given, complaint):
     with pytest.raises(ConfigurationError, match=f"^{re.escape(complaint)}"):
-        settings.metric_selection(given, runtime())
+        metric_selection(given, runtime())
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_a_selection_that_cannot_be_right_is_an_error(given, complaint):
 )
 def test_a_selection_that_is_wrong_names_its_variable(text, complaint):
     with pytest.raises(ConfigurationError, match=f"^KATIB_CALLBACKS_METRICS: {re.escape(complaint)}"):
-        settings.metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=text))
+        metric_selection(None, runtime(KATIB_CALLBACKS_METRICS=text))
 
 
 def test_a_variable_that_nothing_reads_is_named_once_with_the_nearest(caplog):
@@ -253,7 +254,7 @@ def test_rank_zero_names_an_unknown_variable_once_in_its_process(rank, times):
     code = "import katib_callbacks as k; k.KatibReporter(); k.KatibReporter()"
     environ = {**os.environ, "KATIB_CALLBACKS_SPOOLDIR": "/spool", "RANK": rank, "WORLD_SIZE": "2"}
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environ
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240, env=environ
     )
 
     assert result.stderr.count("KATIB_CALLBACKS_SPOOLDIR is not a variable of katib-callbacks") == times

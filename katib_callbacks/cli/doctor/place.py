@@ -12,6 +12,7 @@ from katib_callbacks.net.masking import label_of
 from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.ranks import process_rank
 from katib_callbacks.settings.early_stopping import resolve_policy
+from katib_callbacks.settings.metric_names import metric_selection
 from katib_callbacks.sinks.auto import DISABLED, KATIB
 from katib_callbacks.sinks.collector import collector_here
 from katib_callbacks.sinks.registry import resolve_sinks
@@ -105,7 +106,7 @@ def check_variables(here: Surroundings) -> Iterator[Finding]:
     readings: tuple[Callable[[], object], ...] = (
         *(partial(settings.choice, words, "", None, variable, None, runtime) for words, variable in _CHOICES),
         partial(settings.seconds, "", None, settings.TIMEOUT_S, settings.DEFAULT_TIMEOUT_S, runtime),
-        partial(settings.metric_selection, None, runtime),
+        partial(metric_selection, None, runtime),
         partial(settings.is_autolog_on, runtime),
         partial(resolve_policy, None, runtime),
     )

@@ -37,6 +37,12 @@ class Rule(NamedTuple):
     fate: Fate
 
 
+_REFUSALS = (
+    *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAUTHENTICATED"),
+    *("FAILED_PRECONDITION", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+)
+_DOUBTS = ("DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "DATA_LOSS")
+
 # MySQL's errors arrive as "Error 1064 (42000): You have an error in your SQL syntax"; PostgreSQL's as "pq: ...".
 # Refusals stand first: Prepare fails with them too. Texts are searched, ignoring case.
 RULES = (
@@ -60,19 +66,8 @@ RULES = (
     Rule("UNAVAILABLE", r"", Fate.UNCLEAR),
     Rule("RESOURCE_EXHAUSTED", r"larger than max", Fate.REFUSED),
     Rule("RESOURCE_EXHAUSTED", r"", Fate.NOT_WRITTEN),
-    Rule("INVALID_ARGUMENT", r"", Fate.REFUSED),
-    Rule("NOT_FOUND", r"", Fate.REFUSED),
-    Rule("ALREADY_EXISTS", r"", Fate.REFUSED),
-    Rule("PERMISSION_DENIED", r"", Fate.REFUSED),
-    Rule("UNAUTHENTICATED", r"", Fate.REFUSED),
-    Rule("FAILED_PRECONDITION", r"", Fate.REFUSED),
-    Rule("OUT_OF_RANGE", r"", Fate.REFUSED),
-    Rule("UNIMPLEMENTED", r"", Fate.REFUSED),
-    Rule("DEADLINE_EXCEEDED", r"", Fate.UNCLEAR),
-    Rule("CANCELLED", r"", Fate.UNCLEAR),
-    Rule("ABORTED", r"", Fate.UNCLEAR),
-    Rule("INTERNAL", r"", Fate.UNCLEAR),
-    Rule("DATA_LOSS", r"", Fate.UNCLEAR),
+    *(Rule(status, r"", Fate.REFUSED) for status in _REFUSALS),
+    *(Rule(status, r"", Fate.UNCLEAR) for status in _DOUBTS),
 )
 """Whatever matches no row is unclear."""
 

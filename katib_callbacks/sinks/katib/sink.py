@@ -2,15 +2,14 @@
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.errors import ConfigurationError, ReporterClosedError
 from katib_callbacks.metrics import MetricLog, name_problem
-from katib_callbacks.net.deadline import Deadline
-from katib_callbacks.process_state import started_at, trial_state
+from katib_callbacks.net.deadline import Closing, Deadline
+from katib_callbacks.process_state import locked, started_at, trial_state
 from katib_callbacks.settings import DEFAULT_RUNTIME, PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import SinkOutcome
 from katib_callbacks.sinks.katib.calls import Calls, FailedCallError
@@ -54,9 +53,8 @@ class DBManagerSink:
         self._previous_attempt: PreviousAttempt = previous_attempt
         self._spool_dir = spool_dir
         self._runtime = runtime
-        self._closing = threading.Event()
+        self._closing = Closing()
         self._ways: set[Calls | FreshProcess] = set()
-        self._lock = threading.RLock()  # a signal handler may close what its thread is opening
 
     def send(
         self,
@@ -131,7 +129,7 @@ class DBManagerSink:
     def close(self) -> None:
         """End the deliveries under way with ReporterClosedError. May be called by any thread, and twice."""
         self._closing.set()
-        with self._lock:
+        with locked():  # a signal handler may close what its thread is opening
             ways = list(self._ways)
         for way in ways:
             way.close()
@@ -184,26 +182,16 @@ class DBManagerSink:
     @contextlib.contextmanager
     def _closable(self, way: "Calls | FreshProcess") -> Iterator[None]:
         """Let :meth:`close` end what goes that way, and close it in the end."""
-        with self._lock:
+        with locked():
             if self._closing.is_set():
                 raise ReporterClosedError("the sink is closed")
             self._ways.add(way)
         try:
             yield
         finally:
-            with self._lock:
+            with locked():
                 self._ways.discard(way)
             way.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for live in ("_closing", "_ways", "_lock"):
-            del state[live]
-        return {**state, "is_closed": self._closing.is_set()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        is_closed = state.pop("is_closed")
-        self.__dict__.update(state)
-        self._closing, self._ways, self._lock = threading.Event(), set(), threading.RLock()
-        if is_closed:
-            self._closing.set()
+        return {**self.__dict__, "_ways": set()}

@@ -1,5 +1,6 @@
 """The format of a spool file: JSON lines, a header, an array for each row, and a footer with a checksum."""
 
+import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -68,34 +69,27 @@ def has_footer(data: bytes) -> bool:
     return data.endswith(b"}\n") and data[:-1].rpartition(b"\n")[2].startswith(b'{"crc32"')
 
 
-def parse(data: bytes) -> SpooledRows:
-    """Read and check a file's content; the errors' messages are to follow the file's name."""
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Map what a file that was made to do harm may raise; the errors' messages are to follow the file's name."""
     try:
-        return _parse(data)
-    except SpoolError:
-        raise
-    except Exception as error:  # a file that was made to do harm may raise anything
-        raise DamagedError(f"is damaged: {type(error).__name__}: {error}") from error
-
-
-def parse_header(line: bytes) -> Header:
-    """Read the first line; raises as :func:`parse`."""
-    try:
-        return _parse_header(line)
+        yield
     except SpoolError:
         raise
     except Exception as error:
         raise DamagedError(f"is damaged: {type(error).__name__}: {error}") from error
 
 
-def _parse(data: bytes) -> SpooledRows:
+@_reading()
+def parse(data: bytes) -> SpooledRows:
+    """Read and check a file's content; the errors' messages are to follow the file's name."""
     body, newline, footer = data[:-1].rpartition(b"\n")
     if not has_footer(data):
         raise DamagedError("is damaged: its end is missing")
     if zlib.crc32(body + newline) != json.loads(footer)["crc32"]:
         raise DamagedError("is damaged: its checksum is wrong")
     first, *lines = body.split(b"\n")
-    header = _parse_header(first)
+    header = parse_header(first)
     if len(lines) != header.rows:
         raise DamagedError(f"is damaged: it has {len(lines)} of {header.rows} rows")
     logs = []
@@ -107,7 +101,9 @@ def _parse(data: bytes) -> SpooledRows:
     return SpooledRows(header.trial_name, logs)
 
 
-def _parse_header(line: bytes) -> Header:
+@_reading()
+def parse_header(line: bytes) -> Header:
+    """Read the first line; raises as :func:`parse`."""
     fields = json.loads(line)
     if fields["format"] != FORMAT:
         raise DamagedError("is not a spool file")

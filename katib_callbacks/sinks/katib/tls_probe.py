@@ -1,11 +1,11 @@
 """Why TLS fails: one handshake with the standard library, which says what gRPC keeps to itself."""
 
-import socket
 import ssl
 from datetime import datetime, timezone
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.net.addresses import split_address
+from katib_callbacks.net.addresses import URL, split_address
+from katib_callbacks.net.http import HTTPRequest
 from katib_callbacks.sinks.katib.endpoint import Endpoint
 
 TIMEOUT_S = 2.0
@@ -20,7 +20,7 @@ def explain(endpoint: Endpoint) -> str | None:
     try:
         context = credentials.ssl_context()
         context.set_alpn_protocols(["h2"])
-        with _shake_hands(context, host, port) as encrypted:
+        with HTTPRequest(URL(is_tls=True, host=host, port=port, target="/"), TIMEOUT_S).connected(context) as encrypted:
             has_shaken_hands = True
             # TLS 1.3 refuses a client's certificate only now; a server that is content begins with its settings.
             answer = None if encrypted.recv(1) else _explain_refusal(credentials.tls_cert, "")
@@ -38,24 +38,6 @@ def explain(endpoint: Endpoint) -> str | None:
         elif has_shaken_hands or "alert" in reason:
             answer = _explain_refusal(credentials.tls_cert, reason)
     return answer
-
-
-def _shake_hands(context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
-    """Return an encrypted connection; wrapped before it connects, as in ``net.http``."""
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        encrypted = context.wrap_socket(socket.socket(family, kind, protocol), server_hostname=host)
-        encrypted.settimeout(TIMEOUT_S)
-        try:
-            encrypted.connect(address)
-        except OSError as error:
-            encrypted.close()
-            failure = error
-            if isinstance(error, ssl.SSLError):
-                break
-        else:
-            return encrypted
-    raise failure
 
 
 def _explain_refusal(tls_cert: str | None, reason: str) -> str:

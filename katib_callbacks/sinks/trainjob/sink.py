@@ -6,12 +6,12 @@ metric; each request replaces it. Only the standard library is used.
 
 import atexit
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ReporterClosedError
+from katib_callbacks.net.deadline import Closing
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
 from katib_callbacks.sinks.trainjob.board import StatusBoard, board_of
@@ -44,7 +44,7 @@ class TrainJobSink:
     def __init__(self, server: StatusServer | None, *, runtime: Runtime = DEFAULT_RUNTIME) -> None:
         self._server = server
         self._runtime = runtime
-        self._closing = threading.Event()
+        self._closing = Closing()
         self._pid = os.getpid()
         self._board: StatusBoard | None = None
         self.close_s = CLOSE_S
@@ -82,15 +82,7 @@ class TrainJobSink:
         return self._board
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in {"_closing", "_board"}}
-        return {**state, "is_closed": self._closing.is_set()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        is_closed = state.pop("is_closed")
-        self.__dict__.update(state)
-        self._closing, self._board = threading.Event(), None
-        if is_closed:
-            self._closing.set()
+        return {**self.__dict__, "_board": None}
 
 
 def make_trainjob(options: SinkOptions) -> TrainJobSink:

@@ -80,7 +80,7 @@ def fit(make_model):
 
 
 @pytest.fixture
-def driver(make_model):
+def driver(make_model, tmp_path):
     from frameworks.keras.driver import KerasDriver  # noqa: PLC0415  of this keras: tf_keras has none
 
-    return KerasDriver(make_model)
+    return KerasDriver(make_model, tmp_path)

@@ -14,10 +14,11 @@ HOOKS = {"step": "on_train_batch_end", "epoch": "on_epoch_end", "end": "on_train
 class Shows(keras.callbacks.Callback):
     """Puts the next score into the logs of each epoch with a validation, and notes what else there is."""
 
-    def __init__(self, scores, validate_every):
+    def __init__(self, scores, validate_every, *, notes_weights=False):
         super().__init__()
         self.scores = scripted(scores)
         self.validate_every = validate_every
+        self.weights = [] if notes_weights else None
         self.losses = []
         self.ours = []
 
@@ -32,6 +33,8 @@ class Shows(keras.callbacks.Callback):
         if self.validate_every and (epoch + 1) % self.validate_every == 0:
             logs["val_acc"] = next(self.scores)
         self.losses.append(float(logs["loss"]))
+        if self.weights is not None:
+            self.weights.append(self.model.get_weights())
 
 
 class InOrder(keras.callbacks.Callback):
@@ -42,8 +45,9 @@ class InOrder(keras.callbacks.Callback):
 
 
 class KerasTraining(Training):
-    def __init__(self, model, callbacks, shows, x, options):
+    def __init__(self, model, callbacks, shows, x, folder, options):
         self.model = model
+        self.folder = folder
         self.callbacks = callbacks
         self.shows = shows
         self.x = x
@@ -68,6 +72,17 @@ class KerasTraining(Training):
         return self.shows.losses
 
     @property
+    def held_epoch(self):
+        held = self.model.get_weights()
+        after = enumerate(self.shows.weights, start=1)
+        return max(number for number, each in after if all(map(np.array_equal, each, held)))
+
+    @property
+    def kept_epoch(self):
+        *_, last = sorted(int(path.stem) for path in self.folder.glob("*.keras"))
+        return last
+
+    @property
     def ours(self):
         return self.shows.ours
 
@@ -80,12 +95,30 @@ class KerasDriver(Driver):
     misspelt = "val_accuracy"
     patched = (keras.Model, "fit")
 
-    def __init__(self, make_model):
+    def __init__(self, make_model, folder):
         self.make_model = make_model
+        self.folder = folder
 
     def trainer(
-        self, *callbacks, scores=None, epochs=EPOCHS, steps=None, validate_every=1, stops_early=False, **options
+        self,
+        *callbacks,
+        scores=None,
+        epochs=EPOCHS,
+        steps=None,
+        validate_every=1,
+        stops_early=False,
+        keeps=None,
+        is_ours_first=True,
+        **options,
     ):
+        if keeps is not None:
+            if keeps == "saved":
+                keeper = keras.callbacks.ModelCheckpoint(
+                    self.folder / "{epoch}.keras", monitor="val_acc", mode="max", save_best_only=True
+                )
+            else:
+                keeper = keras.callbacks.EarlyStopping("val_acc", mode="max", patience=9, restore_best_weights=True)
+            callbacks = (*callbacks, keeper) if is_ours_first else (keeper, *callbacks)
         if stops_early:
             callbacks = (keras.callbacks.EarlyStopping("val_acc", mode="max", patience=1), *callbacks)
         if steps:
@@ -94,7 +127,8 @@ class KerasDriver(Driver):
             options["validation_freq"] = validate_every
         x = np.linspace(0, 1, steps or 8, dtype="float32").reshape(-1, 1)
         options |= {"epochs": epochs, "batch_size": 1 if steps else 4}
-        return KerasTraining(self.make_model(), callbacks, Shows(scores, validate_every), x, options)
+        shows = Shows(scores, validate_every, notes_weights=keeps is not None)
+        return KerasTraining(self.make_model(), callbacks, shows, x, self.folder, options)
 
     def calls(self, **hooks):
         callback = keras.callbacks.Callback()

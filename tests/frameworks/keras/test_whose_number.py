@@ -1,4 +1,4 @@
-"""Whose number is reported: that of the weights which the model has when training is over, or that the run keeps."""
+"""Whose number is reported where Keras alone has a way to keep a model, or to show a value."""
 
 import keras
 import numpy as np
@@ -105,14 +105,6 @@ def test_without_restoring_the_last_row_is_final(rows, warned, fit, shows):
     assert warned() == []
 
 
-def test_best_and_history_are_what_they_were(rows, fit, shows):
-    best = {"report": "best", "monitor": "val_accuracy", "mode": "min"}
-    for options in (best, {"report": "history"}):
-        shown = shows(val_accuracy=SCORES)
-        fit(shown, KatibReportCallback("val_accuracy", **options), stopping(patience=2), epochs=4)
-    assert rows() == [("val_accuracy", value) for value in [0.4, *SCORES]]
-
-
 @pytest.fixture
 def keeping(tmp_path):
     def make(**options):
@@ -120,17 +112,6 @@ def keeping(tmp_path):
         return ModelCheckpoint(tmp_path / "{epoch}.keras", **(defaults | options))
 
     return make
-
-
-@pytest.mark.parametrize("is_ours_first", [True, False])
-def test_the_row_of_the_best_checkpoint_is_kept(rows, warned, fit, shows, keeping, tmp_path, is_ours_first):
-    callbacks = [KatibReportCallback(["val_accuracy", "other"], report="kept"), keeping()]
-    if not is_ours_first:
-        callbacks.reverse()
-    fit(shows(val_accuracy=SCORES, other=[1, 2, 3, 4]), *callbacks, epochs=4)
-    assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["1.keras", "2.keras"]
-    assert rows() == [("val_accuracy", 0.9), ("other", 2)]
-    assert warned() == []
 
 
 def test_the_first_of_several_checkpoints_decides_and_that_is_said(rows, warned, fit, shows, keeping, tmp_path):
@@ -142,17 +123,11 @@ def test_the_first_of_several_checkpoints_decides_and_that_is_said(rows, warned,
     assert "the first one counts, with 'val_accuracy'" in message
 
 
-def test_a_checkpoint_on_disk_does_not_change_what_is_final(rows, fit, shows, keeping):
-    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy"), keeping(), epochs=4)
-    assert rows() == [("val_accuracy", 0.4)]
-
-
-@pytest.mark.parametrize("options", [None, {"save_best_only": False}, {"initial_value_threshold": 0.95}])
+@pytest.mark.parametrize("options", [{"save_best_only": False}, {"initial_value_threshold": 0.95}])
 def test_where_nothing_is_kept_the_final_values_are_reported_and_that_is_said(
     rows, warned, fit, shows, keeping, options
 ):
-    callbacks = [] if options is None else [keeping(**options)]
-    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy", report="kept"), *callbacks, epochs=4)
+    fit(shows(val_accuracy=SCORES), KatibReportCallback("val_accuracy", report="kept"), keeping(**options), epochs=4)
     assert rows() == [("val_accuracy", 0.4)]
     assert warned() == ["No model was kept in this training, so the final values are reported."]
 
@@ -167,19 +142,10 @@ def test_a_second_fit_has_its_own_kept_model(rows, fit, shows, keeping):
 # -- what is old is said -------------------------------------------------------------------------------------------
 
 
-def test_a_value_that_is_older_than_the_model_is_said_with_both_numbers(rows, warned, fit):
-    fit(KatibReportCallback({"accuracy": "val_mae"}), epochs=3, validation_freq=2)
-    [(_, value)] = rows()
-    [message] = warned()
-    assert f"accuracy={value:.7g}"[:12] in message
-    assert "is from epoch 2 of 3" in message
-
-
-@pytest.mark.parametrize("options", [{}, {"report": "best", "monitor": "score", "mode": "min"}], ids=str)
-def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(rows, warned, fit, shows, options):
+def test_a_value_that_is_older_than_the_model_that_is_put_back_is_said(rows, warned, fit, shows):
     shown = shows(score=[3, 2, 1, 5], accuracy=[None, 0.3, None, 0.7])
     early = stopping(monitor="score", mode="min", patience=9)
-    fit(shown, KatibReportCallback(["score", "accuracy"], **options), early, epochs=4)
+    fit(shown, KatibReportCallback(["score", "accuracy"]), early, epochs=4)
     assert rows() == [("score", 1.0), ("accuracy", 0.3)]
     [message] = warned()
     assert "accuracy=0.3 is from epoch 2, the model from 3" in message

@@ -58,6 +58,14 @@ class LightningTraining(Training):
         return [1 / (epoch + 1) for epoch in range(self.epochs)]
 
     @property
+    def held_epoch(self):
+        return self.trainer.current_epoch
+
+    @property
+    def kept_epoch(self):
+        return torch.load(self.trainer.checkpoint_callback.best_model_path, weights_only=True)["epoch"] + 1
+
+    @property
     def ours(self):
         return [callback for callback in self.trainer.callbacks if isinstance(callback, KatibReportCallback)]
 
@@ -69,6 +77,7 @@ class LightningDriver(Driver):
     others = frozenset()
     misspelt = "val_accuracy"
     tested = "test_acc"
+    puts_back = False
     is_on_by_environment = True
 
     def __init__(self, make_trainer, loader, folder):
@@ -77,8 +86,21 @@ class LightningDriver(Driver):
         self.folder = folder
 
     def trainer(
-        self, *callbacks, scores=None, epochs=EPOCHS, steps=None, validate_every=1, stops_early=False, **options
+        self,
+        *callbacks,
+        scores=None,
+        epochs=EPOCHS,
+        steps=None,
+        validate_every=1,
+        stops_early=False,
+        keeps=None,
+        is_ours_first=True,
+        **options,
     ):
+        if keeps is not None:
+            keeper = ModelCheckpoint(str(self.folder / "kept"), monitor="val_acc", mode="max")
+            callbacks = (*callbacks, keeper) if is_ours_first else (keeper, *callbacks)
+            options["enable_checkpointing"] = True
         loader = self.loader
         if steps:
             x = torch.linspace(0, 1, steps).reshape(steps, 1)

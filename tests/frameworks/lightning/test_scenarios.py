@@ -7,3 +7,4 @@ from frameworks.scenarios.laptop import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.options import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.progress import *  # noqa: F403  pytest finds them here
 from frameworks.scenarios.training import *  # noqa: F403  pytest finds them here
+from frameworks.scenarios.whose_number import *  # noqa: F403  pytest finds them here

@@ -20,6 +20,18 @@ def test_a_resumed_run_goes_on_with_the_rows_of_the_checkpoint(katib_db_manager,
     assert times == sorted(set(times))
 
 
+@pytest.mark.parametrize(("report", "expected"), [("history", [0.25, 0.5]), ("best", [0.5]), ("final", [0.5])])
+def test_a_child_trial_leaves_the_rows_of_its_parents_checkpoint_behind(
+    katib_db_manager, driver, rows, monkeypatch, report, expected
+):
+    options = {"report": report} | ({"monitor": driver.score, "mode": "max"} if report == "best" else {})
+    checkpoint = driver.interrupted(driver.callback(driver.score, **options), scores=[0.125, 0.875], epochs=4)
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "child")
+    driver.trainer(driver.callback(driver.score, **options), scores=[0.25, 0.5], epochs=4).train(checkpoint)
+    assert [float(row.value) for row in katib_db_manager.metrics("child")] == expected
+    assert rows() == []
+
+
 def test_a_metric_that_only_the_first_part_of_a_resumed_run_logged_is_reported(driver, rows):
     metrics = [driver.score, driver.loss]
     checkpoint = driver.interrupted(driver.callback(metrics), scores=[0.1, 0.2, 0.3], epochs=4)

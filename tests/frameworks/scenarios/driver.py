@@ -3,7 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 EPOCHS = 2
 """Of a training, where the scenario does not say."""
@@ -41,6 +41,16 @@ class Training(ABC):
 
     @property
     @abstractmethod
+    def held_epoch(self) -> int:
+        """The epoch, from 1, whose model the trainer holds; for trainings that keep models."""
+
+    @property
+    @abstractmethod
+    def kept_epoch(self) -> int:
+        """The epoch, from 1, whose model lies on the disk as the best one; for trainings that save it."""
+
+    @property
+    @abstractmethod
     def ours(self) -> list[Any]:
         """The callbacks of ours that stand in it; in Keras, once it was trained."""
 
@@ -69,6 +79,9 @@ class Driver(ABC):
     tested: ClassVar[str | None] = None
     """The name of a metric that only ``Training.test`` shows; None where evaluations are not reported."""
 
+    puts_back: ClassVar[bool] = True
+    """The framework can put the best model back when training is over."""
+
     patched: ClassVar[tuple[type, str] | None] = None
     """What autolog patches: a class and the name of its method; None where the framework asks for callbacks itself."""
 
@@ -84,6 +97,8 @@ class Driver(ABC):
         steps: int | None = None,
         validate_every: int | None = 1,
         stops_early: bool = False,
+        keeps: Literal["saved", "restored"] | None = None,
+        is_ours_first: bool = True,
     ) -> Training:
         """Make a training.
 
@@ -94,6 +109,8 @@ class Driver(ABC):
             steps: How many an epoch, for progress; None for whatever is quickest.
             validate_every: So many epochs; None for never.
             stops_early: By the framework's own means, after the first score that is not above all before.
+            keeps: By the framework's own means, the model of the greatest score: on the disk, or put back in the end.
+            is_ours_first: The callback that keeps it, where it is one, comes after those given.
         """
 
     @abstractmethod

@@ -47,6 +47,14 @@ class TransformersTraining(Training):
         return [row["loss"] for row in self.trainer.state.log_history if "loss" in row]
 
     @property
+    def held_epoch(self):
+        return int(self.trainer.model.steps)  # one an epoch
+
+    @property
+    def kept_epoch(self):
+        return int(self.trainer.state.best_model_checkpoint.rpartition("-")[2])
+
+    @property
     def ours(self):
         return [
             callback
@@ -69,8 +77,21 @@ class TransformersDriver(Driver):
         self.make_trainer = make_trainer
 
     def trainer(
-        self, *callbacks, scores=None, epochs=EPOCHS, steps=None, validate_every=1, stops_early=False, **options
+        self,
+        *callbacks,
+        scores=None,
+        epochs=EPOCHS,
+        steps=None,
+        validate_every=1,
+        stops_early=False,
+        keeps=None,
+        is_ours_first=True,
+        **options,
     ):
+        del is_ours_first  # the Trainer itself keeps
+        if keeps is not None:
+            options |= {"metric_for_best_model": "accuracy", "save_strategy": "epoch"}
+            options["load_best_model_at_end"] = keeps == "restored"
         options["num_train_epochs"] = epochs
         if steps:
             options["per_device_train_batch_size"] = 1

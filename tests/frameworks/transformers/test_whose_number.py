@@ -15,22 +15,6 @@ SCORES = [0.5, 0.875, 0.75]
 BEST = {"report": "best", "monitor": "eval_accuracy", "mode": "max"}
 
 
-@pytest.mark.parametrize("report", ["final", "kept"])
-def test_the_row_of_the_loaded_model_is_reported(make_trainer, rows, warnings_of, report):
-    trainer = make_trainer(KatibReportCallback(METRICS, report=report), scores=SCORES, num_train_epochs=3, **LOADS)
-    trainer.train()
-    assert trainer.model.steps == 2
-    assert rows() == [("eval_accuracy", 0.875), ("loss", 0.25)]
-    assert warnings_of() == []
-
-
-def test_the_best_checkpoint_is_the_kept_one_also_where_it_is_not_loaded(make_trainer, rows, warnings_of):
-    make_trainer(KatibReportCallback(METRICS, report="kept"), scores=SCORES, num_train_epochs=3, **KEEPS).train()
-    make_trainer(KatibReportCallback(METRICS), scores=SCORES, num_train_epochs=3, **KEEPS).train()
-    assert rows() == [("eval_accuracy", 0.875), ("loss", 0.25), ("eval_accuracy", 0.75), ("loss", 0.125)]
-    assert warnings_of() == []
-
-
 def test_a_better_row_that_was_not_saved_is_not_the_kept_models(make_trainer, rows):
     trainer = make_trainer(
         KatibReportCallback(METRICS, report="kept"),
@@ -69,12 +53,6 @@ def test_a_mode_that_contradicts_the_trainers_own_decides_over_what_it_loads(mak
     callback = KatibReportCallback("eval_accuracy", **BEST | {"mode": "min"})
     make_trainer(callback, scores=[0.75, 0.875, 0.5, 0.625], num_train_epochs=4, **LOADS).train()
     assert rows() == [("eval_accuracy", 0.5)]
-
-
-def test_history_is_what_it_was(make_trainer, rows):
-    callback = KatibReportCallback("eval_accuracy", report="history")
-    make_trainer(callback, scores=SCORES, num_train_epochs=3, **LOADS).train()
-    assert rows() == [("eval_accuracy", value) for value in SCORES]
 
 
 def test_a_value_that_is_older_than_the_model_of_the_reported_row_is_said(make_trainer, tiny_model, rows, warnings_of):

@@ -304,7 +304,7 @@ def _summary(output: str) -> list[str]:
 def demo(session: nox.Session) -> None:
     """Search for the best hyperparameters of a Lightning training: an experiment of twelve trials, two at a time."""
     _install_torch(session)
-    session.install(".[lightning,local]", "scikit-learn")
+    session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
 
 

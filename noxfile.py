@@ -304,7 +304,7 @@ def _summary(output: str) -> list[str]:
 def demo(session: nox.Session) -> None:
     """Search for the best hyperparameters of a Lightning training: an experiment of twelve trials, two at a time."""
     _install_torch(session)
-    session.install(".[lightning,local]", "scikit-learn")
+    session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
 
 
@@ -428,9 +428,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_local(session: nox.Session) -> None:
-    """Measure what a local trial costs beside starting its process, and what Optuna's and Ray Tune's do."""
-    session.install(".[local]", "ray[tune]")
+    """Measure what a local trial costs beside starting its process, what Optuna's and Ray Tune's do, and a page."""
+    session.install(".[local,ui]", "ray[tune]")
     session.run("python", "benchmarks/local_trials.py", *session.posargs)
+    session.run("python", "benchmarks/page.py", *(["--check"] if "--check" in session.posargs else []))
 
 
 @nox.session(python=SDK_PYTHON)

@@ -1,7 +1,7 @@
 """The whole way in one command: an experiment of twelve Lightning trainings, two at a time, and the best of them.
 
 Each trial is a process, as a pod would be: it trains, its callback delivers the metrics to the experiment's DB manager,
-and the algorithm learns from them. State, logs and folders lie in a temporary folder.
+and the algorithm learns from them. State, logs and folders lie in a temporary folder; a picture of it all stays.
 """
 
 import argparse
@@ -33,6 +33,10 @@ def main() -> None:
         answer = [*COMMAND, "status", name, "--json", "--home", home]
         found = json.loads(subprocess.run(answer, check=True, stdout=subprocess.PIPE, text=True).stdout)
         status = found["experiment"]["status"]
+        picture = Path(tempfile.mkdtemp(prefix="katib-callbacks-demo-")) / f"{name}.html"
+        print(f"\n$ katib-callbacks experiment plot {name} -o {picture}", flush=True)
+        if subprocess.run([*COMMAND, "plot", name, "--home", home, "-o", str(picture)], check=False).returncode == 0:
+            print(f"open it in a browser, it needs no network: python -m webbrowser {picture.as_uri()}", flush=True)
         if status["trialsSucceeded"] != found["experiment"]["spec"]["maxTrialCount"]:
             sys.exit(f"demo: only {status['trialsSucceeded']} trials succeeded")
 

@@ -110,7 +110,9 @@ def _curves(plots: Any, record: ExperimentRecord, metric: str) -> Any:
         trace["line"] = {"width": 3 if is_best else 1.5}
         if is_best or not is_named:
             color = BEST_COLOR if is_best else COLORS.get(trial.state, OTHER_COLOR)
-            trace.update(opacity=1.0 if is_best else 0.45, marker={"color": color})
+            trace.update(
+                opacity=1.0 if is_best else 0.7 if len(record.trials) <= MANY else 0.45, marker={"color": color}
+            )
             trace["line"]["color"] = color
     drawn["data"].sort(key=lambda trace: "the best" in trace["name"])  # drawn last, and so on top
     for state, trials in by_state(record.trials).items():
@@ -128,6 +130,8 @@ def _curves(plots: Any, record: ExperimentRecord, metric: str) -> Any:
         }
         drawn["data"].append(end)
     changed = Figure(drawn, skip_invalid=True)
+    if max(trial.curve(metric)[-1][0] for trial in record.trials) <= MANY / 3:
+        changed.update_xaxes(dtick=1)
     changed.update_layout(xaxis_title="epoch", yaxis_title=metric, showlegend=True, legend=_LEGEND, margin=_MARGIN)
     return changed
 

@@ -1,5 +1,6 @@
 """An experiment that runs, as it is shown again and again: on a terminal by rich, elsewhere as a line a trial."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ from katib_callbacks.pictures.records import SUCCEEDED, TrialRecord, as_number, 
 from katib_callbacks.pictures.sparkline import sparkline
 
 REFRESH_S = 1.0
+_PAUSES, _LONGEST_PAUSE_S = 250, 5.0
+"""How much longer a pause is than drawing took, so that it costs little; on a busy machine that takes long."""
 
 MAX_ROWS = 15
 """Trials in the table: those that run, and the latest of the others."""
@@ -135,7 +138,7 @@ def _short(text: str) -> str:
 
 @contextmanager
 def shown_live(look: Callable[[], Snapshot]) -> Iterator[Callable[[], Snapshot]]:
-    """Draw on the terminal what ``look`` returns, once a second in a thread, and in the end; yields the latest of it.
+    """Draw on the terminal what ``look`` returns, about once a second in a thread, and in the end; yields the latest.
 
     Where it cannot be read any more, the last that could be stays.
     """
@@ -151,8 +154,25 @@ def shown_live(look: Callable[[], Snapshot]) -> Iterator[Callable[[], Snapshot]]
             latest = look()
         return drawn(latest, console.width, console.height)
 
-    with Live(console=console, get_renderable=draw, refresh_per_second=1 / REFRESH_S):
-        yield lambda: latest
+    done = threading.Event()
+    view = Live(console=console, get_renderable=draw, auto_refresh=False)
+
+    def refresh() -> None:
+        pause_s = REFRESH_S
+        while not done.wait(pause_s):
+            start_s = time.monotonic()
+            with suppress(OSError):  # the terminal was closed
+                view.refresh()
+            pause_s = min(max(REFRESH_S, _PAUSES * (time.monotonic() - start_s)), _LONGEST_PAUSE_S)
+
+    thread = threading.Thread(target=refresh, name="katib-callbacks-live-view", daemon=True)
+    with view:
+        thread.start()
+        try:
+            yield lambda: latest
+        finally:
+            done.set()
+            thread.join()
 
 
 def drawn(snapshot: Snapshot, width: int, height: int) -> Any:

@@ -107,7 +107,8 @@ def _curves(plots: Any, record: ExperimentRecord, metric: str) -> Any:
         if is_best:
             line.set(color=BEST_COLOR, alpha=1.0)
         elif not is_named:
-            line.set(color=COLORS.get(trial.state, OTHER_COLOR), alpha=0.35)
+            line.set(color=COLORS.get(trial.state, OTHER_COLOR), alpha=0.7 if len(record.trials) <= MANY else 0.35)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     for state, trials in by_state(record.trials).items():
         ends = [trial.curve(metric)[-1] for trial in trials]
         if state != SUCCEEDED:

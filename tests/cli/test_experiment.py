@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 
@@ -281,3 +283,50 @@ def test_watching_what_no_process_runs_says_how_to_go_on(experiment, tmp_path, c
 
     assert experiment("watch", "one") == 130
     assert "no process runs it; go on with: katib-callbacks experiment resume one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "words"),
+    [
+        ("pandas", ("export", "one", "-o", "x.parquet"), 'needs pandas: pip install "katib-callbacks[data]"'),
+        ("plotly", ("plot", "one", "-o", "x.html"), 'needs plotly: pip install "katib-callbacks[plot]"'),
+        ("matplotlib", ("plot", "one", "-o", "x.png"), 'needs matplotlib: pip install "katib-callbacks[plot]"'),
+    ],
+)
+def test_a_missing_extra_is_named(experiment, tmp_path, monkeypatch, capsys, missing, arguments, words):
+    installed = dict.fromkeys(("pandas", "pyarrow", "plotly", "matplotlib"), ModuleType("installed"))
+    for module in installed.values():
+        module.__spec__ = ModuleSpec("installed", None)
+    for name, module in {**installed, missing: None}.items():  # None: as if it were not there
+        monkeypatch.setitem(sys.modules, name, module)
+    runner.create(tmp_path / "katib-local", read_file("one.yaml"), folder=tmp_path)
+
+    assert experiment(*arguments) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / arguments[-1]).exists()
+
+
+def test_files_of_rows_need_no_extra(experiment, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    runner.create(tmp_path / "katib-local", read_file("one.yaml"), folder=tmp_path)
+
+    assert experiment("export", "one", "-o", "x.csv") == 0
+    header = "trial,number,state,reason,message,objective,parameter.x,metric.loss.min,"
+    assert (tmp_path / "x.csv").read_text().startswith(header)
+    assert experiment("export", "one", "-o", "x.json", "--rows") == 0
+    assert json.loads((tmp_path / "x.json").read_text()) == []
+    assert experiment("export", "one", "-o", "x.xlsx") == 2
+
+
+def test_a_trials_curves_are_drawn_in_the_terminal(experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    (tmp_path / "one.yaml").write_text(
+        TEXT.replace("SCRIPT", "for loss in 1 ${trialParameters.x} 3; do echo loss=$loss; done")
+    )
+    assert experiment("run", "one.yaml") == 0
+    capsys.readouterr()
+
+    assert experiment("logs", "one", "--plot") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"loss: 3 at last, least 0\.\d+, greatest 3", lines[0])
+    assert lines[-1].split() == ["1", "3"]

@@ -202,6 +202,22 @@ except katib_callbacks.UnavailableError:
     assert "google" not in loaded
 
 
+def test_a_local_trial_loads_no_pictures(tmp_path):
+    code = f"""
+import os, sys
+os.environ.update(KATIB_TRIAL_NAME="t", KATIB_CALLBACKS_LOCAL_PROGRESS={str(tmp_path / "t.jsonl")!r})
+from katib_callbacks.recording.recorder import MetricRecorder
+recorder = MetricRecorder("loss")
+recorder.start(None)
+recorder.begin_progress(lambda: 0.0)
+recorder.record({{"loss": 0.5}}, row=1)
+assert not [name for name in sys.modules if name.startswith(("katib_callbacks.pictures", "katib_callbacks.local"))]
+"""
+
+    assert foreign_modules_after(code) == set()
+    assert '"loss":0.5' in (tmp_path / "t.jsonl").read_text()
+
+
 def test_the_test_of_loaded_modules_sees_them():
     assert {"google", "grpc"} <= foreign_modules_after("import katib_callbacks.wire.messages, grpc")
 

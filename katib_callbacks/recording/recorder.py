@@ -3,6 +3,8 @@
 An adapter asks its framework three things (is this a real epoch, is this rank zero, is it over?) and hands over names
 and raw values. They stay as they are, on their device, until their row is closed or the training is over: no hook waits
 for an accelerator in the middle of an epoch, and each value is converted once at most.
+
+The module is long because it is all that an adapter talks to; each decision is made in a module of its own beside it.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""KatibReporter: delivers a trial's rows to the Katib DB, each once, before a deadline."""
+"""KatibReporter: delivers a trial's rows to the Katib DB, each once, before a deadline.
+
+Half of the module is what users read: the options, the errors and what blocks.
+"""
 
 import contextlib
 import copy

@@ -87,7 +87,7 @@ def test_fields_are_explained(kubectl):
 def test_what_there_is(kubectl):
     names = {line.split()[0] for line in kubectl("api-resources", "--no-headers").splitlines()}
 
-    assert names >= {"experiments", "trials", "suggestions", "pods", "events", "namespaces", "jobs"}
+    assert names >= {"experiments", "trials", "suggestions", "pods", "events", "namespaces", "jobs", "trainjobs"}
     assert json.loads(kubectl("version", "-o", "json"))["serverVersion"]["minor"] == "34"
     assert kubectl("get", "--raw", "/readyz") == "ok"
     assert "default" in kubectl("get", "namespaces")

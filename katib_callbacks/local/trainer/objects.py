@@ -28,7 +28,7 @@ def stored_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, A
 
 def stored_trial(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
     """Return a Trial, or the TrainJob that stands for it, with its status."""
-    return _train_job(row, trial, home) if row.is_optimization_job else trial_object(trial, row.manifest).serialize()
+    return train_job(row, trial, home) if row.is_optimization_job else trial_object(trial, row.manifest).serialize()
 
 
 def verdict(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
@@ -47,12 +47,13 @@ def _optimization_job(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[st
     return {**row.source, "metadata": metadata, **_given(status=_given(conditions=conditions, result=result))}
 
 
-def _train_job(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
+def train_job(row: ExperimentRow, trial: TrialRow, home: Path | None) -> dict[str, Any]:
+    """Return the TrainJob of a trial; the progress that it shows is read in a home."""
     rendered = TrialTemplate.of(row.manifest).render(trial.name, trial.assignments)
     metadata = rendered["metadata"]
-    labels = {**(metadata.get("labels") or {}), JOB_NAME_LABEL: row.name}
+    labels = {**(metadata.get("labels") or {}), **({JOB_NAME_LABEL: row.name} if row.is_optimization_job else {})}
     conditions = [_train_job_condition(trial)] if trial.state in states.FINAL_TRIAL_STATES else []
-    shown = TrialFiles(home, row.name, trial.name).status
+    shown = None if home is None else TrialFiles(home, row.name, trial.name).status
     metadata = {**metadata, "labels": labels, "creationTimestamp": _time(trial.created_s)}
     return {**rendered, "metadata": metadata, **_given(status=_given(conditions=conditions, trainerStatus=shown))}
 

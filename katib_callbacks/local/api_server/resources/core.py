@@ -118,6 +118,7 @@ def _pod(row: ExperimentRow, trial: TrialRow, key: Key, process: ProcessPlan | N
                 EXPERIMENT_LABEL: row.name,
                 TRIAL_LABEL: trial.name,
                 **({_JOB_NAME: trial.name, "job-name": trial.name, _CONTROLLER: job_uid} if kind == "Job" else {}),
+                **(_jobset_labels(trial, process) if kind == "TrainJob" else {}),
             },
             "ownerReferences": owner(rendered["apiVersion"], kind, key_of(row, trial.name), trial.created_s),
         },
@@ -128,6 +129,15 @@ def _pod(row: ExperimentRow, trial: TrialRow, key: Key, process: ProcessPlan | N
             "containers": [{"image": "local", **one} for one in containers],
         },
         "status": _pod_status(trial, [one["name"] for one in containers]),
+    }
+
+
+def _jobset_labels(trial: TrialRow, process: ProcessPlan | None) -> dict[str, str]:
+    """Return the labels by which Kubeflow's SDK finds the pods of a TrainJob, one of them for each node."""
+    return {
+        "jobset.sigs.k8s.io/jobset-name": trial.name,
+        "jobset.sigs.k8s.io/replicatedjob-name": "node",
+        "batch.kubernetes.io/job-completion-index": str(0 if process is None else process.node),
     }
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
-from katib_callbacks.local.api_server.resources import core, katib
+from katib_callbacks.local.api_server.resources import core, katib, trainer
 from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
 from katib_callbacks.local.api_server.resources.resource import Resource, Writer
+from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
 _EVENT_FIELDS = (
     *(f"involvedObject.{name}" for name in ("kind", "namespace", "name", "uid", "apiVersion")),
@@ -26,6 +27,19 @@ TABLE = (
     Resource(
         "kubeflow.org", "v1beta1", "suggestions", "Suggestion", katib.SUGGESTION_COLUMNS,
         of_experiment=katib.suggestions, schema=V1beta1Suggestion, categories=("all", "kubeflow", "katib"),
+    ),
+    Resource(
+        "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", trainer.TRAIN_JOB_COLUMNS,
+        of_trial=trainer.train_jobs, description="A trial's TrainJob.",
+    ),
+    Resource(
+        "trainer.kubeflow.org", "v1alpha1", "optimizationjobs", "OptimizationJob", trainer.TRAIN_JOB_COLUMNS,
+        of_experiment=trainer.optimization_jobs, schema=OptimizationJob,
+    ),
+    Resource(
+        "trainer.kubeflow.org", "v1alpha1", "clustertrainingruntimes", "ClusterTrainingRuntime",
+        trainer.RUNTIME_COLUMNS, fixed=trainer.RUNTIMES, is_namespaced=False,
+        description="A runtime of Kubeflow Trainer: here it is the server's own Python.",
     ),
     Resource(
         "", "v1", "pods", "Pod", core.POD_COLUMNS,

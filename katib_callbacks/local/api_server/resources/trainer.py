@@ -1,0 +1,72 @@
+"""Kubeflow Trainer's resources: the TrainJobs of trials, the OptimizationJobs, and the runtime that is this Python."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from katib_callbacks.local.api_server.resources.katib import AGE, NAME, key_of
+from katib_callbacks.local.api_server.resources.resource import Column, Object, Snapshot, View, identity
+from katib_callbacks.local.state.status import EXPERIMENT_LABEL
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
+from katib_callbacks.local.trainer.objects import stored_object, train_job
+
+FRAMEWORK_LABEL = "trainer.kubeflow.org/framework"
+
+
+def train_jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
+    """Yield a trial's TrainJob, where its template has one."""
+    if snapshot.row.manifest["spec"]["trialTemplate"]["trialSpec"].get("kind") == "TrainJob":
+        yield View(key_of(snapshot.row, trial.name), trial.state, partial(_train_job, snapshot.row, trial))
+
+
+def optimization_jobs(snapshot: Snapshot) -> Iterator[View]:
+    """Yield the OptimizationJob."""
+    if snapshot.row.is_optimization_job:
+        yield View(key_of(snapshot.row), snapshot, partial(_optimization_job, snapshot))
+
+
+def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
+    shown = train_job(row, trial, None)
+    uid = identity("TrainJob", key_of(row, trial.name), trial.created_s)
+    labels = {**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}
+    return {**shown, "metadata": {**shown["metadata"], "labels": labels, "uid": uid}}
+
+
+def _optimization_job(snapshot: Snapshot) -> Object:
+    shown = stored_object(snapshot.row, snapshot.trials)
+    uid = identity("OptimizationJob", key_of(snapshot.row), snapshot.row.created_s)
+    return {**shown, "metadata": {**shown["metadata"], "uid": uid}}
+
+
+def _runtime(name: str, framework: str, policy: Object) -> View:
+    """Return a runtime of Kubeflow Trainer: its image has no effect here."""
+    pod = {"spec": {"containers": [{"name": "node", "image": "local"}]}}
+    job = {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+        "spec": {"template": pod},
+    }
+    shown = {
+        "metadata": {
+            "name": name,
+            "uid": identity("ClusterTrainingRuntime", ("", name), 0.0),
+            "labels": {FRAMEWORK_LABEL: framework},
+            "creationTimestamp": "1970-01-01T00:00:00Z",
+        },
+        "spec": {
+            "mlPolicy": {"numNodes": 1, **policy},
+            "template": {"spec": {"replicatedJobs": [{"name": "node", "template": job}]}},
+        },
+    }
+    return View(("", name), name, partial(dict, shown))
+
+
+RUNTIMES = (_runtime("torch-distributed", "torch", {"torch": {"numProcPerNode": "auto"}}),)
+
+
+def _state(shown: Object) -> Any:
+    conditions = (shown.get("status") or {}).get("conditions") or [{}]
+    return conditions[-1].get("type")
+
+
+TRAIN_JOB_COLUMNS = (NAME, Column("State", _state), AGE)
+RUNTIME_COLUMNS = (NAME, Column("Framework", lambda shown: shown["metadata"]["labels"][FRAMEWORK_LABEL]), AGE)

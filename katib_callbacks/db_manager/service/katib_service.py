@@ -87,8 +87,6 @@ class KatibService(grpc.GenericRpcHandler):
             batch = next(steps)
         except StopIteration as end:
             reply = _serialize(end.value)
-        except grpc.RpcError:  # gRPC's own: the client has gone before its request came
-            raise
         except Exception as error:
             if context.code() is None:  # it was not aborted
                 _logger.exception("a call failed in a way that was not foreseen")

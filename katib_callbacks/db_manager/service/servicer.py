@@ -151,10 +151,14 @@ class Servicer:
         """Map what goes wrong in the block to a status: nothing that a request does may end the server."""
         start_s = time.monotonic()
         work = _Work()
+        places = places or self._places
         try:
-            with (places or self._places).enter():
+            places.take()
+            try:
                 _check_client(context)
                 yield work
+            finally:
+                places.give_back()
         except ForeignTrialError:
             raise
         except _GoneError:

@@ -198,7 +198,7 @@ class DBManager:
             server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies, judge)
-            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, workers),))
+            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:

@@ -6,8 +6,6 @@ import struct
 from katib_callbacks.wire import methods
 
 SETTINGS, HEADERS, DATA, GOAWAY = 4, 1, 0, 7
-ACK = END_STREAM = 0x1
-END_HEADERS = 0x4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -30,17 +28,11 @@ def request_headers(path: str, **more: bytes) -> bytes:
     return b"".join(b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items())
 
 
-def connect(address: str, settings: bytes = b"") -> socket.socket:
-    """Return a connection with settings (6.5.1)."""
-    host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host, int(port)), timeout=60)
-    connection.sendall(PREFACE + frame(SETTINGS, payload=settings) + frame(SETTINGS, ACK))
-    return connection
-
-
 def open_streams(address: str, count: int, path: str = methods.REPORT_OBSERVATION_LOG) -> socket.socket:
     """Return a connection on which so many calls have sent their headers, and send nothing else."""
-    connection = connect(address)
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.sendall(PREFACE + frame(SETTINGS) + frame(SETTINGS, 0x1))
     block = request_headers(path)
-    connection.sendall(b"".join(frame(HEADERS, END_HEADERS, 2 * number + 1, block) for number in range(count)))
+    connection.sendall(b"".join(frame(HEADERS, 0x4, 2 * number + 1, block) for number in range(count)))
     return connection

@@ -365,7 +365,7 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_carried_out_and_no_e
     monitor = HealthMonitor(store.check)
     arrivals = Arrivals()
     server.add_generic_rpc_handlers(
-        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals, workers),)
+        (KatibService(Seen(store, line, calls, LargeReplies(), Judge(store)), Health(monitor), arrivals),)
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

@@ -299,13 +299,12 @@ def test_a_full_disk_is_unavailable_and_nothing_is_half_written(server, stub, db
 
 @pytest.mark.logs_error("not foreseen")
 def test_an_error_that_nobody_foresaw_is_internal_logged_and_survived(open_channel, make_logs, caplog):
-    workers = futures.ThreadPoolExecutor(2)
-    server = grpc.server(workers)
+    server = grpc.server(futures.ThreadPoolExecutor(2))
     store = BrokenStore()
     monitor = HealthMonitor(store.check)
     servicer, health = Servicer(store, call_places(2), ServerMetrics(), LargeReplies(), Judge(store)), Health(monitor)
     arrivals = Arrivals()
-    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals, workers),))
+    server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

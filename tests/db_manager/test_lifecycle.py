@@ -92,15 +92,15 @@ def test_a_relative_path_means_the_folder_at_the_start(tmp_path, monkeypatch, op
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_stop_finishes_the_calls_in_flight_and_refuses_new_ones(db, open_channel, make_logs, monkeypatch):
-    begun, submit = [], GroupCommit.submit
-    monkeypatch.setattr(GroupCommit, "submit", lambda commit, batch: (submit(commit, batch), begun.append(batch)))
+def test_stop_finishes_the_calls_in_flight_and_refuses_new_ones(db, open_channel, make_logs):
     server = DBManager(f"sqlite:///{db}").start()
     stub = DBManagerStub(open_channel(server.address))
     with closing(sqlite3.connect(db, isolation_level=None)) as other, ThreadPoolExecutor(5) as threads:
         other.execute("BEGIN IMMEDIATE")
+        workers = len(threading.enumerate())
         in_flight = [threads.submit(stub.report, "t", make_logs(value), timeout_s=60) for value in range(4)]
-        wait_until(lambda: len(begun) == 4)
+        wait_until(lambda: sum("db-manager" in thread.name for thread in threading.enumerate()) >= 4)
+        assert workers < len(threading.enumerate())
         stopping = threads.submit(server.stop)
 
         def refused():

@@ -76,28 +76,26 @@ class Arrivals:
         Yields a list with the request (empty where the client sent none). Take it out, and its bytes are given back
         while the block lasts. ``key`` is the caller or its connection.
         """
-        call = self._add(key, context)
-        with ExitStack() as place:
-            try:
+        with ExitStack() as place, ExitStack() as work:
+            with self.limit(key, context) as call:
                 if key not in self._small:
                     place.enter_context(self._place(call))
                 received = [data for data in (next(requests, None),) if data is not None]
-            finally:
-                self._calls.pop(id(call), None)
             size = len(received[0]) if received else 0
             self._note(call, size)
-            self._at_work.take(weight=size, timeout_s=PLACE_TIMEOUT_S)
-        try:
+            work.enter_context(self._at_work.enter(weight=size, timeout_s=PLACE_TIMEOUT_S))
+            place.close()
             yield received
-        finally:
-            self._at_work.give_back(weight=size)
 
     @contextmanager
-    def limit(self, key: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def limit(self, key: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
         """End a call, with CANCELLED, whose client keeps the block waiting: nothing else wakes its handler."""
-        call = self._add(key, context)
+        if len(self._calls) >= MAX_CALLS:
+            self._make_room()
+        call = _Call(key, context)
+        self._calls[id(call)] = call
         try:
-            yield
+            yield call
         finally:
             self._calls.pop(id(call), None)
 
@@ -105,13 +103,6 @@ class Arrivals:
         """End the thread. May be called twice."""
         self._is_closed.set()
         self._thread.join()
-
-    def _add(self, key: str, context: grpc.ServicerContext) -> "_Call":
-        if len(self._calls) >= MAX_CALLS:
-            self._make_room()
-        call = _Call(key, context)
-        self._calls[id(call)] = call
-        return call
 
     def _make_room(self) -> None:
         calls = list(self._calls.values())

@@ -1,26 +1,20 @@
 """The services of the plaintext listener: Katib's methods, early stopping, health, and reflection."""
 
-import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
-from functools import partial
 from typing import Any
 
 import grpc
 
-from katib_callbacks.db_manager.service import late_answers
 from katib_callbacks.db_manager.service.arrivals import Arrivals
 from katib_callbacks.db_manager.service.health import Health
 from katib_callbacks.db_manager.service.limits import Places
-from katib_callbacks.db_manager.service.servicer import Servicer, Steps
+from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.wire import extension, messages, methods, reflection
 from katib_callbacks.wire.server import decode
 
 MAX_REFLECTIONS = 8
 """Calls of reflection at once: each keeps a thread for as long as its client asks."""
-
-_logger = logging.getLogger(__name__)
 
 
 class KatibService(grpc.GenericRpcHandler):
@@ -29,14 +23,12 @@ class KatibService(grpc.GenericRpcHandler):
     Each method takes a stream, though clients send one request: so it is asked for only when there is a place for it.
     """
 
-    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, workers: Executor) -> None:
-        self._servicer = servicer
-        self._workers = workers
+    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
         self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
         self._health = health
         self._handlers = {
-            methods.REPORT_OBSERVATION_LOG: self._reporting(),
+            methods.REPORT_OBSERVATION_LOG: self._unary(messages.ReportObservationLogRequest, servicer.report),
             methods.GET_OBSERVATION_LOG: self._unary(messages.GetObservationLogRequest, servicer.get),
             methods.DELETE_OBSERVATION_LOG: self._unary(messages.DeleteObservationLogRequest, servicer.delete),
             methods.JUDGE: self._unary(extension.JudgeRequest, servicer.judge),
@@ -62,48 +54,6 @@ class KatibService(grpc.GenericRpcHandler):
                 return answer(only_request(request_class, received, context), context)
 
         return unary(handle)
-
-    def _reporting(self) -> Any:
-        def steps(requests: Iterator[bytes], context: grpc.ServicerContext) -> Steps:
-            try:
-                with self._arrivals.request(context.peer(), requests, context) as received:
-                    request_class = messages.ReportObservationLogRequest
-                    return (yield from self._servicer.report(only_request(request_class, received, context), context))
-            except BusyError as error:
-                return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-
-        def handle(requests: Iterator[bytes], context: grpc.ServicerContext, send: object = None) -> Any:
-            if send is None:  # gRPC waits for the handler
-                return iter([self._servicer.complete(steps(requests, context))])
-            return self._go_on(steps(requests, context), context)
-
-        handle.experimental_non_blocking = late_answers.IS_KNOWN  # type: ignore[attr-defined]
-        return grpc.stream_stream_rpc_method_handler(handle, request_deserializer=None, response_serializer=_serialize)
-
-    def _go_on(self, steps: Steps, context: Any) -> None:
-        """Carry out the steps of a call up to where it has to wait; another thread goes on from there."""
-        reply = None
-        try:
-            batch = next(steps)
-        except StopIteration as end:
-            reply = _serialize(end.value)
-        except Exception as error:
-            if context.code() is None:  # it was not aborted
-                _logger.exception("a call failed in a way that was not foreseen")
-                context.set_code(grpc.StatusCode.INTERNAL)
-                context.set_details(f"{type(error).__name__}; the DB manager's log says more")
-        else:
-            go_on = partial(self._go_on, steps, context)
-            if batch is not None:
-                batch.on_end = go_on
-                self._servicer.submit(batch)
-                return
-            try:
-                self._workers.submit(go_on)
-            except RuntimeError:  # the server has stopped, and nobody is kept waiting
-                go_on()
-            return
-        late_answers.answer(context, reply)
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
         with self._arrivals.request(context.peer(), requests, context) as received:

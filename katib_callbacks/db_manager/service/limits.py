@@ -55,15 +55,7 @@ class Places:
 
     @contextmanager
     def enter(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> Iterator[None]:
-        """Take a place of a key's share for as long as the block lasts; raises as :meth:`take` does."""
-        self.take(key, weight=weight, timeout_s=timeout_s)
-        try:
-            yield
-        finally:
-            self.give_back(key, weight=weight)
-
-    def take(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> None:
-        """Take a place of a key's share; BusyError if none is free in time.
+        """Take a place of a key's share for as long as the block lasts; BusyError if none is free in time.
 
         One that weighs more than there are may come in by itself.
         """
@@ -74,15 +66,15 @@ class Places:
                 raise BusyError(self._refusal)
             self._taken += weight
             self._counts[key] += weight
-
-    def give_back(self, key: str = "", *, weight: int = 1) -> None:
-        """Give back a place that was taken."""
-        with self._changed:
-            self._taken -= weight
-            self._counts[key] -= weight
-            if not self._counts[key]:
-                del self._counts[key]
-            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= weight
+                self._counts[key] -= weight
+                if not self._counts[key]:
+                    del self._counts[key]
+                self._changed.notify_all()
 
     def _has_place(self, key: str, weight: int) -> bool:
         return (not self._taken or self._taken + weight <= self._total) and self._counts.get(

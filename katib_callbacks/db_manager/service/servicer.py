@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,6 @@ from katib_callbacks.db_manager.service.replies import LARGE_REPLY_WAIT_S, Large
 from katib_callbacks.db_manager.service.validation import InvalidRequestError, check_trial_name, filters, report_logs
 from katib_callbacks.db_manager.stopping.judge import Judge, read_question
 from katib_callbacks.db_manager.store.errors import BusyError, ForeignTrialError, TooLargeError, UnstorableError
-from katib_callbacks.db_manager.store.group_commit import Batch
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import extension, messages, methods
@@ -28,9 +27,6 @@ _STATUSES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
 """What an error becomes for the client: the first line that fits. Whatever fits none is INTERNAL."""
-
-Steps = Generator[Batch | None, None, Any]
-"""A call that stands still where it yields: a batch, until that is committed; None, until it is where it may block."""
 
 MAX_QUESTIONS = 256
 """Questions of early stopping worked on or waiting at once; they take no place of a report."""
@@ -67,43 +63,18 @@ class Servicer:
         self._judge = judge
         self._judge_places = call_places(MAX_QUESTIONS)
 
-    def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Steps:
+    def report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> Any:
         """Store a request's rows, all or none, and return the reply; what was there already is not stored again."""
         with self._answering("ReportObservationLog", context) as work:
             trial_name, logs = check_trial_name(request), report_logs(request)
             del request  # its memory is worth as much as the rows'
-            batch = Batch(trial_name, logs, namespace)
-            yield batch
-            batch.check()
-            if batch.is_contended:
-                yield None
-                self._store.write_contended(batch)
+            self._store.insert(trial_name, logs, namespace=namespace)
             work.rows = len(logs)
             if _has_metadata(context, methods.FIRST_REPORT):
-                yield None
                 with suppress(StoreError):  # the rows are stored, and that is what was asked for
                     if self._store.has_rows_before(trial_name, min(logs)[0]):
                         context.set_trailing_metadata(((methods.EARLIER_ROWS, "1"),))
         return messages.ReportObservationLogReply()
-
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch that :meth:`report` yields. Its end is told in any case."""
-        try:
-            self._store.submit(batch)
-        except Exception as error:  # noqa: BLE001  raised where the call's own errors are
-            batch.error = error
-            batch.finish()
-
-    def complete(self, steps: Steps) -> Any:
-        """Carry out the steps of a call here and return its reply; blocks."""
-        try:
-            while True:
-                batch = next(steps)
-                if batch is not None:
-                    self.submit(batch)
-                    batch.join()
-        except StopIteration as end:
-            return end.value
 
     def get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None = None) -> bytes:
         """Return the reply's bytes, with a trial's rows by time."""
@@ -151,14 +122,10 @@ class Servicer:
         """Map what goes wrong in the block to a status: nothing that a request does may end the server."""
         start_s = time.monotonic()
         work = _Work()
-        places = places or self._places
         try:
-            places.take()
-            try:
+            with (places or self._places).enter():
                 _check_client(context)
                 yield work
-            finally:
-                places.give_back()
         except ForeignTrialError:
             raise
         except _GoneError:

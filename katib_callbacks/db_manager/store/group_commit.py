@@ -1,6 +1,6 @@
 """Group commit: one transaction, and one sync of the disk, for all batches that came while the last one was written.
 
-A single thread writes, and tells each caller when its batch is committed. A hundred callers share one sync.
+A single thread writes. Each caller waits until its batch is committed, and a hundred callers share one sync.
 """
 
 import queue
@@ -26,39 +26,26 @@ many small groups would each cost a sync and many changes of threads. Whoever re
 class Work:
     """A call's part of a group, ``rows`` to be written, and what became of it."""
 
-    __slots__ = ("_pending", "error", "following", "on_end", "rows")
+    __slots__ = ("_pending", "error", "following", "rows")
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.error: BaseException | None = None
-        self.on_end: Callable[[], None] | None = None
-        """Called by the writing thread, in place of a :meth:`wait`, at the end; must neither block nor raise."""
         self._pending = threading.Lock()  # held until the end is known: half the cost of an Event, ten thousand times
         self._pending.acquire()
         self.following: Work | None = None
         """What :meth:`wait` finishes next. A hundred threads that are woken at once would fight for the interpreter."""
 
     def finish(self) -> None:
-        """Tell the caller that the end is known."""
-        if self.on_end is None:
-            self._pending.release()
-        else:
-            self.on_end()
+        """Let :meth:`wait` return."""
+        self._pending.release()
 
     def wait(self) -> None:
         """Block until it is committed or contended; StoreError if it was not stored, as far as is known."""
-        self.join()
-        self.check()
-
-    def join(self) -> None:
-        """Block until the end is known."""
         self._pending.acquire()
         following, self.following = self.following, None  # lest one keep all
         if following is not None:
             following.finish()
-
-    def check(self) -> None:
-        """Raise what went wrong, once the end is known."""
         if isinstance(self.error, StoreError):
             raise type(self.error)(str(self.error)) from self.error  # one of its own for each caller
         if self.error is not None:
@@ -102,10 +89,7 @@ class GroupCommit(Generic[W]):
         self._thread.start()
 
     def submit(self, batch: W) -> None:
-        """Queue a batch; StoreError if the store is closed.
-
-        Without ``on_end`` its ``wait`` must be called: it wakes those behind it.
-        """
+        """Queue a batch; StoreError if the store is closed. Its ``wait`` must be called: it wakes those behind it."""
         with self._lock:
             if self._is_closed:
                 raise StoreError("the store is closed")
@@ -162,14 +146,9 @@ class GroupCommit(Generic[W]):
         except BaseException as error:  # noqa: BLE001  it is the callers' to raise, and this thread must live on
             for batch in group:
                 batch.error = error
-        waiting = [batch for batch in group if batch.on_end is None]
-        for batch, following in pairwise(waiting):
+        for batch, following in pairwise(group):
             batch.following = following
-        if waiting:
-            waiting[0].finish()
-        for batch in group:
-            if batch.on_end is not None:
-                batch.finish()
+        group[0].finish()
 
 
 def missing_logs(batches: Sequence[Batch], stored: Iterable[Row]) -> list[tuple[str, Sequence[Log]]]:

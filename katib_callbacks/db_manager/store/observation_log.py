@@ -109,23 +109,15 @@ class ObservationLogStore:
         caller's, and becomes the owner of a trial without one; None where any caller may write. A trial of another
         namespace is a ForeignTrialError, rows that will never be stored an UnstorableError.
         """
-        batch = Batch(trial_name, logs, namespace)
-        self.submit(batch)
-        batch.wait()
-        if batch.is_contended:
-            self.write_contended(batch)
-
-    def submit(self, batch: Batch) -> None:
-        """Queue what :meth:`insert` stores; StoreError if the store is not open."""
         if self._writer is None:
             raise StoreError(f"{self.url}: the store is not open")
+        batch = Batch(trial_name, logs, namespace)
         self._writer.submit(batch)
-
-    def write_contended(self, batch: Batch) -> None:
-        """Write a batch of a trial that another manager is writing: wait for it here, not in everybody's way."""
-        self._write([batch], is_patient=True)
-        if isinstance(batch.error, ForeignTrialError):
-            raise batch.error
+        batch.wait()
+        if batch.is_contended:  # another manager is writing this trial: wait for it here, not in everybody's way
+            self._write([batch], is_patient=True)
+            if isinstance(batch.error, ForeignTrialError):
+                raise batch.error
 
     def read(
         self,

@@ -96,7 +96,7 @@ class TrialService(grpc.GenericRpcHandler):
         self._authenticator = authenticator
         self._servicer = servicer
         self._methods = {
-            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, self._report),
+            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, servicer.report),
             methods.GET_OBSERVATION_LOG: _Method(messages.GetObservationLogRequest, self._get),
             methods.JUDGE: _Method(extension.JudgeRequest, self._judge),
         }
@@ -148,9 +148,6 @@ class TrialService(grpc.GenericRpcHandler):
         except ForeignTrialError as error:
             reason = f"the trial belongs to another namespace than {grant.namespace}"
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "namespace", _NOT_ALLOWED, reason) from error
-
-    def _report(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
-        return self._servicer.complete(self._servicer.report(request, context, namespace=namespace))
 
     def _get(self, request: Any, context: grpc.ServicerContext, *, namespace: str | None) -> Any:
         with self._reads.enter(timeout_s=POOL_TIMEOUT_S):

@@ -402,7 +402,7 @@ def sdk(session: nox.Session) -> None:
         _missing(session, f"Python {' or '.join(SDK_PYTHONS)}")
         return
     _install_torch(session)
-    session.install(".[local,lightning,api-server]", "scikit-learn", *SDK, *TEST_TOOLS)
+    session.install(".[local,lightning,api-server]", "scikit-learn", *SDK, "kubeflow==0.5.0", *TEST_TOOLS)
     _run_suites(session, [(session.posargs or ["tests/sdk"], {})])
 
 

@@ -176,6 +176,39 @@ with open("told.json", "w") as file:
     )
 """
 
+OPTIMIZE = """
+import json
+
+from kubeflow.optimizer import Objective, OptimizerClient, Search, TrialConfig
+from kubeflow.trainer import CustomTrainer, TrainJobTemplate
+
+
+def train(lr):
+    loss = (float(lr) - 0.05) ** 2
+    print(f"loss={loss}")
+
+
+client = OptimizerClient()
+name = client.optimize(
+    trial_template=TrainJobTemplate(trainer=CustomTrainer(func=train)),
+    trial_config=TrialConfig(num_trials=1, parallel_trials=1),
+    search_space={"lr": Search.uniform(0.01, 0.1)},
+    objectives=[Objective(metric="loss")],
+)
+job = client.wait_for_job_status(name)
+best = client.get_best_results(name)
+told = {
+    "status": job.status,
+    "trials": [trial.trainjob.status for trial in job.trials],
+    "lr": best.parameters["lr"],
+    "loss": best.metrics[0].latest,
+    "logs": list(client.get_job_logs(name)),
+}
+client.delete_job(name)
+with open("told.json", "w") as file:
+    json.dump({**told, "left": len(client.list_jobs())}, file)
+"""
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -209,6 +242,14 @@ def test_our_callback_reports_in_an_experiment_of_katibs_client(run, tmp_path):
 
     trained = float((tmp_path / "home" / "train" / told["name"] / "RESULT").read_text())
     assert float(told["value"]) == pytest.approx(trained, rel=1e-6)
+
+
+def test_kubeflows_optimizer_client_runs_as_it_is(run):
+    told = run(OPTIMIZE)
+
+    assert (told["status"], told["trials"], told["left"]) == ("Complete", ["Complete"], 0)
+    assert float(told["loss"]) == pytest.approx((float(told["lr"]) - 0.05) ** 2)
+    assert f"loss={told['loss']}" in told["logs"]
 
 
 def test_kubernetes_own_client_creates_watches_reads_and_deletes(run, tmp_path):

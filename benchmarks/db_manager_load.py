@@ -12,8 +12,8 @@ and the clients, is shown beside them. Of a call of one row on SQLite, 2 cores, 
 server that does nothing 190; the same with one hand-over to another thread and back, which each call waits for, 270 to
 360 (16 changes of threads in place of 9); the same answered by the other thread 180 to 250, by grpc.aio 180 to 240; the
 DB manager 440 to 640, of which 25 find a place for the call and check it and 25 are in the database (a group of 50
-calls takes 1.3 ms). If the writer's thread answered, it would take 330 to 400. grpcio's threaded server has no public way to
-that, and by its private ones MariaDB's calls took no less time, so each call waits for the writer.
+calls takes 1.3 ms). If the writer's thread answered, it would take 330 to 400. grpcio's threaded server has no public
+way to that, and by its private ones MariaDB's calls took no less time, so each call waits for the writer.
 """
 
 import argparse

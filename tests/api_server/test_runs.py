@@ -5,7 +5,7 @@ import time
 from api_servers import experiment
 
 from katib_callbacks.local.api.manifest import read
-from katib_callbacks.local.api_server.runs import MAX_STARTS, Runs
+from katib_callbacks.local.api_server.runs import Runs
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.store import ExperimentStore
 

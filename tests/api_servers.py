@@ -98,7 +98,7 @@ class ApiServer:
         if self.process.poll() is None:
             self.end()
         with ExperimentStore(runner.database(self.home)) as store:
-            names = [row.name for row in store.experiments()]
+            names = [row.name for row in store.experiments(has_train_jobs=True)]
         for name in names:
             runner.delete(self.home, name)
 

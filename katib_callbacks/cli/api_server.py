@@ -114,7 +114,7 @@ def _down(arguments: argparse.Namespace) -> int:
     remove_context(Path(found.kubeconfig))
     say("it has ended")
     with ExperimentStore(runner.database(arguments.home)) as store:
-        names = [row.name for row in store.experiments()]
+        names = [row.name for row in store.experiments(has_train_jobs=True)]
     for name in names:
         if runner.is_run(arguments.home, name):
             command = f"katib-callbacks experiment stop {name} --home {arguments.home}"

@@ -119,7 +119,8 @@ class Queries:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
         with ExperimentStore(database(self._home)) as store:
             manifests = {row.name: row.manifest for row in store.experiments()}
-            return [trial_object(row, manifests[row.experiment]) for row in store.trials(experiment_name)]
+            trials = [row for row in store.trials(experiment_name) if row.experiment in manifests]
+            return [trial_object(row, manifests[row.experiment]) for row in trials]
 
     def get_suggestion(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -140,7 +141,9 @@ class Queries:
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
         with ExperimentStore(database(self._home)) as store:
-            succeeded = [row for row in store.trials(experiment_name) if row.state == states.SUCCEEDED]
+            names = {row.name for row in store.experiments()}
+            trials = [row for row in store.trials(experiment_name) if row.experiment in names]
+        succeeded = [row for row in trials if row.state == states.SUCCEEDED]
         return [
             {
                 "name": row.name,

@@ -15,7 +15,7 @@ from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import Model, plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
 from katib_callbacks.local.trainer import optimization_job
-from katib_callbacks.local.trainer.experiment import is_optimization_job
+from katib_callbacks.local.trainer.experiment import is_optimization_job, is_train_job
 
 KIND = "Experiment"
 KINDS = (KIND, optimization_job.KIND)
@@ -93,6 +93,8 @@ def read(experiment: object) -> Model:
     data.pop("status", None)
     if is_optimization_job(data):
         return optimization_job.read(data)
+    if is_train_job(data):
+        return optimization_job.read_train_job(data)
     version = data.get("apiVersion")
     if isinstance(version, str) and version.startswith("kubeflow.org/v1alpha"):
         raise ConfigurationError(

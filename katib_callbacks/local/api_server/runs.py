@@ -68,7 +68,8 @@ class Runs:
         for name in [name for name, process in self._processes.items() if process.poll() is not None]:
             del self._processes[name]
         with ExperimentStore(runner.database(self._home)) as store:
-            unfinished = [row for row in store.experiments() if row.state not in states.FINAL_EXPERIMENT_STATES]
+            rows = store.experiments(has_train_jobs=True)
+            unfinished = [row for row in rows if row.state not in states.FINAL_EXPERIMENT_STATES]
             left = {row.name for row in unfinished if not self._is_run(row)}
             for row in unfinished:
                 if row.name in left & self._left:  # twice: it may have been about to begin

@@ -205,7 +205,8 @@ class Controller:
         if point is None:
             return None
         assignments = {one.name: one.assignment(point[one.name]) for one in self._plan.parameters}
-        return TrialRow.created(self._row.name, number, assignments, point, asked)
+        own_name = self._row.name if self._row.is_train_job else None
+        return TrialRow.created(self._row.name, number, assignments, point, asked, name=own_name)
 
     def _start(self, trial: TrialRow, gpus: list[list[str]]) -> bool:
         """Start a trial; returns whether it runs."""

@@ -20,8 +20,8 @@ from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
 from katib_callbacks.local.state.store import ExperimentStore
-from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job
-from katib_callbacks.local.trainer.experiment import check as check_optimization_job
+from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job, is_train_job
+from katib_callbacks.local.trainer.experiment import check as check_trainers
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.orphans import end_orphans
 from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
@@ -184,22 +184,23 @@ def create(
 
 
 def admit(experiment: object) -> tuple[str, dict[str, Any], ResolvedExperiment]:
-    """Check an experiment or an OptimizationJob; returns its name, what is stored of it, and its plan."""
+    """Check an experiment, an OptimizationJob or a TrainJob; returns its name, what is stored of it, and its plan."""
     manifest = read(experiment).serialize()
     metadata = manifest["metadata"]
     name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
-    plan = _resolved_optimization_job(manifest) if is_optimization_job(manifest) else resolve(manifest)
+    is_trainers = is_optimization_job(manifest) or is_train_job(manifest)
+    plan = _resolved_of_trainer(manifest) if is_trainers else resolve(manifest)
     check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
     return name, manifest, plan
 
 
-def _resolved_optimization_job(manifest: Manifest) -> ResolvedExperiment:
+def _resolved_of_trainer(manifest: Manifest) -> ResolvedExperiment:
     certificates.check_installed()
-    check_optimization_job(manifest)
+    check_trainers(manifest)
     try:
         return resolve(as_experiment(manifest))
     except ConfigurationError as error:
-        raise in_its_words(error) from error
+        raise in_its_words(error, manifest) from error
 
 
 def stop(home: Path, name: str) -> bool:

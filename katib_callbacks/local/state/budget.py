@@ -31,9 +31,9 @@ def edit_budget(store: ExperimentStore, name: str, **counts: int | None) -> bool
 def budget_changes(row: ExperimentRow, given: Mapping[str, int | None], *, trials: int) -> dict[str, Any]:
     """Return the columns of an experiment that change; its conditions among them if it is started again."""
     changed: dict[str, Any] = {**row.manifest, "spec": {**row.manifest["spec"], **given}}
-    if row.is_optimization_job:
+    if not row.is_experiment:
         raise ExperimentError(
-            f"OptimizationJob {row.name!r}: its spec is immutable, and cannot be updated after creation"
+            f"{row.source['kind']} {row.name!r}: its spec is immutable, and cannot be updated after creation"
         )
     refused = f"the budget of experiment {row.name!r} cannot be changed"
     try:

@@ -18,7 +18,7 @@ from typing import Any
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.state.observation_log import ObservationLog
 from katib_callbacks.local.state.states import CREATED, FINAL_EXPERIMENT_STATES, FINAL_TRIAL_STATES, condition
-from katib_callbacks.local.trainer.experiment import as_experiment, is_optimization_job
+from katib_callbacks.local.trainer.experiment import as_experiment, is_optimization_job, is_train_job
 from katib_callbacks.metrics import StoredMetricLog
 
 _SCHEMA = """
@@ -91,6 +91,16 @@ class ExperimentRow:
         return is_optimization_job(self.source)
 
     @property
+    def is_train_job(self) -> bool:
+        """Whether it is one TrainJob of Kubeflow Trainer, run for itself: its only trial has its name."""
+        return is_train_job(self.source)
+
+    @property
+    def is_experiment(self) -> bool:
+        """Whether it is an Experiment of Katib."""
+        return not (self.is_optimization_job or self.is_train_job)
+
+    @property
     def is_deleted(self) -> bool:
         """Whether somebody waits for its runner to end, to delete or to stop it."""
         return self.delete_by_s is not None and time.time() < self.delete_by_s
@@ -118,13 +128,20 @@ class TrialRow:
 
     @classmethod
     def created(
-        cls, experiment: str, number: int, assignments: dict[str, str], point: Mapping[str, Any], asked: int
+        cls,
+        experiment: str,
+        number: int,
+        assignments: dict[str, str],
+        point: Mapping[str, Any],
+        asked: int,
+        *,
+        name: str | None = None,
     ) -> "TrialRow":
-        """Return a new trial, Created, with a name such as Katib gives it."""
+        """Return a new trial, Created, by default with a name such as Katib gives it."""
         now_s = time.time()
         suffix = "".join(secrets.choice(_NAME_CHARACTERS) for _ in range(_SUFFIX_CHARACTERS))
         return cls(
-            name=f"{experiment}-{suffix}",
+            name=name or f"{experiment}-{suffix}",
             experiment=experiment,
             number=number,
             assignments=assignments,
@@ -190,10 +207,11 @@ class ExperimentStore(ObservationLog):
             raise ExperimentError(f"there is no experiment {name!r}; there are: {known}")
         return rows[0]
 
-    def experiments(self, name: str | None = None) -> list[ExperimentRow]:
-        """Return all experiments, the oldest first, or the one of a name."""
+    def experiments(self, name: str | None = None, *, has_train_jobs: bool = False) -> list[ExperimentRow]:
+        """Return all experiments, the oldest first, or the one of a name; TrainJobs by name or if they are wanted."""
         query = "SELECT * FROM local_experiments WHERE ? IS NULL OR name = ? ORDER BY created_s, name"
-        return [experiment_row(row) for row in self._read(query, name, name)]
+        rows = [experiment_row(row) for row in self._read(query, name, name)]
+        return [row for row in rows if name or has_train_jobs or not row.is_train_job]
 
     def trials(self, experiment: str | None = None, *, first: int = 0) -> list[TrialRow]:
         """Return the trials of an experiment, or of all, in the order in which they were made; from a number on."""
@@ -208,6 +226,10 @@ class ExperimentStore(ObservationLog):
         if not rows:
             raise ExperimentError(f"there is no trial {name!r}")
         return trial_row(rows[0])
+
+    def has_trial(self, name: str) -> bool:
+        """Return whether there is a trial of a name."""
+        return bool(self._read("SELECT 1 FROM local_trials WHERE name = ?", name))
 
     def unfinished_trials(self, experiment: str) -> list[TrialRow]:
         """Return the trials of an experiment that run or wait to run."""

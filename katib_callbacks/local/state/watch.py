@@ -81,7 +81,7 @@ class Watch:
             self._open_from = min((trial.number for trial in self._unfinished), default=trials[-1].number + 1)
         self._ended = {number for number in self._ended if number >= self._open_from}
         news = [self._take(trial) for trial in sorted(ended, key=lambda trial: trial.completed_s or 0.0)]
-        self._verdict = verdict(self._row, self._store.trials(self._name) if self._row.is_optimization_job else ())
+        self._verdict = verdict(self._row, () if self._row.is_experiment else self._store.trials(self._name))
         return news
 
     def _take(self, trial: TrialRow) -> TrialRecord:

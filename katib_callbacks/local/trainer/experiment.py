@@ -1,4 +1,4 @@
-"""The experiment that an OptimizationJob comes to: what plans, trials and algorithms read in its place.
+"""The experiment that an OptimizationJob comes to, or a TrainJob: what plans, trials and algorithms read in its place.
 
 It is never judged as one: a metrics collector of its kind has no user's experiment.
 """
@@ -19,7 +19,13 @@ TRAINER_STATUS = "TrainerStatus"
 _SEEDS = 1 << 32
 """How many numpy has; a seed of Kubeflow Trainer's has 64 bits."""
 
-_SPECS = {"spec.trialTemplate.trialSpec.spec": "spec.trainJobTemplate.spec", "feasibleSpace": "searchSpace"}
+_ANY_METRIC = "objective"
+_TRIAL_SPEC = "spec.trialTemplate.trialSpec.spec"
+_SPECS = {_TRIAL_SPEC: "spec.trainJobTemplate.spec", "feasibleSpace": "searchSpace"}
+_UNMET = {
+    "initializer": "nothing is fetched before a TrainJob on this machine; let its function do so",
+    "suspend": "a TrainJob on this machine is run at once; create it when it is to run",
+}
 _LATER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _logger = logging.getLogger(__name__)
@@ -30,8 +36,15 @@ def is_optimization_job(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("kind") == api.KIND
 
 
+def is_train_job(manifest: Mapping[str, Any]) -> bool:
+    """Return whether an object is a TrainJob that is run for itself."""
+    return manifest.get("kind") == api.TRAIN_JOB_KIND
+
+
 def as_experiment(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the experiment of an OptimizationJob that was read; an Experiment as it is."""
+    """Return the experiment of an OptimizationJob or a TrainJob that was read; an Experiment as it is."""
+    if is_train_job(manifest):
+        return _single(manifest)
     if not is_optimization_job(manifest):
         return manifest
     spec = manifest["spec"]
@@ -64,6 +77,31 @@ def as_experiment(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _single(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment of one trial, without parameters and with an objective that counts for nothing."""
+    metadata = {name: manifest["metadata"].get(name) or {} for name in ("labels", "annotations")}
+    train_job = {"apiVersion": api.API_VERSION, "kind": api.TRAIN_JOB_KIND, "metadata": metadata}
+    return {
+        "metadata": manifest["metadata"],
+        "spec": {
+            "objective": {
+                "type": "minimize",
+                "objectiveMetricName": _ANY_METRIC,
+                "metricStrategies": [{"name": _ANY_METRIC, "value": "latest"}],
+            },
+            "algorithm": {"algorithmName": "grid"},
+            "maxTrialCount": 1,
+            "parallelTrialCount": 1,
+            "resumePolicy": "Never",
+            "metricsCollectorSpec": {"collector": {"kind": TRAINER_STATUS}},
+            "trialTemplate": {
+                "primaryContainerName": "node",
+                "trialSpec": {**train_job, "spec": manifest["spec"]},
+            },
+        },
+    }
+
+
 def variable_name(parameter: str) -> str:
     """Return the environment variable in which a trial finds a hyperparameter (proposals/2605 of kubeflow/trainer)."""
     return TRAINER_OPT_PREFIX + parameter.upper()
@@ -71,6 +109,11 @@ def variable_name(parameter: str) -> str:
 
 def check(manifest: Mapping[str, Any]) -> None:
     """Refuse what is legal and cannot run, and warn of what will be otherwise on a cluster."""
+    if is_train_job(manifest):
+        for field, told in _UNMET.items():
+            if manifest["spec"].get(field):
+                raise ConfigurationError(f"spec.{field}: {told}")
+        return
     seen: dict[str, str] = {}
     for number, parameter in enumerate(manifest["spec"]["parameters"]):
         name, path = parameter["name"], f"spec.parameters[{number}].name"
@@ -84,10 +127,10 @@ def check(manifest: Mapping[str, Any]) -> None:
         _logger.warning("%s", sentence)
 
 
-def in_its_words(error: ConfigurationError) -> ConfigurationError:
-    """Return an error about the experiment with the OptimizationJob's names of the fields."""
+def in_its_words(error: ConfigurationError, manifest: Mapping[str, Any]) -> ConfigurationError:
+    """Return an error about the experiment with the names that the fields have in what the user wrote."""
     text = str(error)
-    for ours, theirs in _SPECS.items():
+    for ours, theirs in {_TRIAL_SPEC: "spec"}.items() if is_train_job(manifest) else _SPECS.items():
         text = text.replace(ours, theirs)
     return ConfigurationError(text)
 

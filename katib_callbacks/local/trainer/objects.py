@@ -22,20 +22,24 @@ _ENDS = {states.SUCCEEDED: COMPLETE, states.FAILED: FAILED}
 
 
 def stored_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
-    """Return an Experiment or an OptimizationJob with its status."""
+    """Return an Experiment, an OptimizationJob or a TrainJob with its status."""
+    if row.is_train_job:
+        status = _given(conditions=list(_train_job_conditions(row, trials)))
+        metadata = {**row.source["metadata"], "creationTimestamp": _time(row.created_s)}
+        return {**row.source, "metadata": metadata, **_given(status=status)}
     return _optimization_job(row, trials) if row.is_optimization_job else experiment_object(row, trials).serialize()
 
 
 def stored_trial(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
     """Return a Trial, or the TrainJob that stands for it, with its status."""
-    return train_job(row, trial, home) if row.is_optimization_job else trial_object(trial, row.manifest).serialize()
+    return trial_object(trial, row.manifest).serialize() if row.is_experiment else train_job(row, trial, home)
 
 
 def verdict(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
     """Return the type and the message of the condition that holds now."""
-    if not row.is_optimization_job:
+    if row.is_experiment:
         return row.state, str(row.conditions[-1]["message"])
-    conditions = list(_conditions(row, trials))
+    conditions = list((_train_job_conditions if row.is_train_job else _conditions)(row, trials))
     return (conditions[-1]["type"], conditions[-1]["message"]) if conditions else (CREATED, "it has not begun")
 
 
@@ -83,6 +87,16 @@ def _reason(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
         return "TrialFailed", f"{failed} trial(s) failed"
     stored = row.conditions[-1]
     return stored["reason"], stored["message"]
+
+
+def _train_job_conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[dict[str, Any]]:
+    for trial in trials:
+        if trial.state in states.FINAL_TRIAL_STATES:
+            yield _train_job_condition(trial)
+            return
+    if row.state == states.FAILED:  # before it began
+        stored = row.conditions[-1]
+        yield _condition(FAILED, stored["reason"], stored["message"], stored["lastTransitionTime"])
 
 
 def _train_job_condition(trial: TrialRow) -> dict[str, Any]:

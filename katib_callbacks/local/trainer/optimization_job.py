@@ -1,4 +1,4 @@
-"""Kubeflow Trainer's OptimizationJob as its users write it: read, checked as its CRD checks it, and given its defaults.
+"""Kubeflow Trainer's OptimizationJob and TrainJob as users write them: read, checked as by their CRDs, with defaults.
 
 Source: pkg/apis/trainer/v1alpha1/optimizationjob_types.go and trainjob_types.go of kubeflow/trainer, at 8c0f5059b.
 """
@@ -14,6 +14,7 @@ from katib_callbacks.local.api.validation import field_faults, name_faults, repe
 
 API_VERSION = "trainer.kubeflow.org/v1alpha1"
 KIND = "OptimizationJob"
+TRAIN_JOB_KIND = "TrainJob"
 
 MINIMIZE, MAXIMIZE = "Minimize", "Maximize"
 FLOAT, INT = "Float", "Int"
@@ -62,6 +63,7 @@ _SPEC = model(
     train_job_template=model("TrainJobTemplate", metadata=V1ObjectMeta, spec=_TRAIN_JOB),
 )
 OptimizationJob = model("OptimizationJob", api_version=str, kind=str, metadata=V1ObjectMeta, spec=_SPEC)
+TrainJob = model("TrainJob", api_version=str, kind=str, metadata=V1ObjectMeta, spec=_TRAIN_JOB)
 
 
 def read(data: dict[str, Any]) -> Model:
@@ -79,6 +81,21 @@ def read(data: dict[str, Any]) -> Model:
         for space in (parameter.search_space.uniform, parameter.search_space.log_uniform):
             if space is not None:
                 space.type = space.type or FLOAT
+    checked: Model = job
+    return checked
+
+
+def read_train_job(data: dict[str, Any]) -> Model:
+    """Check a TrainJob in JSON's form and return it; the error names every fault."""
+    found = list(field_faults(TrainJob, data, ""))
+    job: Any = TrainJob.from_dict(data)
+    if not found:
+        if job.api_version != API_VERSION:
+            found.append(f"apiVersion: must be {API_VERSION}, not {job.api_version!r}")
+        found += name_faults(job.metadata)
+        found += ["spec: must be specified"] if job.spec is None else _train_job_faults(job.spec, "spec")
+    if found:
+        raise ConfigurationError("; ".join(found))
     checked: Model = job
     return checked
 
@@ -199,13 +216,16 @@ def _template_faults(template: Any) -> Iterator[str]:
     for name in ("name", "namespace"):
         if template.metadata is not None and getattr(template.metadata, name):
             yield f"{path}.metadata.{name}: must be omitted; a trial's name and namespace are made"
-    spec = template.spec
+    yield from _train_job_faults(template.spec, f"{path}.spec")
+
+
+def _train_job_faults(spec: Any, path: str) -> Iterator[str]:
     if spec.runtime_ref is None or not spec.runtime_ref.name:
-        yield f"{path}.spec.runtimeRef.name: must be specified"
+        yield f"{path}.runtimeRef.name: must be specified"
     if spec.active_deadline_seconds is not None and spec.active_deadline_seconds < 1:
-        yield f"{path}.spec.activeDeadlineSeconds: must be at least 1, not {spec.active_deadline_seconds}"
+        yield f"{path}.activeDeadlineSeconds: must be at least 1, not {spec.active_deadline_seconds}"
     variables = (spec.trainer and spec.trainer.env) or []
-    yield from repeated_names([variable.get("name") for variable in variables], f"{path}.spec.trainer.env")
+    yield from repeated_names([variable.get("name") for variable in variables], f"{path}.trainer.env")
     if len(variables) > _MAX_VARIABLES:
-        yield f"{path}.spec.trainer.env: must have {_MAX_VARIABLES} variables at most, not {len(variables)}"
-    yield from variable_faults({"env": variables}, f"{path}.spec.trainer")
+        yield f"{path}.trainer.env: must have {_MAX_VARIABLES} variables at most, not {len(variables)}"
+    yield from variable_faults({"env": variables}, f"{path}.trainer")

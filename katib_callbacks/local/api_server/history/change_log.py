@@ -50,7 +50,7 @@ class ChangeLog(ExperimentStore):
     def state(self) -> tuple[list[ExperimentRow], list[TrialRow], list[Change]]:
         """Return all rows as they are, and the changes that led there, as far as they are kept."""
         with self._reading():
-            return self.experiments(), self.trials(), self.changes(0)
+            return self.experiments(has_train_jobs=True), self.trials(), self.changes(0)
 
     def changes(self, since: int) -> list[Change]:
         """Return the changes after one, in order."""

@@ -57,14 +57,14 @@ def jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
 def experiment_events(snapshot: Snapshot) -> Iterator[View]:
     """Yield an Event for each condition of an experiment."""
     row = snapshot.row
-    if not row.is_optimization_job:
+    if row.is_experiment:
         times = {states.CREATED: row.created_s, states.RUNNING: row.started_s}
         yield from _events(API_VERSION, "Experiment", key_of(row), row.created_s, row.conditions, times)
 
 
 def trial_events(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield an Event for each condition of a trial."""
-    if not snapshot.row.is_optimization_job:
+    if snapshot.row.is_experiment:
         times = {states.CREATED: trial.created_s, states.RUNNING: trial.started_s}
         key = key_of(snapshot.row, trial.name)
         yield from _events(API_VERSION, "Trial", key, trial.created_s, trial.conditions, times)
@@ -107,7 +107,8 @@ def _pod(row: ExperimentRow, trial: TrialRow, key: Key, process: ProcessPlan | N
         "env": [] if process is None else [{"name": name, "value": text} for name, text in process.environ.items()],
     }
     containers = (pod.get("spec") or {}).get("containers") or [container]
-    job_uid = identity(kind, key_of(row, trial.name), trial.created_s)
+    created_s = row.created_s if row.is_train_job else trial.created_s
+    job_uid = identity(kind, key_of(row, trial.name), created_s)
     return {
         "metadata": {
             "name": key[1],
@@ -120,7 +121,7 @@ def _pod(row: ExperimentRow, trial: TrialRow, key: Key, process: ProcessPlan | N
                 **({_JOB_NAME: trial.name, "job-name": trial.name, _CONTROLLER: job_uid} if kind == "Job" else {}),
                 **(_jobset_labels(trial, process) if kind == "TrainJob" else {}),
             },
-            "ownerReferences": owner(rendered["apiVersion"], kind, key_of(row, trial.name), trial.created_s),
+            "ownerReferences": owner(rendered["apiVersion"], kind, key_of(row, trial.name), created_s),
         },
         "spec": {
             "restartPolicy": "Never",

@@ -9,6 +9,7 @@ from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
 from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot, View
+from katib_callbacks.local.api_server.resources.trainer import RUNTIMES
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.budget import budget_changes
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
@@ -37,7 +38,7 @@ class ExperimentWriter:
         try:
             name, manifest, plan = runner.admit(given)
             with ExperimentStore(runner.database(self._home)) as store:
-                if store.experiments(name):
+                if store.experiments(name) or store.has_trial(name):
                     raise already_exists(self._resource, name)
             if not is_dry_run:
                 runner.create(self._home, manifest, folder=self._folder)
@@ -105,6 +106,35 @@ class TrainerWriter(ExperimentWriter):
         if _spec(row, new) != row.source["spec"]:
             raise ExperimentError("spec: Invalid value: it is immutable, and cannot be updated after creation")
         return _with_metadata(row, new, {})
+
+
+class TrainJobWriter(TrainerWriter):
+    """The writer of TrainJobs that are run for themselves; those of trials belong to their experiments."""
+
+    def create(self, given: Object, *, is_dry_run: bool) -> Made:
+        """Store a TrainJob and start it."""
+        reference = (given.get("spec") or {}).get("runtimeRef") or {}
+        known = [runtime.key[1] for runtime in RUNTIMES]
+        if reference.get("name") and reference["name"] not in known:
+            fault = f"spec.runtimeRef.name: there is no {reference['name']!r} here; there are: {', '.join(known)}"
+            raise self._refused(ConfigurationError(fault), str(given["metadata"].get("name")))
+        return super().create(given, is_dry_run=is_dry_run)
+
+    def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
+        """Store what a client makes of a TrainJob: its labels and annotations may be edited."""
+        self._check_own(key[1])
+        return super().update(key, change, is_dry_run=is_dry_run)
+
+    def delete(self, key: Key) -> None:
+        """End a TrainJob, and delete it."""
+        self._check_own(key[1])
+        super().delete(key)
+
+    def _check_own(self, name: str) -> None:
+        with ExperimentStore(runner.database(self._home)) as store:
+            if not store.experiments(name):
+                message = f"TrainJob {name!r} is that of a trial: edit or delete what the trial belongs to"
+                raise ApiError("Forbidden", message, self._resource, name)
 
 
 def _spec(row: ExperimentRow, new: Object) -> Any:

@@ -20,20 +20,20 @@ def key_of(row: ExperimentRow, name: str | None = None) -> Key:
 
 def experiments(snapshot: Snapshot) -> Iterator[View]:
     """Yield the Experiment."""
-    if not snapshot.row.is_optimization_job:
+    if snapshot.row.is_experiment:
         yield View(key_of(snapshot.row), snapshot, partial(_experiment, snapshot))
 
 
 def trials(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield the Trial."""
-    if not snapshot.row.is_optimization_job:
+    if snapshot.row.is_experiment:
         yield View(key_of(snapshot.row, trial.name), trial, partial(_trial, snapshot.row, trial))
 
 
 def suggestions(snapshot: Snapshot) -> Iterator[View]:
     """Yield the Suggestion."""
     row = snapshot.row
-    if not row.is_optimization_job:
+    if row.is_experiment:
         stamp = (row.manifest["spec"], row.conditions, len(snapshot.trials))
         yield View(key_of(row), stamp, partial(_suggestion, snapshot))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.api_server.resources import core, katib, trainer
-from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter, TrainerWriter
+from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter, TrainerWriter, TrainJobWriter
 from katib_callbacks.local.api_server.resources.resource import Resource, Writer
 from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
@@ -30,7 +30,8 @@ TABLE = (
     ),
     Resource(
         "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", trainer.TRAIN_JOB_COLUMNS,
-        of_trial=trainer.train_jobs, description="A trial's TrainJob.",
+        of_experiment=trainer.own_train_jobs, of_trial=trainer.train_jobs,
+        description="A training, for itself or as a trial.",
     ),
     Resource(
         "trainer.kubeflow.org", "v1alpha1", "optimizationjobs", "OptimizationJob", trainer.TRAIN_JOB_COLUMNS,
@@ -65,5 +66,5 @@ TABLE = (
 
 def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, Writer]:
     """Return what writes the resources of a home that can be written."""
-    kinds = {"experiments": ExperimentWriter, "optimizationjobs": TrainerWriter}
+    kinds = {"experiments": ExperimentWriter, "optimizationjobs": TrainerWriter, "trainjobs": TrainJobWriter}
     return {one: kinds[one.plural](home, one, folder, start) for one in TABLE if one.plural in kinds}

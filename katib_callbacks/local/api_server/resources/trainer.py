@@ -15,14 +15,21 @@ FRAMEWORK_LABEL = "trainer.kubeflow.org/framework"
 
 def train_jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield a trial's TrainJob, where its template has one."""
-    if snapshot.row.manifest["spec"]["trialTemplate"]["trialSpec"].get("kind") == "TrainJob":
-        yield View(key_of(snapshot.row, trial.name), trial.state, partial(_train_job, snapshot.row, trial))
+    row = snapshot.row
+    if row.manifest["spec"]["trialTemplate"]["trialSpec"].get("kind") == "TrainJob" and not row.is_train_job:
+        yield View(key_of(row, trial.name), trial.state, partial(_train_job, row, trial))
+
+
+def own_train_jobs(snapshot: Snapshot) -> Iterator[View]:
+    """Yield the TrainJob that is run for itself."""
+    if snapshot.row.is_train_job:
+        yield View(key_of(snapshot.row), snapshot, partial(_stored, "TrainJob", snapshot))
 
 
 def optimization_jobs(snapshot: Snapshot) -> Iterator[View]:
     """Yield the OptimizationJob."""
     if snapshot.row.is_optimization_job:
-        yield View(key_of(snapshot.row), snapshot, partial(_optimization_job, snapshot))
+        yield View(key_of(snapshot.row), snapshot, partial(_stored, "OptimizationJob", snapshot))
 
 
 def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
@@ -32,9 +39,9 @@ def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
     return {**shown, "metadata": {**shown["metadata"], "labels": labels, "uid": uid}}
 
 
-def _optimization_job(snapshot: Snapshot) -> Object:
+def _stored(kind: str, snapshot: Snapshot) -> Object:
     shown = stored_object(snapshot.row, snapshot.trials)
-    uid = identity("OptimizationJob", key_of(snapshot.row), snapshot.row.created_s)
+    uid = identity(kind, key_of(snapshot.row), snapshot.row.created_s)
     return {**shown, "metadata": {**shown["metadata"], "uid": uid}}
 
 

@@ -97,7 +97,10 @@ def train_job(code, name="train", **spec):
 
 
 def test_a_train_job_is_made_followed_to_its_end_and_deleted_and_is_no_experiment(server):
-    status, made = server.ask("POST", TRAIN_JOBS, train_job("import os; print('rank', os.environ['PET_NODE_RANK'])"))
+    code = (
+        "import os; print('rank', os.environ['PET_NODE_RANK']); import katib_callbacks as k; k.report_metrics({'a': 2})"
+    )
+    status, made = server.ask("POST", TRAIN_JOBS, train_job(code))
     assert (status, "status" in made) == (201, False)
 
     seen, done = ended(server, TRAIN_JOBS, "train")
@@ -117,6 +120,7 @@ def test_a_train_job_is_made_followed_to_its_end_and_deleted_and_is_no_experimen
     for path in (EXPERIMENTS, TRIALS, OPTIMIZATION_JOBS, EXPERIMENTS.replace("experiments", "suggestions")):
         assert server.ask("GET", path)[1]["items"] == []
     with LocalKatibClient(home=server.home) as client:
+        assert [(row.metric.name, row.metric.value) for row in client.get_trial_metrics("train")] == [("a", "2")]
         assert client.list_experiments() == client.list_trials() == client.get_success_trial_details() == []
 
     assert server.ask("DELETE", f"{TRAIN_JOBS}/train")[0] == 200

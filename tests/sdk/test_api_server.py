@@ -243,6 +243,47 @@ with open("told.json", "w") as file:
     json.dump({**told, "left": len(client.list_jobs())}, file)
 """
 
+TRAINER = """
+import json
+
+from kubeflow.trainer import CustomTrainer, TrainerClient
+
+
+def train(factor):
+    import os
+
+    print(f"product={factor * 2} rank={os.environ['RANK']}")
+
+
+def fail():
+    raise ValueError("no data")
+
+
+client = TrainerClient()
+name = client.train(trainer=CustomTrainer(func=train, func_args={"factor": 21}))
+failing = client.train(runtime="torch-distributed", trainer=CustomTrainer(func=fail))
+begun = client.get_job(name)
+client.wait_for_job_status(name, status={"Running", "Complete"}, polling_interval=1)
+logs = list(client.get_job_logs(name, follow=True))
+done = client.wait_for_job_status(name, polling_interval=1)
+failed = client.wait_for_job_status(failing, status={"Failed"}, polling_interval=1)
+told = {
+    "runtimes": [one.name for one in client.list_runtimes()],
+    "begun": begun.status,
+    "done": done.status,
+    "failed": failed.status,
+    "steps": [[step.name, step.status] for step in done.steps],
+    "logs": logs,
+    "why": list(client.get_job_logs(failing)),
+    "listed": sorted([job.name, job.status] for job in client.list_jobs()),
+    "names": [name, failing],
+}
+client.delete_job(name)
+client.delete_job(failing)
+with open("told.json", "w") as file:
+    json.dump({**told, "left": len(client.list_jobs())}, file)
+"""
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -293,6 +334,19 @@ def test_kubeflows_optimizer_client_runs_as_it_is_and_has_the_numbers_that_were_
         [told["losses"][best][-1], min(told["losses"][best])], rel=1e-6
     )
     assert any(latest in line for line in told["logs"])
+
+
+def test_kubeflows_trainer_client_runs_as_it_is(run):
+    told = run(TRAINER)
+
+    assert told["runtimes"] == ["torch-distributed"]
+    assert told["begun"] in {"Created", "Running", "Complete"}
+    assert (told["done"], told["failed"], told["left"]) == ("Complete", "Failed", 0)
+    assert told["steps"] == [["node-0", "Succeeded"]]
+    assert "product=42 rank=0" in told["logs"]
+    assert any("ValueError: no data" in line for line in told["why"])
+    name, failing = told["names"]
+    assert told["listed"] == sorted([[name, "Complete"], [failing, "Failed"]])
 
 
 def test_kubernetes_own_client_creates_watches_reads_and_deletes(run, tmp_path):

@@ -19,7 +19,9 @@ TRAINER_STATUS = "TrainerStatus"
 _SEEDS = 1 << 32
 """How many numpy has; a seed of Kubeflow Trainer's has 64 bits."""
 
-_ANY_METRIC = "objective"
+NO_OBJECTIVE = ""
+"""The objective of a TrainJob that is run for itself: it has succeeded when its processes have."""
+
 _TRIAL_SPEC = "spec.trialTemplate.trialSpec.spec"
 _SPECS = {_TRIAL_SPEC: "spec.trainJobTemplate.spec", "feasibleSpace": "searchSpace"}
 _UNMET = {
@@ -78,7 +80,7 @@ def as_experiment(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _single(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the experiment of one trial, without parameters and with an objective that counts for nothing."""
+    """Return the experiment of one trial, without parameters and without an objective."""
     metadata = {name: manifest["metadata"].get(name) or {} for name in ("labels", "annotations")}
     train_job = {"apiVersion": api.API_VERSION, "kind": api.TRAIN_JOB_KIND, "metadata": metadata}
     return {
@@ -86,8 +88,8 @@ def _single(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "spec": {
             "objective": {
                 "type": "minimize",
-                "objectiveMetricName": _ANY_METRIC,
-                "metricStrategies": [{"name": _ANY_METRIC, "value": "latest"}],
+                "objectiveMetricName": NO_OBJECTIVE,
+                "metricStrategies": [{"name": NO_OBJECTIVE, "value": "latest"}],
             },
             "algorithm": {"algorithmName": "grid"},
             "maxTrialCount": 1,

@@ -25,7 +25,7 @@ from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.store import TrialRow
-from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
+from katib_callbacks.local.trainer.experiment import NO_OBJECTIVE, TRAINER_STATUS
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
 from katib_callbacks.local.trials.process import RunningTrial, free_port
@@ -183,8 +183,11 @@ class Attempt:
                 f"TrialFailed. Job reason: {reason}",
                 f"Trial has failed. Job message: {message}{self._hint(message)}{self._own_words()}",
             )
-        observation = reduce(values, plan.metrics)
         succeeded, words = _SUCCESSES.get(kind, (f"{kind}Succeeded", f"{kind} is successfully completed."))
+        success = f"TrialSucceeded. Job reason: {succeeded}", f"Trial has succeeded. Job message: {words}"
+        if plan.objective == NO_OBJECTIVE:
+            return Verdict(states.SUCCEEDED, *success)
+        observation = reduce(values, plan.metrics)
         if next(one["latest"] for one in observation if one["name"] == plan.objective) == UNAVAILABLE:
             return Verdict(
                 states.METRICS_UNAVAILABLE,
@@ -198,13 +201,7 @@ class Attempt:
         if stopped is not None:  # Katib's words (pkg/earlystopping/v1beta1/medianstop/service.py), and the grounds
             message = f"Trial is early stopped: {stopped}"
             return Verdict(states.EARLY_STOPPED, "TrialEarlyStopped", message, observation, value)
-        return Verdict(
-            states.SUCCEEDED,
-            f"TrialSucceeded. Job reason: {succeeded}",
-            f"Trial has succeeded. Job message: {words}",
-            observation,
-            value,
-        )
+        return Verdict(states.SUCCEEDED, *success, observation, value)
 
     def _own_words(self) -> str:
         """Return the trial's termination message, to follow on others; empty if there is none."""

@@ -164,7 +164,9 @@ def test_a_train_job_that_cannot_run_here_is_refused(shared, spec, told):
     status, refused = shared.ask("POST", TRAIN_JOBS, train_job("pass", **spec), dryRun="All")
 
     assert (status, refused["reason"]) == (422, "Invalid")
-    assert refused["message"].startswith('TrainJob.trainer.kubeflow.org "train" is invalid: ')
+    assert refused["message"].startswith('TrainJob.trainer.kubeflow.org "train" is invalid: spec')
+    (cause,) = refused["details"]["causes"]
+    assert refused["message"].endswith(f"{cause['field']}: {cause['message']}")
     assert told in refused["message"]
 
 

@@ -54,6 +54,16 @@ def already_exists(resource: Resource, name: str) -> ApiError:
     return ApiError("AlreadyExists", f'{qualified(resource)} "{name}" already exists', resource, name)
 
 
+def invalid(resource: Resource, name: str, fault: str) -> ApiError:
+    """Return the error for an object that the schema of its kind refuses; a fault begins with the field's path."""
+    message = f'{resource.kind}.{resource.group} "{name}" is invalid: {fault}'
+    error = ApiError("Invalid", message, resource, name)
+    field, _, told = fault.partition(": ")
+    cause = {"reason": "FieldValueInvalid", "message": told, "field": field}
+    error.status["details"] |= {"kind": resource.kind, "causes": [cause]}  # all that kubectl shows
+    return error
+
+
 def conflict(resource: Resource, name: str) -> ApiError:
     """Return the error for a change of an object that has changed meanwhile."""
     message = (

@@ -121,4 +121,5 @@ def _of_model(model: type[Model], prefix: str, schemas: dict[str, Any]) -> dict[
 
 
 def _description(model: type[Model]) -> dict[str, str]:
-    return {"description": (inspect.getdoc(model) or "").partition("\n\n")[0].replace("``", "'")}
+    text = (inspect.getdoc(model) or "").partition("\n\n")[0].replace("``", "'")
+    return {} if text.startswith(f"{model.__name__}(") else {"description": text}  # the first is dataclasses' own

@@ -6,7 +6,7 @@ from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError
 from katib_callbacks.local.api.manifest import read
-from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
+from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, invalid, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
 from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot, View
 from katib_callbacks.local.api_server.resources.trainer import RUNTIMES
@@ -98,8 +98,7 @@ class TrainerWriter(ExperimentWriter):
     """The writer of Kubeflow Trainer's OptimizationJobs in a home: no more than their metadata can be edited."""
 
     def _refused(self, error: KatibCallbacksError, name: str) -> ApiError:
-        kind = f"{self._resource.kind}.{self._resource.group}"
-        return ApiError("Invalid", f'{kind} "{name}" is invalid: {error}', self._resource, name)
+        return invalid(self._resource, name, str(error))
 
     def _edited(self, row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
         del trials

@@ -157,6 +157,7 @@ def test_a_train_job_that_runs_is_ended_when_it_is_deleted(server, tmp_path):
         ({"trainer": {"numNodes": 2}}, "spec.trainer.command: must be specified"),
         ({"suspend": True}, "spec.suspend: a TrainJob on this machine is run at once"),
         ({"initializer": {"model": {"storageUri": "hf://a/b"}}}, "spec.initializer: nothing is fetched"),
+        ({"runtimeRef": "torch-distributed"}, "spec.runtimeRef: must be a mapping"),
         ({"nodes": 2}, "spec.nodes"),
     ],
 )

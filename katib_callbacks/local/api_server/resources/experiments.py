@@ -112,10 +112,10 @@ class TrainJobWriter(TrainerWriter):
 
     def create(self, given: Object, *, is_dry_run: bool) -> Made:
         """Store a TrainJob and start it."""
-        reference = (given.get("spec") or {}).get("runtimeRef") or {}
         known = [runtime.key[1] for runtime in RUNTIMES]
-        if reference.get("name") and reference["name"] not in known:
-            fault = f"spec.runtimeRef.name: there is no {reference['name']!r} here; there are: {', '.join(known)}"
+        name = _at(_at(_at(given, "spec"), "runtimeRef"), "name")
+        if name and name not in known:
+            fault = f"spec.runtimeRef.name: there is no {name!r} here; there are: {', '.join(known)}"
             raise self._refused(ConfigurationError(fault), str(given["metadata"].get("name")))
         return super().create(given, is_dry_run=is_dry_run)
 
@@ -151,6 +151,11 @@ def _with_metadata(row: ExperimentRow, new: Object, columns: dict[str, Any]) -> 
     if "ownerReferences" not in row.source["metadata"]:
         metadata.pop("ownerReferences", None)
     return {**columns, "manifest": {**manifest, "metadata": metadata}}
+
+
+def _at(value: Any, field: str) -> Any:
+    """Return a mapping's field; None of anything else."""
+    return value.get(field) if isinstance(value, Mapping) else None
 
 
 def _without_status(given: Object) -> Object:

@@ -75,13 +75,9 @@ with open("told.json", "w") as file:
     )
 """
 
-TRAIN = """
-import json
+FIT = """
+    import json
 
-import kubeflow.katib as katib
-
-
-def objective(parameters):
     import torch
     from lightning.pytorch import LightningModule, Trainer
     from torch.utils.data import DataLoader, TensorDataset
@@ -97,28 +93,56 @@ def objective(parameters):
             return self.loss(batch)
 
         def validation_step(self, batch, _):
-            self.log("val_loss", self.loss(batch))
+            loss = self.loss(batch)
+            self.log("val_loss", loss)
+            if not self.trainer.sanity_checking:
+                losses.append(float(loss))
 
         def loss(self, batch):
             x, y = batch
             return torch.nn.functional.mse_loss(self.layer(x), y)
 
         def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=float(parameters["lr"]))
+            return torch.optim.SGD(self.parameters(), lr=float(lr))
 
+    losses = []
     x = torch.linspace(-1, 1, 8).unsqueeze(1)
     loader = DataLoader(TensorDataset(x, 2 * x), batch_size=8)
     trainer = Trainer(
         max_epochs=2,
-        callbacks=[KatibReportCallback("val_loss")],
+        callbacks=[KatibReportCallback("val_loss", report="history")],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
     )
     trainer.fit(Regression(), loader, loader)
-    with open("RESULT", "w") as file:
-        file.write(str(float(trainer.callback_metrics["val_loss"])))
+    with open("losses.json", "w") as file:
+        json.dump(losses, file)
+"""
+"""The body of an objective that trains with ``lr``, and writes each epoch's loss into a file."""
 
+PRINTED = """
+    import json
+
+    losses = [(float(lr) - target) ** 2 for target in (0.05, 0.06)]
+    for loss in losses:
+        print(f"val_loss={loss}")
+    with open("losses.json", "w") as file:
+        json.dump(losses, file)
+"""
+
+TRAIN = (
+    """
+import json
+
+import kubeflow.katib as katib
+
+
+def objective(parameters):
+    lr = parameters["lr"]
+"""
+    + FIT
+    + """
 
 client = katib.KatibClient()
 client.tune(
@@ -137,6 +161,7 @@ best = client.get_optimal_hyperparameters("train")
 with open("told.json", "w") as file:
     json.dump({"name": best.best_trial_name, "value": best.observation.metrics[0].latest}, file)
 """
+)
 
 WATCH = """
 import json
@@ -178,30 +203,39 @@ with open("told.json", "w") as file:
 
 OPTIMIZE = """
 import json
+import sys
 
+import kubeflow.katib as katib
 from kubeflow.optimizer import Objective, OptimizerClient, Search, TrialConfig
 from kubeflow.trainer import CustomTrainer, TrainJobTemplate
 
 
-def train(lr):
-    loss = (float(lr) - 0.05) ** 2
-    print(f"loss={loss}")
+def train(lr):BODY
 
 
 client = OptimizerClient()
 name = client.optimize(
     trial_template=TrainJobTemplate(trainer=CustomTrainer(func=train)),
-    trial_config=TrialConfig(num_trials=1, parallel_trials=1),
+    trial_config=TrialConfig(num_trials=2, parallel_trials=2),
     search_space={"lr": Search.uniform(0.01, 0.1)},
-    objectives=[Objective(metric="loss")],
+    objectives=[Objective(metric="val_loss")],
 )
-job = client.wait_for_job_status(name)
+job = client.wait_for_job_status(name, polling_interval=1)
 best = client.get_best_results(name)
+rows, losses = {}, {}
+for trial in job.trials:
+    lr = trial.parameters["lr"]
+    logs = katib.KatibClient().get_trial_metrics(trial.name, db_manager_address=sys.argv[1])
+    rows[lr] = [[log.metric.name, log.metric.value] for log in logs]
+    with open(f"home/{name}/{trial.name}/losses.json") as file:
+        losses[lr] = json.load(file)
 told = {
     "status": job.status,
     "trials": [trial.trainjob.status for trial in job.trials],
     "lr": best.parameters["lr"],
-    "loss": best.metrics[0].latest,
+    "best": [best.metrics[0].name, best.metrics[0].latest, best.metrics[0].min],
+    "rows": rows,
+    "losses": losses,
     "logs": list(client.get_job_logs(name)),
 }
 client.delete_job(name)
@@ -240,16 +274,25 @@ def test_katibs_own_example_runs_as_it_is(run):
 def test_our_callback_reports_in_an_experiment_of_katibs_client(run, tmp_path):
     told = run(TRAIN)
 
-    trained = float((tmp_path / "home" / "train" / told["name"] / "RESULT").read_text())
-    assert float(told["value"]) == pytest.approx(trained, rel=1e-6)
+    losses = json.loads((tmp_path / "home" / "train" / told["name"] / "losses.json").read_text())
+    assert float(told["value"]) == pytest.approx(losses[-1], rel=1e-6)
 
 
-def test_kubeflows_optimizer_client_runs_as_it_is(run):
-    told = run(OPTIMIZE)
+@pytest.mark.parametrize("body", [PRINTED, FIT], ids=["print", "callback"])
+def test_kubeflows_optimizer_client_runs_as_it_is_and_has_the_numbers_that_were_computed(run, body):
+    told = run(OPTIMIZE.replace("BODY", body))
 
-    assert (told["status"], told["trials"], told["left"]) == ("Complete", ["Complete"], 0)
-    assert float(told["loss"]) == pytest.approx((float(told["lr"]) - 0.05) ** 2)
-    assert f"loss={told['loss']}" in told["logs"]
+    assert (told["status"], told["trials"], told["left"]) == ("Complete", ["Complete"] * 2, 0)
+    for lr, losses in told["losses"].items():
+        assert [name for name, _ in told["rows"][lr]] == ["val_loss"] * 2
+        assert [float(value) for _, value in told["rows"][lr]] == pytest.approx(losses, rel=1e-6)
+    best = min(told["losses"], key=lambda lr: min(told["losses"][lr]))
+    name, latest, least = told["best"]
+    assert (told["lr"], name) == (best, "val_loss")
+    assert [float(latest), float(least)] == pytest.approx(
+        [told["losses"][best][-1], min(told["losses"][best])], rel=1e-6
+    )
+    assert any(latest in line for line in told["logs"])
 
 
 def test_kubernetes_own_client_creates_watches_reads_and_deletes(run, tmp_path):

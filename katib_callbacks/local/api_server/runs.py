@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state import states
-from katib_callbacks.local.state.states import condition
+from katib_callbacks.local.state.states import condition, with_condition
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
 
 MAX_STARTS = 3
@@ -24,6 +25,7 @@ _LOCK_TIMEOUT_S = 1.0
 
 _MARK = ".api-server"
 _LOG = "runner.log"
+_MAX_WORDS = 500
 _PACKAGES = Path(__file__).resolve().parents[3]
 
 # As the DB manager's process: the current folder is not searched, and ours last.
@@ -79,10 +81,18 @@ class Runs:
 
     def _take_up(self, store: ExperimentStore, row: ExperimentRow) -> None:
         starts = self._starts.get(row.name, 0)
-        if (self._home / row.name / _MARK).exists() and starts < MAX_STARTS:
+        is_ours = (self._home / row.name / _MARK).exists()
+        if is_ours and starts < MAX_STARTS:
             self._starts[row.name] = starts + 1
             _logger.warning("experiment %s: no process runs it; it is started again", row.name)
             self.start(row.name)
+        elif is_ours and row.started_s is None:
+            log = self._home / row.name / _LOG
+            message = f"The experiment could not be started; its process has ended each time: {_last_line(log)}"
+            with store.editing(row.name) as (now, columns):
+                if now.conditions == row.conditions:
+                    conditions = with_condition(row.conditions, states.FAILED, "ExperimentFailed", message)
+                    columns.update(conditions=conditions, completed_s=time.time())
         elif row.conditions[-1]["reason"] != INTERRUPTED:
             message = (
                 "No process runs the experiment. Go on with: katib-callbacks experiment resume "
@@ -92,6 +102,15 @@ class Runs:
             with store.editing(row.name) as (now, columns):
                 if now.conditions == row.conditions:
                     columns["conditions"] = [*row.conditions[:-1], told]
+
+
+def _last_line(log: Path) -> str:
+    """Return the last words of a process, and where the others are."""
+    try:
+        lines = log.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        lines = []
+    return f"{next((line for line in reversed(lines) if line.strip()), 'it said nothing')[-_MAX_WORDS:]} (see {log})"
 
 
 def main() -> None:

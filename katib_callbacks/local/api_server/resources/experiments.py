@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
@@ -20,7 +20,7 @@ _SERVERS_OWN = ("uid", "resourceVersion", "creationTimestamp", "generation", "ma
 
 
 class ExperimentWriter:
-    """The writer of one kind of experiments of a home; ``start`` runs one, in a process of its own.
+    """The writer of Katib's experiments in a home; ``start`` runs one, in a process of its own.
 
     Trials find the files that they name in ``folder``.
     """
@@ -42,7 +42,7 @@ class ExperimentWriter:
             if not is_dry_run:
                 runner.create(self._home, manifest, folder=self._folder)
         except ConfigurationError as error:
-            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
+            raise self._refused(error, str(given["metadata"].get("name"))) from error
         except ExperimentError as error:
             raise already_exists(self._resource, str(given["metadata"].get("name"))) from error
         if not is_dry_run:
@@ -56,16 +56,14 @@ class ExperimentWriter:
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
                 (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row, tuple(store.trials(row.name))))
-                changes = _edited(row, change(view.shown()), trials=len(store.trials(row.name)))
+                changes = self._edited(row, change(view.shown()), trials=len(store.trials(row.name)))
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}
                 columns.update(changes)
-        except ConfigurationError as error:
-            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
-        except ExperimentError as error:
+        except (ConfigurationError, ExperimentError) as error:
             if "there is no experiment" in str(error):
                 raise not_found(self._resource, key[1]) from error
-            raise ApiError("BadRequest", f"{_WEBHOOK}: {error}") from error
+            raise self._refused(error, key[1]) from error
         if "conditions" in changes:  # it was over, and goes on
             self._start(key[1])
         return None
@@ -77,21 +75,48 @@ class ExperimentWriter:
         except ExperimentError as error:
             raise ApiError("InternalError", str(error), self._resource, key[1]) from error
 
+    def _refused(self, error: KatibCallbacksError, name: str) -> ApiError:
+        """Return the answer to what cannot be."""
+        del name
+        return ApiError("BadRequest", f"{_WEBHOOK}: {error}")
 
-def _edited(row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
-    """Return the columns that an edit changes; Katib's refusals are ExperimentErrors."""
+    def _edited(self, row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
+        """Return the columns that an edit changes; Katib's refusals are ExperimentErrors."""
+        old, spec = row.source["spec"], _spec(row, new)
+        if _without(spec, _COUNTS) != _without(old, _COUNTS):
+            raise ExperimentError(
+                "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are "
+                "editable"
+            )
+        counts = {name: spec.get(name) for name in _COUNTS if spec.get(name) != old.get(name)}
+        columns: dict[str, Any] = budget_changes(row, counts, trials=trials) if counts else {}
+        return _with_metadata(row, new, columns)
+
+
+class TrainerWriter(ExperimentWriter):
+    """The writer of Kubeflow Trainer's OptimizationJobs in a home: no more than their metadata can be edited."""
+
+    def _refused(self, error: KatibCallbacksError, name: str) -> ApiError:
+        kind = f"{self._resource.kind}.{self._resource.group}"
+        return ApiError("Invalid", f'{kind} "{name}" is invalid: {error}', self._resource, name)
+
+    def _edited(self, row: ExperimentRow, new: Object, *, trials: int) -> dict[str, Any]:
+        del trials
+        if _spec(row, new) != row.source["spec"]:
+            raise ExperimentError("spec: Invalid value: it is immutable, and cannot be updated after creation")
+        return _with_metadata(row, new, {})
+
+
+def _spec(row: ExperimentRow, new: Object) -> Any:
+    """Return the spec that an edit comes to, with its defaults."""
     for field, value in zip(("namespace", "name"), key_of(row), strict=True):
         if (new.get("metadata") or {}).get(field, value) != value:
             raise ApiError("BadRequest", f"metadata.{field} cannot be changed")
-    old = row.source["spec"]
-    spec = read({**new, "metadata": {"name": row.name}}).serialize()["spec"]
-    if _without(spec, _COUNTS) != _without(old, _COUNTS):
-        raise ExperimentError(
-            "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are "
-            "editable"
-        )
-    counts = {name: spec.get(name) for name in _COUNTS if spec.get(name) != old.get(name)}
-    columns: dict[str, Any] = budget_changes(row, counts, trials=trials) if counts else {}
+    return read({**new, "metadata": {"name": row.name}}).serialize()["spec"]
+
+
+def _with_metadata(row: ExperimentRow, new: Object, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that an edit changes, with the metadata that a client has sent."""
     manifest = columns.get("manifest") or row.source
     metadata = _without(new["metadata"], _SERVERS_OWN)
     if "ownerReferences" not in row.source["metadata"]:

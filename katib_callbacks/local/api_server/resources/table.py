@@ -6,7 +6,7 @@ from pathlib import Path
 from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.api_server.resources import core, katib, trainer
-from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
+from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter, TrainerWriter
 from katib_callbacks.local.api_server.resources.resource import Resource, Writer
 from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
@@ -65,5 +65,5 @@ TABLE = (
 
 def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, Writer]:
     """Return what writes the resources of a home that can be written."""
-    experiments = TABLE[0]
-    return {experiments: ExperimentWriter(home, experiments, folder, start)}
+    kinds = {"experiments": ExperimentWriter, "optimizationjobs": TrainerWriter}
+    return {one: kinds[one.plural](home, one, folder, start) for one in TABLE if one.plural in kinds}

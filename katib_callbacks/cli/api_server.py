@@ -111,7 +111,7 @@ def _down(arguments: argparse.Namespace) -> int:
     if found is None or not server.stop(arguments.home):
         say(f"no API server serves {arguments.home}")
         return 0
-    remove_context(Path(found.kubeconfig))
+    remove_context(Path(found.kubeconfig), found.url)
     say("it has ended")
     with ExperimentStore(runner.database(arguments.home)) as store:
         names = [row.name for row in store.experiments()]

@@ -53,6 +53,17 @@ def test_up_and_down(command, tmp_path):
     assert url in command("up", "--kubeconfig", str(kubeconfig))  # the port is the same
 
 
+def test_the_context_of_another_homes_server_stays(command, tmp_path):
+    kubeconfig = tmp_path / "config"
+    command("up", "--kubeconfig", str(kubeconfig))
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"  # as `up --home` of another one writes it
+    kubeconfig.write_text(yaml.safe_dump(config))
+
+    command("down")
+    assert yaml.safe_load(kubeconfig.read_text()) == config
+
+
 def test_a_kubeconfig_that_cannot_be_read_is_left_as_it_is(command, tmp_path):
     kubeconfig = tmp_path / "config"
     kubeconfig.write_text("clusters: [")

@@ -150,7 +150,7 @@ def test_a_patch_that_copies_without_end_is_refused(server):
 
 def test_a_body_too_deep_to_be_read_is_a_bad_request(shared):
     deep = []
-    for _ in range(400):
+    for _ in range(600):
         deep = [deep]
     status, refused = shared.ask("POST", EXPERIMENTS, deep, "application/yaml")
     assert (status, refused["reason"]) == (400, "BadRequest")

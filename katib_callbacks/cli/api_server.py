@@ -107,11 +107,12 @@ def _down(arguments: argparse.Namespace) -> int:
     from katib_callbacks.local.running import runner  # noqa: PLC0415  as above
     from katib_callbacks.local.state.store import ExperimentStore  # noqa: PLC0415  as above
 
-    found = server.running(arguments.home)
-    if found is None or not server.stop(arguments.home):
+    was_running, last = server.stop(arguments.home), server.last(arguments.home)
+    if last is not None:  # also of one that was killed
+        remove_context(Path(last.kubeconfig), last.url)
+    if not was_running:
         say(f"no API server serves {arguments.home}")
         return 0
-    remove_context(Path(found.kubeconfig))
     say("it has ended")
     with ExperimentStore(runner.database(arguments.home)) as store:
         names = [row.name for row in store.experiments(has_train_jobs=True)]

@@ -25,6 +25,9 @@ LATER_INTERVAL_S = 5.0
 
 _FILE_MODE = 0o644
 
+_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""Of a line that another program wrote: the trial's own may write there, too."""
+
 
 class ProgressFile:
     """Takes the progress of one training, as a sink's ``progress`` does, and its rows."""
@@ -104,7 +107,7 @@ class ProgressReader:
         whole = data[: data.rfind(b"\n") + 1]
         self._position += len(whole)
         for line in whole.splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # the trial's own program may write there, too
+            with suppress(*_NOT_OURS):
                 self._take(json.loads(line))
         return self.shown
 

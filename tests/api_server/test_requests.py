@@ -7,6 +7,7 @@ from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
 
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.running import runner
+from katib_callbacks.local.state.store import ExperimentStore
 
 
 def test_the_client_is_warned_of_what_has_no_effect_here(shared):
@@ -112,6 +113,48 @@ def test_edits_change_budgets_labels_and_annotations_and_nothing_else(server):
     status, refused = server.ask("PATCH", path, {"spec": {"algorithm": {"algorithmName": "grid"}}}, MERGE)
     assert (status, refused["reason"]) == (400, "BadRequest")
     assert "only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount" in refused["message"]
+
+
+def test_metadata_that_would_spoil_an_experiment_is_refused(server):
+    runner.create(server.home, experiment(), folder=server.home)
+    path = f"{EXPERIMENTS}/one"
+    for metadata in ({"labels": "a"}, {"labels": {"a": ["b"]}}, {"annotations": ["a"]}, "one", None):
+        status, refused = server.ask("PATCH", path, {"metadata": metadata}, MERGE)
+        assert (status, refused["reason"]) == (400, "BadRequest"), metadata
+    made = experiment("two")
+    made["metadata"]["labels"] = {"a": {"b": "c"}}
+    assert server.ask("POST", EXPERIMENTS, made)[0] == 400
+
+    assert server.ask("PATCH", path, {"metadata": {"name": None, "namespace": None}}, MERGE)[0] == 200
+    assert server.ask("PATCH", path, {"spec": {"maxTrialCount": 8}}, MERGE)[0] == 200  # its name is still there
+    with ExperimentStore(runner.database(server.home)) as store:
+        assert store.experiment("one").source["metadata"] == {"name": "one", "namespace": "default"}
+
+
+def test_labels_of_the_local_client_that_are_no_strings_are_not_chosen(server):
+    made = experiment()
+    made["metadata"]["labels"] = {"team": ["a"], "stage": "b"}
+    runner.create(server.home, made, folder=server.home)
+
+    assert server.ask("GET", EXPERIMENTS, labelSelector="team=a")[1]["items"] == []
+    assert len(server.ask("GET", EXPERIMENTS, labelSelector="stage=b")[1]["items"]) == 1
+
+
+def test_a_patch_that_copies_without_end_is_refused(server):
+    runner.create(server.home, experiment(), folder=server.home)
+    copies = [{"op": "copy", "from": "", "path": f"/spec/{number}"} for number in range(40)]
+    for operations in (copies, [{"op": "remove", "path": ""}]):
+        status, refused = server.ask("PATCH", f"{EXPERIMENTS}/one", operations, "application/json-patch+json")
+        assert (status, refused["reason"]) == (422, "Invalid")
+
+
+def test_a_body_too_deep_to_be_read_is_a_bad_request(shared):
+    deep = []
+    for _ in range(600):
+        deep = [deep]
+    status, refused = shared.ask("POST", EXPERIMENTS, deep, "application/yaml")
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert "could not be read" in refused["message"]
 
 
 def test_an_experiment_that_is_over_goes_on_with_a_larger_budget(server):

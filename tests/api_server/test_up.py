@@ -1,9 +1,14 @@
 """``katib-callbacks up`` and ``down``: a server in the background, and its context in the user's kubeconfig."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from katib_callbacks.local.api_server import server
 
 yaml = pytest.importorskip("yaml")
 
@@ -51,6 +56,31 @@ def test_up_and_down(command, tmp_path):
     assert command("down").startswith("no API server serves ")
 
     assert url in command("up", "--kubeconfig", str(kubeconfig))  # the port is the same
+
+
+def test_the_context_of_a_server_that_was_killed_is_taken_out(command, tmp_path):
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(yaml.safe_dump(OTHERS))
+    command("up", "--kubeconfig", str(kubeconfig))
+    killed = server.running(tmp_path / "home")
+    os.kill(killed.pid, signal.SIGKILL)
+    deadline_s = time.monotonic() + 120
+    while server.running(tmp_path / "home") is not None and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+
+    assert command("down").startswith("no API server serves ")
+    assert yaml.safe_load(kubeconfig.read_text()) == OTHERS
+
+
+def test_the_context_of_another_homes_server_stays(command, tmp_path):
+    kubeconfig = tmp_path / "config"
+    command("up", "--kubeconfig", str(kubeconfig))
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"  # as `up --home` of another one writes it
+    kubeconfig.write_text(yaml.safe_dump(config))
+
+    command("down")
+    assert yaml.safe_load(kubeconfig.read_text()) == config
 
 
 def test_a_kubeconfig_that_cannot_be_read_is_left_as_it_is(command, tmp_path):

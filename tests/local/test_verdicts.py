@@ -356,6 +356,14 @@ def test_a_deleter_that_was_killed_does_not_stop_a_later_resume_for_ever(local):
     assert LOCK_TIMEOUT_S > 0
 
 
+def test_a_runner_that_begins_when_its_experiment_is_being_deleted_ends(local):
+    name = local.store(experiment("print('loss=1')", metricsCollectorSpec=STDOUT, parallelTrialCount=1))
+    with ExperimentStore(database(local.home)) as store:
+        store.update_experiment(name, delete_by_s=time.time() + 3600)
+
+    assert Runner(local.home, name).run() == "Running"
+
+
 # -- the client, budgets, algorithms -------------------------------------------------------------------------------
 
 

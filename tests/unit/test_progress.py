@@ -180,6 +180,26 @@ def test_a_reader_goes_on_where_it_was_and_notices_another_attempt(tmp_path):
     assert (reader.read().fraction, reader.shown.rows) == (0.1, [{"loss": 1.0}])
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "5",
+        '{"fraction": 1}',
+        '{"fraction": 1, "remaining_s": 1, "values": [1]}',
+        "[" * 100_000,
+        '{"fraction": 1, "remaining_s": 1, "values": {"loss": 1%s}}' % ("0" * 400),
+    ],
+    ids=["list", "number", "lacking", "other", "deep", "large"],
+)
+def test_a_line_of_another_program_is_passed_over(tmp_path, line):
+    path = tmp_path / "t"
+    ours = {"fraction": 0.5, "remaining_s": None, "row": 2, "epoch": 2, "step": 2, "values": {"loss": 1.0}}
+    path.write_text(f"{line}\n{json.dumps(ours)}\n")
+
+    assert ProgressReader(path).read().rows == [{"loss": 1.0}]
+
+
 def test_a_file_that_cannot_be_written_leaves_the_training_alone(tmp_path, clock, caplog):
     file = ProgressFile(str(tmp_path / "missing" / "t"), Runtime(monotonic=clock))
     progress = Progress([("progress file", file)], clock)

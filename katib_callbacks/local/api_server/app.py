@@ -206,8 +206,9 @@ class Api:
         def changed(found: Object) -> Object:
             old = {**entry.object, **found, "metadata": {**entry.object["metadata"], **found["metadata"]}}
             new = change(old)
-            version = (new.get("metadata") or {}).get("resourceVersion") if isinstance(new, dict) else None
-            if version not in {None, "", str(entry.version)}:
+            metadata = new.get("metadata") if isinstance(new, dict) else None
+            version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+            if version not in (None, "", str(entry.version)):
                 raise conflict(resource, key[1])
             return new
 
@@ -259,7 +260,7 @@ def _given(target: Target, body: Any) -> Object:
             raise ApiError("BadRequest", f"{field} {body[field]!r} is not that of {resource.plural}: {wanted}")
     metadata = body["metadata"]
     namespace = target.namespace or metadata.get("namespace") or "default"
-    if metadata.get("namespace") not in {None, "", namespace}:
+    if metadata.get("namespace") not in (None, "", namespace):
         raise ApiError(
             "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"
         )
@@ -316,7 +317,7 @@ async def _body(request: Any) -> Any:
             documents = read_documents(content.decode())
             return documents[0] if documents else {}
         return json.loads(content)
-    except (ValueError, ConfigurationError) as error:
+    except (ValueError, RecursionError, ConfigurationError) as error:
         raise ApiError("BadRequest", f"the body of the request could not be read: {error}") from error
 
 

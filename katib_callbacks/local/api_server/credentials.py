@@ -44,7 +44,7 @@ def write_private(path: Path, content: bytes) -> None:
     """Put a file that only this user can read in the place of another one."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
+    new.touch(mode=0o600, exist_ok=False)
     new.write_bytes(content)
     new.replace(path)
 
@@ -75,11 +75,14 @@ def add_context(path: Path, server: str, credentials: Credentials) -> None:
     _write(path, config)
 
 
-def remove_context(path: Path) -> None:
-    """Take the context out of a kubeconfig, and make the earlier one current again."""
+def remove_context(path: Path, server: str) -> None:
+    """Take a server's context out of a kubeconfig, and make the earlier one current again; another's stays."""
     if not path.exists():
         return
     config = _read(path)
+    ours = [one for one in config.get("clusters") or () if one.get("name") == CONTEXT]
+    if not any((one.get("cluster") or {}).get("server") == server for one in ours):
+        return
     for kind in ("clusters", "users", "contexts"):
         config[kind] = [one for one in config.get(kind) or () if one.get("name") != CONTEXT]
     extensions = config.pop("extensions", None) or []

@@ -65,6 +65,11 @@ def running(home: Path) -> Running | None:
     return last if last is not None and _is_alive(last.pid) and _is_locked(folder) else None
 
 
+def last(home: Path) -> Running | None:
+    """Return the server that a home has, or had when it was ready last."""
+    return _last(home.absolute() / _FOLDER)
+
+
 def stop(home: Path) -> bool:
     """End the server of a home and wait for that; returns whether there was one. Experiments go on."""
     folder = home.absolute() / _FOLDER

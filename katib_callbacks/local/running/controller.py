@@ -106,7 +106,7 @@ class Controller:
         self._warn_of_gpus()
         if not self._is_over:
             self._set_state(states.RUNNING, "ExperimentRunning", "Experiment is running")
-        version = self._store.version()
+        version: int | None = None  # it may have been deleted before this process began to look
         while not self._is_stopping:
             self._start_trials()
             if self._is_over and not self._running:

@@ -235,6 +235,7 @@ def _ended(store: ExperimentStore, home: Path, name: str) -> Iterator[None]:
     store.update_experiment(name, delete_by_s=time.time() + timeout_s)
     try:
         with locked(home, name, timeout_s=timeout_s):
+            store.update_experiment(name, delete_by_s=None)  # a run that waits for the lock goes on
             yield
     finally:
         store.update_experiment(name, delete_by_s=None)

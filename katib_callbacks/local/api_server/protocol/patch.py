@@ -1,6 +1,7 @@
 """Patches: JSON merge patches, JSON patches, and what is applied."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ MERGE, JSON, STRATEGIC = (
     "application/json-patch+json",
     "application/strategic-merge-patch+json",
 )
+MAX_COPIED_BYTES = 3 << 20
+"""Of the ``copy`` operations of a patch, as Kubernetes has it: each may double the object."""
+
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
 
 
@@ -45,16 +49,24 @@ def _operated(found: dict[str, Any], operations: Sequence[Any]) -> dict[str, Any
     """Return an object after the operations of a JSON patch (RFC 6902)."""
     whole: Any = {"": copy.deepcopy(found)}
     try:
-        for one in operations:
-            _operate(whole, one)
+        _operate_all(whole, operations)
+        result: dict[str, Any] = whole[""]
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise ApiError("Invalid", f"the server rejected our request due to an error in our request: {error}") from error
-    result: dict[str, Any] = whole[""]
     return result
 
 
-def _operate(whole: Any, one: Mapping[str, Any]) -> None:
-    kind, path = one["op"], one["path"]
+def _operate_all(whole: Any, operations: Sequence[Any]) -> None:
+    copied = 0
+    for one in operations:
+        copied += _operate(whole, one)
+        if copied > MAX_COPIED_BYTES:
+            raise ValueError(f"the operations copy more than {MAX_COPIED_BYTES} bytes")
+
+
+def _operate(whole: Any, one: Mapping[str, Any]) -> int:
+    """Do one operation; returns how much it has copied."""
+    kind, path, copied = one["op"], one["path"], 0
     if kind == "test":
         if _get(whole, path) != one["value"]:
             raise ValueError(path)
@@ -67,11 +79,14 @@ def _operate(whole: Any, one: Mapping[str, Any]) -> None:
     elif kind == "add":
         _add(whole, path, one["value"])
     elif kind == "copy":
-        _add(whole, path, copy.deepcopy(_get(whole, one["from"])))
+        value = copy.deepcopy(_get(whole, one["from"]))
+        copied = len(json.dumps(value))
+        _add(whole, path, value)
     elif kind == "move":
         _add(whole, path, _remove(whole, one["from"]))
     else:
         raise ValueError(kind)
+    return copied
 
 
 def _place(whole: Any, path: str) -> tuple[Any, Any]:

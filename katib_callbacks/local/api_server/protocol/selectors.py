@@ -33,8 +33,8 @@ def _of_labels(text: str) -> Selector:
     key, wanted = match["key"], {one.strip() for one in (match["values"] or match["value"] or "").split(",")}
 
     def label(shown: Mapping[str, Any]) -> str | None:
-        found: str | None = (shown["metadata"].get("labels") or {}).get(key)
-        return found
+        found = (shown["metadata"].get("labels") or {}).get(key)
+        return found if isinstance(found, str) else None  # a manifest of the local client has what its user wrote
 
     if match["absent"]:
         return lambda shown: label(shown) is None

@@ -34,6 +34,7 @@ class ExperimentWriter:
 
     def create(self, given: Object, *, is_dry_run: bool) -> Made:
         """Store an experiment and start it."""
+        _check_metadata(given)
         given = _without_status(given)
         try:
             name, manifest, plan = runner.admit(given)
@@ -138,8 +139,9 @@ class TrainJobWriter(TrainerWriter):
 
 def _spec(row: ExperimentRow, new: Object) -> Any:
     """Return the spec that an edit comes to, with its defaults."""
+    _check_metadata(new)
     for field, value in zip(("namespace", "name"), key_of(row), strict=True):
-        if (new.get("metadata") or {}).get(field, value) != value:
+        if new["metadata"].get(field, value) != value:
             raise ApiError("BadRequest", f"metadata.{field} cannot be changed")
     return read({**new, "metadata": {"name": row.name}}).serialize()["spec"]
 
@@ -147,7 +149,7 @@ def _spec(row: ExperimentRow, new: Object) -> Any:
 def _with_metadata(row: ExperimentRow, new: Object, columns: dict[str, Any]) -> dict[str, Any]:
     """Return the columns that an edit changes, with the metadata that a client has sent."""
     manifest = columns.get("manifest") or row.source
-    metadata = _without(new["metadata"], _SERVERS_OWN)
+    metadata = {**dict(zip(("namespace", "name"), key_of(row), strict=True)), **_without(new["metadata"], _SERVERS_OWN)}
     if "ownerReferences" not in row.source["metadata"]:
         metadata.pop("ownerReferences", None)
     return {**columns, "manifest": {**manifest, "metadata": metadata}}
@@ -156,6 +158,17 @@ def _with_metadata(row: ExperimentRow, new: Object, columns: dict[str, Any]) -> 
 def _at(value: Any, field: str) -> Any:
     """Return a mapping's field; None of anything else."""
     return value.get(field) if isinstance(value, Mapping) else None
+
+
+def _check_metadata(given: Any) -> None:
+    """Refuse metadata by which nobody could choose or show the object."""
+    metadata = given.get("metadata") if isinstance(given, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        raise ApiError("BadRequest", "the object has no metadata")
+    for field in ("labels", "annotations"):
+        values = metadata.get(field) or {}
+        if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):
+            raise ApiError("BadRequest", f"metadata.{field}: must be a mapping of strings; put values in quotes")
 
 
 def _without_status(given: Object) -> Object:

@@ -5,8 +5,6 @@ an error, and has one fixed address; neither can be made here. So both are put r
 is. Nothing else is imported or changed, and the user's own ``sitecustomize`` runs as well.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -19,11 +17,14 @@ _NAME = "sitecustomize"
 
 
 def _set_address(module: object) -> None:
-    vars(module)["DEFAULT_DB_MANAGER_ADDRESS"] = os.environ[_ADDRESS]
+    if _ADDRESS in os.environ:
+        vars(module)["DEFAULT_DB_MANAGER_ADDRESS"] = os.environ[_ADDRESS]
 
 
 def _set_namespace(module: object) -> None:
-    original = vars(module)["get_current_k8s_namespace"]
+    original = vars(module).get("get_current_k8s_namespace")
+    if original is None:  # another release of the SDK
+        return
 
     def get_current_k8s_namespace() -> object:
         try:
@@ -41,7 +42,7 @@ class _AfterImport:
     """A finder that acts on a module when it has been executed."""
 
     @staticmethod
-    def find_spec(name: str, path: list[str] | None = None, _target: object = None) -> object:
+    def find_spec(name: str, path: "list[str] | None" = None, _target: object = None) -> object:
         """Return the spec of a module that is awaited, with a loader that acts on it; None for any other."""
         if name not in _ACTIONS:
             return None
@@ -51,7 +52,7 @@ class _AfterImport:
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def exec_module(module: ModuleType) -> None:
+            def exec_module(module: "ModuleType") -> None:
                 execute(module)
                 _ACTIONS[name](module)
 
@@ -60,16 +61,17 @@ class _AfterImport:
 
 
 def _run_others() -> None:
-    """Execute the module of this name that this one hides."""
-    from importlib.machinery import PathFinder  # noqa: PLC0415  loaded in every Python
-    from importlib.util import module_from_spec  # noqa: PLC0415  as above
-
+    """Import the module of this name that this one hides, in its place."""
     here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib takes longer than all of this
     sys.path[:] = [entry for entry in sys.path if entry != here]
-    spec = PathFinder.find_spec(_NAME, sys.path)
-    if spec is not None and spec.loader is not None:
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
+    ours = sys.modules.pop(_NAME)
+    try:
+        __import__(_NAME)
+    except ImportError as error:
+        if error.name != _NAME:
+            raise
+    finally:
+        sys.modules.setdefault(_NAME, ours)  # where Python looks for it when this has run
 
 
 if __name__ == _NAME:

@@ -68,7 +68,7 @@ COVERED_PYTEST = ["coverage", "run", "-m", "pytest"]
 AT_ONCE = min(4, (os.cpu_count() or 1) + 1)
 """How many suites run side by side, one more than there are processors: half of what they do is to wait for servers."""
 
-DEALT_OUT = ["tests/db_manager", "tests/delivery", "tests/local"]
+DEALT_OUT = ["tests/db_manager", "tests/delivery", "tests/local", "tests/examples"]
 """Folders whose tests take minutes and mostly wait: the modules of each go to as many suites as run side by side."""
 
 CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "tests/sinks"]
@@ -76,6 +76,9 @@ CORE_TESTS = ["tests/db_manager", "tests/delivery", "tests/unit", "tests/cli", "
 
 LOCAL_TESTS = ["tests/local"]
 """Beside the extra `local`; no framework either."""
+
+EXAMPLE_TESTS = ["tests/examples"]
+"""Beside the frameworks."""
 
 PROTOBUF_TESTS = [
     *(f"tests/unit/test_{name}.py" for name in ("wire", "thinning", "package")),
@@ -322,7 +325,8 @@ def tests(session: nox.Session) -> None:
         else:
             _missing(session, f"Python {version}")
     session.run("coverage", "erase")
-    suites = [*_core_suites([*CORE_TESTS, *LOCAL_TESTS]), *_framework_suites(FRAMEWORK_TESTS), (["tests/examples"], {})]
+    # The frameworks' suites are the longest: begun last, they would leave a processor without work at the end.
+    suites = [*_framework_suites(FRAMEWORK_TESTS), *_core_suites([*CORE_TESTS, *LOCAL_TESTS, *EXAMPLE_TESTS])]
     _run_suites(session, suites, COVERED_PYTEST)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")

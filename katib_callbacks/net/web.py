@@ -3,7 +3,6 @@
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -142,12 +141,10 @@ class Door:
             if scheme.lower() == "bearer":
                 yield token.strip()
         for value in _values(headers, b"cookie"):
-            try:
-                morsel = SimpleCookie(value).get(self._cookie)
-            except CookieError:
-                continue
-            if morsel is not None:
-                yield morsel.value
+            for pair in value.split(";"):  # by hand: SimpleCookie gives up at one that another program has set
+                name, _, token = pair.strip().partition("=")
+                if name == self._cookie:
+                    yield token
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(errors="replace"), self._token.encode())

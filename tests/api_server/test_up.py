@@ -1,5 +1,6 @@
 """``katib-callbacks up`` and ``down``: a server in the background, and its context in the user's kubeconfig."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,9 @@ import time
 
 import pytest
 
+from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api_server import server
+from katib_callbacks.local.api_server.credentials import Credentials, add_context
 
 yaml = pytest.importorskip("yaml")
 
@@ -70,6 +73,15 @@ def test_the_context_of_a_server_that_was_killed_is_taken_out(command, tmp_path)
 
     assert command("down").startswith("no API server serves ")
     assert yaml.safe_load(kubeconfig.read_text()) == OTHERS
+
+
+def test_what_kubectl_would_take_for_a_number_stays_a_string(tmp_path):
+    kubeconfig = tmp_path / "config"
+    user = {"token": "1e5", "password": "0o17", "username": "y", "namespace": "123"}
+    kubeconfig.write_text(json.dumps({**OTHERS, "users": [{"name": "me", "user": user}]}))
+    add_context(kubeconfig, "https://127.0.0.1:1", Credentials("token", b"", tmp_path))
+
+    assert read_documents(kubeconfig.read_text())[0]["users"][0]["user"] == user
 
 
 def test_the_context_of_another_homes_server_stays(command, tmp_path):

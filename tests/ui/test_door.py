@@ -38,6 +38,14 @@ def test_the_url_with_the_token_sets_a_cookie_that_lets_in_and_leads_to_the_url_
         assert browser.get(url).text == "inside"
 
 
+def test_cookies_of_other_programs_on_this_machine_do_not_lock_out(serve):
+    url = serve(app)
+    ours = f"katib-callbacks-{httpx.URL(url).port}={TOKEN}"
+
+    for cookies in (f'{{"json": 1}}; {ours}', f'a[b]=1; {ours}; c="', ours):
+        assert served.get(url, headers={"Cookie": cookies}).text == "inside"
+
+
 def test_the_token_of_a_url_counts_for_the_page_only(serve):
     url = serve(app)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.certificates import make_certificates
+from katib_callbacks.local.tune.command import as_yaml
 from katib_callbacks.net.web import LOOPBACK, new_token
 
 CONTEXT = "katib-local"
@@ -111,10 +112,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, config: dict[str, Any]) -> None:
-    import yaml  # noqa: PLC0415  the extra `local`
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_private(path.resolve(), yaml.safe_dump(config, sort_keys=False).encode())
+    write_private(path.resolve(), as_yaml(config).encode())
 
 
 def _ends_soon(certificate: bytes) -> bool:

@@ -20,8 +20,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if len(values) > width:
         values = [values[(number + 1) * len(values) // width - 1] for number in range(width)]
     low, high = min(values, default=0.0), max(values, default=0.0)
-    span = high - low
-    return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1)) if span else 3] for value in values)
+    span = high / 2 - low / 2  # halves, since the whole may be greater than any number
+    return "".join(_BLOCKS[round((value / 2 - low / 2) / span * (len(_BLOCKS) - 1)) if span else 3] for value in values)
 
 
 def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
@@ -54,11 +54,12 @@ def text_plot(points: Sequence[tuple[int, float]], width: int, height: int) -> l
     columns = max(1, width - _MARGIN - 2)
     first, last = points[0][0], points[-1][0]
     low, high = min(value for _, value in points), max(value for _, value in points)
+    span = high / 2 - low / 2
     cells = [[0] * columns for _ in range(height)]
 
     def place(step: float, value: float) -> tuple[int, int]:
         x = round((step - first) / (last - first) * (2 * columns - 1)) if last > first else 0
-        y = round((high - value) / (high - low) * (4 * height - 1)) if high > low else 2 * height
+        y = round((high / 2 - value / 2) / span * (4 * height - 1)) if span else 2 * height
         return x, y
 
     before = None

@@ -155,6 +155,7 @@ def test_the_eta_goes_by_trials_that_have_ended_and_by_what_running_ones_say():
 def test_curves_in_text():
     assert sparkline([1, 2, 3], 10) == "▁▅█"
     assert sparkline([5, 5], 10) == "▄▄"
+    assert sparkline([-1.7e308, 0.0, 1.7e308], 10) == "▁▅█"
     assert sparkline(range(1_000), 4) == "▁▃▆█"
     points = [(n, float(n % 7)) for n in range(10_000)]
     points[5_000] = (5_000, 99.0)
@@ -169,6 +170,7 @@ def test_curves_in_text():
     assert lines[5].startswith("      0.25 ┤")
     assert lines[-1].split() == ["1", "10"]
     assert len(text_plot([(1, 2.0)], 40, 6)) == 8
+    assert len(text_plot([(1, -1.7e308), (2, 1.7e308)], 40, 6)) == 8
 
 
 def test_many_looks_from_a_thread_of_its_own_do_no_harm(local, started):

@@ -68,6 +68,7 @@ class DBManager:
         retention_days: Delete the rows of a trial whose newest row is older; None keeps all.
         metrics_address: ``host:port`` where Prometheus finds this server's own metrics; None for nowhere.
         trial_listener: A second address, with TLS and authentication, for trials alone; None for none.
+        is_read_only: Answer no calls by which rows are written or deleted at ``listen_address``.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DBManager:
         retention_days: float | None = None,
         metrics_address: str | None = None,
         trial_listener: TrialListener | None = None,
+        is_read_only: bool = False,
     ) -> None:
         self._listen_address = listen_address
         check_days(retention_days)
@@ -90,6 +92,7 @@ class DBManager:
         self._max_calls = max_calls
         self._metrics_address = metrics_address
         self._trial_listener = trial_listener
+        self._is_read_only = is_read_only
         self._max_connections = max_connections
         self._open_store = partial(
             ObservationLogStore,
@@ -198,7 +201,8 @@ class DBManager:
             server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies, judge)
-            server.add_generic_rpc_handlers((KatibService(servicer, health, arrivals),))
+            service = KatibService(servicer, health, arrivals, is_read_only=self._is_read_only)
+            server.add_generic_rpc_handlers((service,))
             address = bind(server, self._listen_address)
             trials = None
             if authenticator is not None:

@@ -5,9 +5,15 @@ import ssl
 import stat
 import urllib.error
 import urllib.request
+from datetime import datetime, timezone
+from functools import partial
 
+import grpc
 import pytest
 from api_servers import EXPERIMENTS
+
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.wire.client import DBManagerStub
 
 
 @pytest.mark.parametrize("shown", [None, "Bearer guessed", "Basic Z3Vlc3NlZA=="])
@@ -36,6 +42,17 @@ def test_credentials_are_for_this_user_alone(shared):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for path in (folder / "token", folder / "server.pem", shared.kubeconfig):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_metrics_are_read_without_a_token_and_neither_written_nor_deleted(shared):
+    rows = [MetricLog("loss", 1.0, datetime.now(timezone.utc))]
+    with grpc.insecure_channel(shared.db_manager) as channel:
+        stub = DBManagerStub(channel)
+        for write in (partial(stub.report, "trial", rows), partial(stub.delete, "trial")):
+            with pytest.raises(grpc.RpcError) as refusal:
+                write(timeout_s=120)
+            assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert stub.get("trial", timeout_s=120) == []
 
 
 def test_the_certificate_is_the_kubeconfigs_and_no_other(shared):

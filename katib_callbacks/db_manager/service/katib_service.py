@@ -17,13 +17,16 @@ MAX_REFLECTIONS = 8
 """Calls of reflection at once: each keeps a thread for as long as its client asks."""
 
 
+_WRITING = (methods.REPORT_OBSERVATION_LOG, methods.DELETE_OBSERVATION_LOG, methods.JUDGE)
+
+
 class KatibService(grpc.GenericRpcHandler):
     """The handler for ``grpc.Server.add_generic_rpc_handlers``.
 
     Each method takes a stream, though clients send one request: so it is asked for only when there is a place for it.
     """
 
-    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals) -> None:
+    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, *, is_read_only: bool = False) -> None:
         self._arrivals = arrivals
         self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
         self._health = health
@@ -35,6 +38,9 @@ class KatibService(grpc.GenericRpcHandler):
             methods.HEALTH_CHECK: self._unary(messages.HealthCheckRequest, health.Check),
             methods.HEALTH_WATCH: streaming(self._watch),
         }
+        if is_read_only:
+            for method in _WRITING:
+                del self._handlers[method]
         self._reflection = [reflection.generic_handler(version) for version in reflection.VERSIONS]
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

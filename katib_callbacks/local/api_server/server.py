@@ -130,12 +130,15 @@ async def _care(runs: Runs) -> None:
 
 
 def _db_manager(home: Path, last: Running | None) -> DBManager:
-    """Start the DB manager by which clients read trials' metrics, at its last address if that is free."""
+    """Start the DB manager by which clients read trials' metrics, at its last address if that is free.
+
+    It asks nobody who they are, so what it cannot do no other user of this machine can.
+    """
     url = f"sqlite:///{database(home)}"
     if last is not None:
         with suppress(KatibCallbacksError):
-            return DBManager(url, last.db_manager).start()
-    return DBManager(url, f"{LOOPBACK}:0").start()
+            return DBManager(url, last.db_manager, is_read_only=True).start()
+    return DBManager(url, f"{LOOPBACK}:0", is_read_only=True).start()
 
 
 @contextmanager

@@ -565,4 +565,4 @@ def types(session: nox.Session) -> None:
         "basedpyright==1.40.*"
     )  # pyright with its Node from PyPI; its own package fetches it from elsewhere
     session.run("mypy")
-    session.run("basedpyright")
+    session.run("basedpyright", "--project", "pyproject.toml")  # not what lies in a folder above

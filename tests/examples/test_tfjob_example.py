@@ -17,5 +17,5 @@ def test_of_two_workers_one_reports_the_metrics_of_both(tmp_path, monkeypatch):
 
     assert sorted(metric for metric, _ in rows) == ["accuracy", "loss"]
     assert 0 < dict(rows)["accuracy"] <= 1, "whatever learning rate was drawn"
-    (log,) = (tmp_path / "home" / "keras-tfjob").glob("*[!0-9].log")
+    (log,) = (tmp_path / "home" / "keras-tfjob").glob("keras-tfjob-????????.log")
     assert "one of 2: " in log.read_text()

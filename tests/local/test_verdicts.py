@@ -19,6 +19,7 @@ from katib_callbacks.local.algorithms.settings import choose, make
 from katib_callbacks.local.algorithms.space import read_parameter
 from katib_callbacks.local.api.models import V1beta1FeasibleSpace, V1beta1ParameterSpec
 from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.controller import Controller
 from katib_callbacks.local.running.runner import LOCK_TIMEOUT_S, Runner, database, locked
 from katib_callbacks.local.state.budget import edit_budget
 from katib_callbacks.local.state.store import ExperimentStore
@@ -395,6 +396,21 @@ def test_budgets_are_raised_while_an_experiment_runs_and_when_it_is_over(local, 
         done = client.wait_for_experiment_condition("one", timeout=300)
 
     assert done.status.trials_succeeded == 4
+
+
+def test_a_budget_that_is_edited_while_a_run_begins_counts(local, monkeypatch):
+    name = local.store(experiment(LOSS, maxTrialCount=2, parallelTrialCount=1))
+    run = Controller.run
+
+    def edit_and_run(controller):
+        with ExperimentStore(database(local.home)) as store:
+            edit_budget(store, name, max_trial_count=3)
+        return run(controller)
+
+    monkeypatch.setattr(Controller, "run", edit_and_run)
+    Runner(local.home, name).run()
+
+    assert len(local.trials()) == 3
 
 
 def test_budget_edits_at_the_same_time_are_all_kept(local):

@@ -21,7 +21,7 @@ from katib_callbacks.local.running.db_manager_process import DBManagerProcess
 from katib_callbacks.local.running.suggestion import Suggestion
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.states import with_condition
-from katib_callbacks.local.state.store import ExperimentStore, TrialRow
+from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trainer.status_server import TrainerStatusServer
 from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace
@@ -119,8 +119,7 @@ class Controller:
                 row = self._store.experiment(self._row.name)
                 self._is_stopping |= row.is_deleted
                 if (row.manifest, row.conditions) != (self._row.manifest, self._row.conditions):
-                    self._row = row
-                    self._budget = Budget.of(row.manifest)
+                    self._go_by(row)
         self._put_back()
         return self._row.state
 
@@ -296,5 +295,10 @@ class Controller:
         is_final = kind in states.FINAL_EXPERIMENT_STATES
         times = {"completed_s": now_s} if is_final else {"started_s": self._row.started_s or now_s, "completed_s": None}
         self._store.update_experiment(self._row.name, conditions=conditions, **times)
-        self._row = self._store.experiment(self._row.name)
+        self._go_by(self._store.experiment(self._row.name))
         self._on_event(Event(None, kind, message))
+
+    def _go_by(self, row: ExperimentRow) -> None:
+        """Take the experiment as it is stored now; its budget may have been edited meanwhile."""
+        self._row = row
+        self._budget = Budget.of(row.manifest)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.own_process import own_command
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.states import condition, with_condition
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore
@@ -26,15 +27,6 @@ _LOCK_TIMEOUT_S = 1.0
 _MARK = ".api-server"
 _LOG = "runner.log"
 _MAX_WORDS = 500
-_PACKAGES = Path(__file__).resolve().parents[3]
-
-# As the DB manager's process: the current folder is not searched, and ours last.
-_START = f"""
-import sys
-sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv.pop(1)]
-from {__name__} import main
-main()
-"""
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +47,7 @@ class Runs:
             (folder / _MARK).touch()
             with (folder / _LOG).open("ab") as output:
                 self._processes[name] = subprocess.Popen(  # noqa: S603  this very module
-                    [sys.executable, "-c", _START, str(_PACKAGES), str(self._home), name, str(lock)],
+                    own_command(__name__, str(self._home), name, str(lock)),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -132,7 +124,6 @@ def main() -> None:
     except KatibCallbacksError as error:
         _logger.error("experiment %s: %s", name, error)  # noqa: TRY400  the message says all
         os._exit(1)
-    if (
-        state not in states.FINAL_EXPERIMENT_STATES and not signals
-    ):  # by `experiment stop`: it is not to go on by itself
+    is_stopped = state not in states.FINAL_EXPERIMENT_STATES and not signals
+    if is_stopped:  # by `experiment stop`: it is not to go on by itself
         (home / name / _MARK).unlink(missing_ok=True)

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from katib_callbacks import settings
 from katib_callbacks.errors import KatibCallbacksError
+from katib_callbacks.local.running.own_process import own_command
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.metrics import StoredMetricLog
 
@@ -26,15 +26,6 @@ MAX_SILENT_ENDS = 5
 
 _RETRY_INTERVAL_S = 0.1
 _FREE_PORT = "127.0.0.1:0"
-_PACKAGES = Path(__file__).resolve().parents[3]
-
-# The current folder is not searched, and ours last: a queue.py of the user's would take the standard library's place.
-_START = f"""
-import sys
-sys.path[:] = [entry for entry in sys.path if entry] + [sys.argv.pop(1)]
-from {__name__} import main
-main()
-"""
 
 
 class DBManagerProcess:
@@ -105,7 +96,7 @@ class DBManagerProcess:
 
     def _start(self, address: str) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(  # noqa: S603  this very module
-            [sys.executable, "-c", _START, str(_PACKAGES), self._db_url, address],
+            own_command(__name__, self._db_url, address),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(self._lock,),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from katib_callbacks.local.collectors.observation import number
+from katib_callbacks.pictures.sparkline import telling
 
 MOST_POINTS = 400
 """Points of one curve: about one for each pixel."""
@@ -51,11 +52,7 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
     """Return a curve of few enough points, with the least and the greatest of each part, the first and the last."""
     if len(points) <= MOST_POINTS:
         return points
-    parts = MOST_POINTS // 2 - 1
-    kept = {0, len(points) - 1}
-    for part in range(parts):
-        some = range(len(points) * part // parts, len(points) * (part + 1) // parts)
-        kept.update((min(some, key=lambda at: points[at].value), max(some, key=lambda at: points[at].value)))
+    kept = {0} | telling([point.value for point in points], MOST_POINTS - 1)
     return [points[at] for at in sorted(kept)]
 
 

@@ -25,15 +25,20 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, float]]:
-    """Return at most ``most`` points of a curve: of each stretch the least and the greatest, and the last of all."""
-    if len(points) <= most:
-        return list(points)
+    """Return at most ``most`` points of a curve, as :func:`telling` chooses them."""
+    return [points[index] for index in sorted(telling([value for _, value in points], most))]
+
+
+def telling(values: Sequence[float], most: int) -> set[int]:
+    """Return the places of at most ``most`` values: of each stretch the least and the greatest, and the last of all."""
+    if len(values) <= most:
+        return set(range(len(values)))
     stretches = max(1, (most - 1) // 2)
-    kept = {len(points) - 1}
+    kept = {len(values) - 1}
     for number in range(stretches):
-        stretch = range(number * len(points) // stretches, (number + 1) * len(points) // stretches)
-        kept |= {min(stretch, key=lambda i: points[i][1]), max(stretch, key=lambda i: points[i][1])}
-    return [points[index] for index in sorted(kept)]
+        stretch = range(number * len(values) // stretches, (number + 1) * len(values) // stretches)
+        kept |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
+    return kept
 
 
 def curves(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:

@@ -16,6 +16,14 @@ _FLOAT32 = struct.Struct("f")
 _REDUCED_PRECISION = r"\b(bfloat16|float16|half|float32)\b"
 
 
+def as_number(text: str) -> float | None:
+    """Return the number that a text is, as Go and Python read one; None if it is none, as Katib's ``unavailable``."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def to_number(name: str, value: Any) -> float:
     """Convert one scalar to a float, rounded to the shortest decimal of its own precision.
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from katib_callbacks.local.collectors.observation import number
+from katib_callbacks.metrics.scalars import as_number
 from katib_callbacks.pictures.sparkline import telling
 
 MOST_POINTS = 400
@@ -28,7 +28,7 @@ def curves(rows: Iterable[tuple[str, str, float]]) -> Curves:
     found: Curves = {}
     counts: Counter[str] = Counter()
     for name, text, time_s in rows:
-        value = number(text)
+        value = as_number(text)
         if value is None:
             continue
         counts[name] += 1

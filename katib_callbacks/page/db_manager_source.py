@@ -13,12 +13,12 @@ from typing import Any
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError
 from katib_callbacks.local.collectors.observation import (
     UNAVAILABLE,
-    number,
     objective_text,
     objective_value,
     reduce,
 )
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.metrics.scalars import as_number
 from katib_callbacks.page.changes import Changes
 from katib_callbacks.page.curves import curves, drawn
 
@@ -133,7 +133,7 @@ class DBManagerSource:
         if self._objective is not None:
             kind, metric = self._objective
             text = objective_text(observation, metric, "max" if kind == "maximize" else "min")
-        has_values = any(number(row.value) is not None for row in rows)
+        has_values = any(as_number(row.value) is not None for row in rows)
         return {
             "name": name,
             "number": place,

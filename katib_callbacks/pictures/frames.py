@@ -10,7 +10,8 @@ from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import format_timestamp
-from katib_callbacks.pictures.records import ExperimentRecord, TrialRecord, as_number, check_installed
+from katib_callbacks.metrics.scalars import as_number
+from katib_callbacks.pictures.records import ExperimentRecord, TrialRecord, check_installed
 
 EXTRA = "data"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from katib_callbacks.console import printable
 from katib_callbacks.errors import KatibCallbacksError
-from katib_callbacks.pictures.records import SUCCEEDED, TrialRecord, as_number, shortened
+from katib_callbacks.metrics.scalars import as_number
+from katib_callbacks.pictures.records import SUCCEEDED, TrialRecord, shortened
 from katib_callbacks.pictures.sparkline import sparkline
 
 REFRESH_S = 1.0

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from katib_callbacks.errors import MissingDependencyError
 from katib_callbacks.metrics import StoredMetricLog
+from katib_callbacks.metrics.scalars import as_number
 
 CREATED, RUNNING, SUCCEEDED, EARLY_STOPPED = "Created", "Running", "Succeeded", "EarlyStopped"
 UNFINISHED = (CREATED, RUNNING)
@@ -80,14 +81,6 @@ class ExperimentRecord:
         valued = [trial for trial in self.trials if trial.objective is not None]
         sign = -1 if self.is_maximized else 1
         return min(valued, key=lambda trial: sign * (trial.objective or 0.0), default=None)
-
-
-def as_number(text: str) -> float | None:
-    """Return the number that a text is; None if it is none, as Katib's ``unavailable``."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def shortened(text: str, width: int) -> str:

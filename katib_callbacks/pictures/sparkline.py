@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from katib_callbacks.console import printable
-from katib_callbacks.pictures.records import as_number
+from katib_callbacks.metrics.scalars import as_number
 
 HEIGHT, MAX_WIDTH = 12, 120
 """Of a plot, in lines and characters."""

@@ -4,13 +4,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from katib_callbacks.metrics.scalars import as_number
 from katib_callbacks.pictures.records import (
     CREATED,
     RUNNING,
     ExperimentRecord,
     ParameterRecord,
     all_shortened,
-    as_number,
     check_installed,
 )
 from katib_callbacks.pictures.sparkline import thinned

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.local.collectors.observation import number
 from katib_callbacks.local.collectors.stdout import parse_output, read_output
 from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
+from katib_callbacks.metrics.scalars import as_number
 
 TEXT, JSON = "TEXT", "JSON"
 
@@ -48,7 +48,7 @@ def parse_json(lines: Iterable[str], metrics: Sequence[str], now: datetime) -> l
         timestamp = _time_of(item.get("timestamp"))
         for name in metrics:
             value = item.get(name)
-            if isinstance(value, str) and number(value) is not None:
+            if isinstance(value, str) and as_number(value) is not None:
                 rows.append(StoredMetricLog(name, value, timestamp or now))
                 now = now if timestamp else now + RESOLUTION
             elif isinstance(value, (int, float)):

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TypeAlias
 
+from katib_callbacks.metrics.scalars import as_number
+
 UNAVAILABLE = "unavailable"
 """Katib's word for a metric without a value (pkg/controller.v1beta1/consts/const.go)."""
 
@@ -26,7 +28,7 @@ def reduce(rows: Iterable[tuple[str, str]], metrics: Sequence[str]) -> Observati
         if metric is None:
             continue
         metric["latest"] = text
-        value = number(text)
+        value = as_number(text)
         if value is None:
             continue
         if metric["min"] == UNAVAILABLE:
@@ -48,13 +50,5 @@ def objective_text(observation: Sequence[Mapping[str, str]], metric: str, strate
 
 def objective_value(text: str) -> float | None:
     """Return the objective as a number that an algorithm can learn from; None for any other."""
-    value = number(text)
+    value = as_number(text)
     return value if value is not None and math.isfinite(value) else None
-
-
-def number(text: str) -> float | None:
-    """Return the number that a text is, as Go and Python read one; None if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -5,8 +5,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from katib_callbacks.local.api.go_regexp import compile_pattern
-from katib_callbacks.local.collectors.observation import number
 from katib_callbacks.metrics import RESOLUTION, StoredMetricLog, parse_timestamp
+from katib_callbacks.metrics.scalars import as_number
 
 DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 """Katib's (pkg/metricscollector/v1beta1/common/const.go)."""
@@ -36,7 +36,7 @@ def parse_output(
         for pattern in patterns:
             for match in pattern.finditer(line.encode()):
                 name, value = ((match[group] or b"").decode(errors="replace").strip() for group in (1, 2))
-                if name in metrics and number(value) is not None:
+                if name in metrics and as_number(value) is not None:
                     rows.append(StoredMetricLog(name, value, timestamp or now))
                     now = now if timestamp else now + RESOLUTION
     return rows

@@ -8,8 +8,9 @@ from katib_callbacks.local.state.records import trial_record
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
+from katib_callbacks.metrics.scalars import as_number
 from katib_callbacks.pictures.live import MAX_ROWS, RunningTrial, Snapshot, eta_s
-from katib_callbacks.pictures.records import TrialRecord, as_number
+from katib_callbacks.pictures.records import TrialRecord
 from katib_callbacks.reporting.progress_file import ProgressReader
 
 _DURATIONS = 20

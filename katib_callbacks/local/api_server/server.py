@@ -1,7 +1,6 @@
 """The server of a home: listens on loopback, over TLS, and comes back with what it had."""
 
 import asyncio
-import fcntl
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from katib_callbacks.local.api_server.history.journal import Journal
 from katib_callbacks.local.api_server.protocol.errors import ApiError
 from katib_callbacks.local.api_server.resources.table import TABLE, writers
 from katib_callbacks.local.api_server.runs import Runs
+from katib_callbacks.local.running.locks import held
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.net.web import LOOPBACK, Door, listening_socket, server
 
@@ -163,20 +163,10 @@ def _refusal(status: int, text: str) -> tuple[str, bytes]:
 @contextmanager
 def _locked(folder: Path, timeout_s: float = 1.0) -> Iterator[None]:
     """Hold a home's lock, which whoever asks for its server has for a moment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        give_up_at_s = time.monotonic() + timeout_s
-        while not _is_taken(descriptor):
-            if time.monotonic() >= give_up_at_s:
-                home = folder.parent
-                raise ExperimentError(
-                    f"another API server serves {home}; end it with: katib-callbacks down --home {home}"
-                )
-            time.sleep(_POLL_S)
+    home = folder.parent
+    refusal = f"another API server serves {home}; end it with: katib-callbacks down --home {home}"
+    with held(folder / "lock", timeout_s=timeout_s, refusal=refusal, mode=0o600):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _is_locked(folder: Path) -> bool:
@@ -185,15 +175,6 @@ def _is_locked(folder: Path) -> bool:
             return False
     except ExperimentError:
         return True
-
-
-def _is_taken(descriptor: int) -> bool:
-    """Return whether the lock is ours, now that it was asked for."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_alive(pid: int) -> bool:

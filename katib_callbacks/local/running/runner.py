@@ -1,7 +1,6 @@
 """Stored experiments, created, run and deleted: one process at a time runs one, and holds its lock."""
 
 import logging
-import os
 import secrets
 import shutil
 import string
@@ -13,12 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError, MissingDependencyError
+from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError
 from katib_callbacks.local import certificates
 from katib_callbacks.local.algorithms.settings import check_installed
 from katib_callbacks.local.api.manifest import Manifest, read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
+from katib_callbacks.local.running.locks import held
 from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.trainer.experiment import as_experiment, in_its_words, is_optimization_job, is_train_job
 from katib_callbacks.local.trainer.experiment import check as check_trainers
@@ -26,13 +26,6 @@ from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.orphans import end_orphans
 from katib_callbacks.local.trials.process import TERMINATION_GRACE_S
 from katib_callbacks.local.trials.template import TrialTemplate
-
-try:
-    import fcntl
-except ImportError as error:
-    raise MissingDependencyError(
-        "local experiments need Linux or macOS: Windows has neither process groups nor this kind of file lock"
-    ) from error
 
 DEFAULT_HOME = Path("katib-local")
 """The folder of state and trials, in the current directory."""
@@ -44,7 +37,6 @@ LOCK_TIMEOUT_S = 30.0
 
 _SEED_BITS = 31
 _SUFFIX_BYTES = 3
-_LOCK_INTERVAL_S = 0.02
 _LOCK = ".lock"
 _NAME_CHARACTERS = string.ascii_lowercase + string.digits + "-"
 
@@ -60,22 +52,9 @@ def database(home: Path) -> Path:
 def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
     """Hold an experiment's lock; yields its descriptor. Free once all holders have ended; else ExperimentError."""
     _check_name(name)
-    folder = home / name
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        give_up_at_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= give_up_at_s:
-                    raise ExperimentError(f"experiment {name!r} is run by another process") from error
-                time.sleep(_LOCK_INTERVAL_S)
+    refusal = f"experiment {name!r} is run by another process"
+    with held(home / name / _LOCK, timeout_s=timeout_s, refusal=refusal) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def is_run(home: Path, name: str) -> bool:

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 from partners import NOON, FastClock, Fault, Proxy, ScriptedDBManager, stored_values
 
-from katib_callbacks import DeliveryError, KatibReporter, RejectedError
+from katib_callbacks import DeliveryError, KatibReporter, RejectedError, process_state
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
@@ -175,6 +175,19 @@ pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss":
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
     assert server.values(trial) == [("loss", "1"), ("loss", "2")]
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_reporter_that_was_sent_clears_where_it_was_not_used_before(server, trial, monkeypatch, is_used):
+    reporter = KatibReporter(server.address, trial_name=trial, previous_attempt="clear")
+    if is_used:
+        reporter.report({"loss": 1})
+    sent = pickle.dumps(reporter)
+    monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
+
+    pickle.loads(sent).report({"loss": 2})  # noqa: S301  our own bytes
+
+    assert server.values(trial) == [("loss", "1"), ("loss", "2")][not is_used :]
 
 
 def test_a_forked_child_clears_no_more(katib_db_manager):

@@ -536,7 +536,11 @@ def test_processes_that_cannot_agree_upon_stopping_go_on_and_say_so_once(caplog)
     assert caplog.messages == [
         "The processes of this training cannot agree upon early stopping, so it goes on to its end."
     ]
-    assert not recorder.is_to_stop(3, jax=SimpleNamespace(process_count=lambda: 1)), "one process of JAX"
+    caplog.clear()
+    recorder = MetricRecorder("a", reporter=reporter, _runtime=Runtime(environ=lambda: environ))
+    recorder.start(ZERO)
+    assert not recorder.is_to_stop(1, jax=SimpleNamespace(process_count=lambda: 1))
+    assert caplog.messages == [], "JAX knows of one process, which agrees with itself"
 
 
 @pytest.mark.logs_error(

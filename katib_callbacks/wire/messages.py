@@ -60,7 +60,8 @@ _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    kind: getattr(_Field, f"TYPE_{kind.upper()}") for kind in ("string", "bytes", "int32", "int64", "double", "bool")
+    kind: getattr(_Field, f"TYPE_{kind.upper()}")
+    for kind in ("string", "bytes", "int32", "int64", "float", "double", "bool")
 }
 
 

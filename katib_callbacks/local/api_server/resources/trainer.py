@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from katib_callbacks.local.api_server.resources.katib import AGE, NAME, key_of
+from katib_callbacks.local.api_server.resources.katib import AGE, NAME, condition, key_of, with_metadata
 from katib_callbacks.local.api_server.resources.resource import Column, Object, Snapshot, View, identity
 from katib_callbacks.local.state.status import EXPERIMENT_LABEL
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
@@ -35,14 +34,12 @@ def optimization_jobs(snapshot: Snapshot) -> Iterator[View]:
 def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
     shown = train_job(row, trial, None)
     uid = identity("TrainJob", key_of(row, trial.name), trial.created_s)
-    labels = {**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}
-    return {**shown, "metadata": {**shown["metadata"], "labels": labels, "uid": uid}}
+    return with_metadata(shown, labels={**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}, uid=uid)
 
 
 def _stored(kind: str, snapshot: Snapshot) -> Object:
     shown = stored_object(snapshot.row, snapshot.trials)
-    uid = identity(kind, key_of(snapshot.row), snapshot.row.created_s)
-    return {**shown, "metadata": {**shown["metadata"], "uid": uid}}
+    return with_metadata(shown, uid=identity(kind, key_of(snapshot.row), snapshot.row.created_s))
 
 
 def _runtime(name: str, framework: str, policy: Object) -> View:
@@ -70,10 +67,5 @@ def _runtime(name: str, framework: str, policy: Object) -> View:
 RUNTIMES = (_runtime("torch-distributed", "torch", {"torch": {"numProcPerNode": "auto"}}),)
 
 
-def _state(shown: Object) -> Any:
-    conditions = (shown.get("status") or {}).get("conditions") or [{}]
-    return conditions[-1].get("type")
-
-
-TRAIN_JOB_COLUMNS = (NAME, Column("State", _state), AGE)
+TRAIN_JOB_COLUMNS = (NAME, Column("State", partial(condition, "type")), AGE)
 RUNTIME_COLUMNS = (NAME, Column("Framework", lambda shown: shown["metadata"]["labels"][FRAMEWORK_LABEL]), AGE)

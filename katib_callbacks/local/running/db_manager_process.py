@@ -63,16 +63,13 @@ class DBManagerProcess:
         del trial
         return []
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it runs no longer."""
-        return self._popen.poll() is not None
-
     def revive(self) -> None:
         """Start it again, at the same address, if it has ended."""
+        if self._popen.poll() is None:
+            return
         address = self.address
         give_up_at_s = time.monotonic() + START_TIMEOUT_S
-        while self.has_ended:
+        while self._popen.poll() is not None:
             self._close_pipes()
             self._popen = self._start(address)
             try:

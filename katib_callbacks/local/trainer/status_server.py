@@ -59,9 +59,6 @@ class _Admission:
 class TrainerStatusServer:
     """Takes the statuses of running trials and keeps each one's last: the files beside the logs have them as well."""
 
-    has_ended = False
-    """Whether it runs no longer; it ends with its runner."""
-
     def __init__(self, namespace: str, *, runtime: Runtime = DEFAULT_RUNTIME) -> None:
         self._namespace = namespace
         self._runtime = runtime
@@ -77,7 +74,7 @@ class TrainerStatusServer:
         self._thread.start()
 
     def revive(self) -> None:
-        """Nothing is to be started again."""
+        """Do nothing: it ends with its runner."""
 
     def stop(self) -> None:
         """End it, and wait for that."""

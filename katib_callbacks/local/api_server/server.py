@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,15 +132,12 @@ async def _care(runs: Runs) -> None:
 
 
 def _db_manager(home: Path, before: Running | None) -> DBManager:
-    """Start the DB manager by which clients read trials' metrics, at its last address if that is free.
-
-    It asks nobody who they are, so what it cannot do no other user of this machine can.
-    """
-    url = f"sqlite:///{database(home)}"
+    """Start the DB manager by which this user's clients read trials' metrics, at its last address if that is free."""
+    open_at = partial(DBManager, f"sqlite:///{database(home)}", is_read_only=True, is_own_users_only=True)
     if before is not None:
         with suppress(KatibCallbacksError):
-            return DBManager(url, before.db_manager, is_read_only=True).start()
-    return DBManager(url, f"{LOOPBACK}:0", is_read_only=True).start()
+            return open_at(before.db_manager).start()
+    return open_at(f"{LOOPBACK}:0").start()
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def main() -> None:
     try:
         from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  only in the child; SQLAlchemy may be missing
 
-        db_manager = DBManager(sys.argv[1], sys.argv[2]).start()
+        db_manager = DBManager(sys.argv[1], sys.argv[2], is_own_users_only=True).start()
     except KatibCallbacksError as error:
         os.write(sys.stdout.fileno(), f"error {error}\n".encode())
         sys.exit(1)

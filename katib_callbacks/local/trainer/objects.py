@@ -21,14 +21,16 @@ JOB_NAME_LABEL = "trainer.kubeflow.org/optimizationjob-name"
 _ENDS = {states.SUCCEEDED: COMPLETE, states.FAILED: FAILED}
 
 
-def stored_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
-    """Return an Experiment, an OptimizationJob or a TrainJob with its status."""
+def stored_object(row: ExperimentRow, trials: Sequence[TrialRow], home: Path | None = None) -> dict[str, Any]:
+    """Return an Experiment, an OptimizationJob or a TrainJob with its status, some of which lies in files of a home."""
     if row.is_experiment:
         return experiment_object(row, trials).serialize()
     best = best_trial(row.manifest, trials)
     result = None if best is None else {"trainJobName": best.name, "parameters": assignments(best)}
     metadata = {**row.source["metadata"], "creationTimestamp": time_text(row.created_s)}
     status = _given(conditions=_conditions(row, trials), result=result)
+    if row.is_train_job and status and home is not None:  # it is over
+        status |= _given(trainerStatus=TrialFiles(home, row.name, row.name).status)
     return {**row.source, "metadata": metadata, **_given(status=status)}
 
 

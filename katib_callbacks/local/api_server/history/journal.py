@@ -98,6 +98,7 @@ class Journal:
 
     def __init__(self, path: Path, table: Iterable[Resource]) -> None:
         self._log = ChangeLog(path)
+        self._home = path.parent
         self._signal = asyncio.Event()
         self._snapshots: dict[str, tuple[ExperimentRow, dict[str, TrialRow]]] = {}
         self._seen: int | None = None
@@ -204,7 +205,7 @@ class Journal:
 
     def _snapshot(self, name: str) -> Snapshot | None:
         found = self._snapshots.get(name)
-        return None if found is None else Snapshot(found[0], tuple(found[1].values()))
+        return None if found is None else Snapshot(found[0], tuple(found[1].values()), self._home)
 
 
 def _views(resource: Resource, snapshot: Snapshot | None, row: ExperimentRow | TrialRow | None) -> dict[Key, View]:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from katib_callbacks.local.api.serialization import Model
@@ -16,10 +17,11 @@ _IDENTITIES = uuid.UUID("7b2a4f0e-5f0e-4e52-9f55-0d9a1f6ad1c3")
 
 
 class Snapshot(NamedTuple):
-    """An experiment and its trials at one moment."""
+    """An experiment and its trials at one moment, in a home."""
 
     row: ExperimentRow
     trials: tuple[TrialRow, ...]
+    home: Path
 
 
 class View(NamedTuple):

@@ -5,8 +5,9 @@ from functools import partial
 
 from katib_callbacks.local.api_server.resources.katib import AGE, NAME, condition, key_of, with_metadata
 from katib_callbacks.local.api_server.resources.resource import Column, Object, Snapshot, View, identity
+from katib_callbacks.local.state import states
 from katib_callbacks.local.state.status import EXPERIMENT_LABEL
-from katib_callbacks.local.state.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state.store import TrialRow
 from katib_callbacks.local.trainer.objects import stored_object, train_job
 
 FRAMEWORK_LABEL = "trainer.kubeflow.org/framework"
@@ -16,7 +17,7 @@ def train_jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield a trial's TrainJob, where its template has one."""
     row = snapshot.row
     if row.manifest["spec"]["trialTemplate"]["trialSpec"].get("kind") == "TrainJob" and not row.is_train_job:
-        yield View(key_of(row, trial.name), trial.state, partial(_train_job, row, trial))
+        yield View(key_of(row, trial.name), trial.state, partial(_train_job, snapshot, trial))
 
 
 def own_train_jobs(snapshot: Snapshot) -> Iterator[View]:
@@ -31,14 +32,15 @@ def optimization_jobs(snapshot: Snapshot) -> Iterator[View]:
         yield View(key_of(snapshot.row), snapshot, partial(_stored, "OptimizationJob", snapshot))
 
 
-def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
-    shown = train_job(row, trial, None)
+def _train_job(snapshot: Snapshot, trial: TrialRow) -> Object:
+    row, is_over = snapshot.row, trial.state in states.FINAL_TRIAL_STATES
+    shown = train_job(row, trial, snapshot.home if is_over else None)  # until then it changes without a new version
     uid = identity("TrainJob", key_of(row, trial.name), trial.created_s)
     return with_metadata(shown, labels={**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}, uid=uid)
 
 
 def _stored(kind: str, snapshot: Snapshot) -> Object:
-    shown = stored_object(snapshot.row, snapshot.trials)
+    shown = stored_object(snapshot.row, snapshot.trials, snapshot.home)
     return with_metadata(shown, uid=identity(kind, key_of(snapshot.row), snapshot.row.created_s))
 
 

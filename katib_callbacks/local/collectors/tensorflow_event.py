@@ -11,10 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pool import DescriptorPool
-
 from katib_callbacks.metrics import StoredMetricLog, format_value, to_number
-from katib_callbacks.wire.messages import describe, message_class
+from katib_callbacks.wire.messages import describe, message_class, pool_of
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +45,7 @@ _MESSAGES = {
         "double_val": "[double]",
     },
 }
-_POOL = DescriptorPool()
-_POOL.AddSerializedFile(describe("katib_callbacks/event.proto", "tensorflow", _MESSAGES).SerializeToString())
+_POOL = pool_of(describe("katib_callbacks/event.proto", "tensorflow", _MESSAGES))
 _Event = message_class("tensorflow.Event", _POOL)
 
 # {DataType: (the type's name, how one number is packed, the field that may hold it instead of the content)}

@@ -269,6 +269,8 @@ def _given(target: Target, body: Any) -> Object:
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         fault = f"metadata.namespace: {namespace!r} must consist of lower case letters, digits and '-'"
         raise invalid(resource, str(metadata.get("name")), fault)
+    if target.name is not None and metadata.setdefault("name", target.name) != target.name:  # of what is applied
+        raise ApiError("BadRequest", "the name of the provided object does not match the name sent on the request")
     metadata = {**metadata, "namespace": namespace}
     return {"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata}
 

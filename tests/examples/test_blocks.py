@@ -44,7 +44,7 @@ def test_a_block_is_run_or_says_why_not(block):
         named = re.findall(r"\btests/[\w/.]+\b", reason)
         assert [path for path in named if not (ROOT / path).exists()] == []
         return
-    assert block.language in {"sh", "python", "toml"}, block
+    assert block.language in {"sh", "python", "toml", "sql"}, block
     readers = [path for path in (ROOT / "tests").rglob("test_*.py") if _reads(path, block)]
     assert readers, f"no test reads {block.page} for {block.mark!r}"
 

@@ -75,14 +75,19 @@ def test_shell_is_shell(block):
 
 def commands(code):
     """Yield the words of each command of ours in a block."""
-    text = re.sub(r"\$\([^)]*\)", "x", code.replace("\\\n", " "))
-    for line in text.splitlines():
-        for part in re.split(r"\||&&|&$", re.sub(r"(^|\s)#.*", "", line)):
-            words = shlex.split(part)
-            while words and re.fullmatch(r"\w+=.*|export", words[0]):
-                del words[0]
-            if words[:1] == ["katib-callbacks"]:
-                yield words[1:]
+    for line in re.sub(r"\$\([^)]*\)", "x", code.replace("\\\n", " ")).splitlines():
+        if "katib-callbacks" not in line:
+            continue
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split = True
+        words = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("|&;<>"):
+                if words[:1] == ["katib-callbacks"]:
+                    yield words[1:]
+                words = []
+            elif words or not re.fullmatch(r"\w+=.*|export", word):
+                words.append(word)
 
 
 OURS = [(block, words) for block in blocks() if block.language == "sh" for words in commands(block.code)]

@@ -315,6 +315,9 @@ def demo(session: nox.Session) -> None:
     _install_torch(session)
     session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
+    if IS_CI:  # here is what the notebook needs as well
+        session.install("nbclient", "nbformat", "ipykernel", *TEST_TOOLS)
+        session.run("pytest", "tests/notebooks")
 
 
 @nox.session

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             door = web.Door(app, token=token, listening=listening, host=arguments.host)
             server = web.server(door)
             say(f"open {web.url_of(listening, token)}")
-            if not web.is_loopback(listening.getsockname()[0]):
+            if not web.is_loopback(listening):
                 say("other machines reach it too, without TLS: who can watch the network can read along")
             say("Ctrl-C ends it")
             server.run(sockets=[listening])

@@ -36,12 +36,9 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens there."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_loopback(listening: socket.socket) -> bool:
+    """Return whether only this machine reaches a listening socket."""
+    return ip_address(listening.getsockname()[0]).is_loopback
 
 
 class BoundedSocket(socket.socket):
@@ -132,7 +129,7 @@ class Door:
         self._refusal = refusal or _plain_refusal
         self._token = token
         bound, port = listening.getsockname()[:2]
-        self._is_loopback = is_loopback(bound)
+        self._is_loopback = is_loopback(listening)
         self._names = _LOOPBACK_NAMES | {bound, host.lower()}
         if not self._is_loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -140,8 +137,6 @@ class Door:
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer one request, or let the application do it."""
-        if scope["type"] != "http":
-            return
         headers = list(scope["headers"])
         if not self._is_named(_values(headers, b"host")):
             await self._refuse(send, 403, "This server does not answer to that name.")

@@ -140,3 +140,12 @@ def test_a_port_that_is_taken_is_named():
 def test_each_token_is_another():
     assert web.new_token() != web.new_token()
     assert len(web.new_token()) >= 32
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: localhost\r\n"], ids=["none", "two"])
+def test_a_request_names_the_server_once(serve, hosts):
+    url = httpx.URL(serve(app))
+    with socket.create_connection((url.host, url.port), timeout=90) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n" + hosts + b"\r\n")
+        with connection.makefile("rb") as answer:
+            assert int(answer.readline().split()[1]) in {400, 403}

@@ -1,5 +1,6 @@
 """What a reporter promises whoever calls it."""
 
+import copy
 import logging
 import math
 import multiprocessing
@@ -183,7 +184,7 @@ def test_a_bad_argument_is_named(arguments, message):
     ("metrics", "message"),
     [
         ({}, "no metrics"),
-        ([("loss", 1)], "metrics must map"),
+        ([("loss", 1)], "metrics must map names to numbers; a list does not"),
         ({"good": 1, "": 1}, "is empty"),
         ({"good": 1, "x" * 256: 1}, "256 characters"),
         ({"good": 1, "a\0b": 1}, "NUL"),
@@ -191,7 +192,10 @@ def test_a_bad_argument_is_named(arguments, message):
         ({"good": 1, "bad": True}, "'bad'.*bool"),
         ({"good": 1, "bad": "0.5"}, "'bad'.*str"),
         ({"good": 1, "bad": None}, "'bad'.*None"),
-        ({"good": 1, "bad": math.nan}, "'bad' is nan.*report_logs"),
+        (
+            {"good": 1, "bad": math.nan},
+            r"'bad' is nan.*; if it is meant, send it with report_logs\(\[MetricLog\(...\)\]\)$",
+        ),
         ({"good": 1, "bad": -math.inf}, "'bad' is -inf.*report_logs"),
         ({"good": 1, "bad": 10**400}, "'bad'"),
     ],
@@ -269,6 +273,13 @@ def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog
     assert threading.active_count() == threads
     assert [record.levelname for record in caplog.records] == ["INFO"]  # once, not for every report
     assert "rank 3 (RANK=3)" in caplog.text
+
+
+@pytest.mark.parametrize(("trial", "level"), [(TRIAL, "WARNING"), ({}, "INFO")])
+def test_a_process_that_may_be_the_only_one_warns_in_a_trial(server, caplog, trial, level):
+    caplog.set_level(logging.INFO, logger="katib_callbacks")
+    assert KatibReporter(server.address, _runtime=runtime_with(RANK="3", **trial)).report({"loss": 1}).delivered == 0
+    assert [record.levelname for record in caplog.records if "not rank zero" in record.message] == [level]
 
 
 def test_an_adapters_decision_stands(server):
@@ -353,6 +364,14 @@ def test_a_closed_reporter_reports_no_more(server):
         reporter.report({"loss": 2})
     with pytest.raises(ReporterClosedError):
         pickled(reporter).report({"loss": 2})
+    assert server.values() == [("loss", "1")]
+
+
+def test_a_copy_is_closed_by_itself(server):
+    reporter = KatibReporter(server.address, trial_name="trial")
+    copy.copy(reporter).close()
+    reporter.report({"loss": 1})
+
     assert server.values() == [("loss", "1")]
 
 

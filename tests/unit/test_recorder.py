@@ -155,6 +155,14 @@ def test_values_without_a_row_belong_to_the_last_one():
     assert reporter.values == [("a", 1)]
 
 
+def test_without_a_reporter_each_run_has_one_of_its_own(tmp_path):
+    environ = {"KATIB_TRIAL_NAME": "t", "KATIB_CALLBACKS_SINKS": f"file://{tmp_path / 'rows'}"}
+    recorder = MetricRecorder("a", _runtime=Runtime(environ=lambda: environ))
+    for value in (1, 2):
+        trained(recorder, {"a": value})
+    assert (tmp_path / "rows").read_text().count('"a"') == 2
+
+
 def test_a_new_run_forgets_the_one_before():
     reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter)
@@ -416,6 +424,16 @@ def test_a_delivery_that_failed_is_told_or_raised_as_is_asked_for_and_leaves_no_
     reporter.sink.error = None
     trained(recorder, {"a": 2})
     assert recorder.receipt.delivered == 1
+
+
+@pytest.mark.parametrize(("trial_name", "whose"), [("t", " of trial t"), (None, "")])
+def test_a_training_without_a_metric_says_so_in_a_trial_and_where_a_sink_needs_none(trial_name, whose, caplog):
+    class Anywhere(RecordingSink):
+        needs_trial = False
+
+    reporter = KatibReporter(trial_name=trial_name, sinks=[Anywhere()], _runtime=Runtime(environ=dict))
+    trained(MetricRecorder(reporter=reporter))
+    assert caplog.messages == [f"Training{whose} ended without a metric to report."]
 
 
 def test_outside_a_trial_names_are_checked_and_nothing_else_is_said(caplog):

@@ -90,7 +90,9 @@ def test_a_server_that_forbids_reading_leaves_the_rows_pending_and_is_not_sent_t
     server.report_faults = [LOST_REPLY]
     server.get_faults = [Fault("PERMISSION_DENIED", "RBAC: access denied")]
 
-    with pytest.raises(UnavailableError, match=r"may not have reached.*cannot be read back.*RBAC") as caught:
+    with pytest.raises(
+        UnavailableError, match=r"trial 'trial' may not have reached .*cannot be read back.*RBAC"
+    ) as caught:
         reporter.report({"loss": 0.5})
 
     assert caught.value.pending == 1
@@ -223,7 +225,9 @@ def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(serv
 def test_a_refusal_in_the_middle_counts_what_was_delivered(server, reporter):
     server.report_faults = [Fault(is_stored=True), Fault("INVALID_ARGUMENT", "no")]
 
-    with pytest.raises(RejectedError, match="1,500 of 2,500 rows") as caught:
+    with pytest.raises(
+        RejectedError, match=r"^1,500 of 2,500 rows of trial 'trial' did not reach the DB manager at"
+    ) as caught:
         reporter.report_logs([MetricLog("loss", number, NOON) for number in range(2_500)])
 
     assert caught.value.pending == 1_500

@@ -283,6 +283,22 @@ def test_a_share_that_cannot_be_computed_stays_away_from_the_training():
     assert sink.told == []
 
 
+def test_a_missing_metric_may_raise_when_what_there_is_was_delivered():
+    reporter = Reporter()
+    with pytest.raises(ConfigurationError, match=r"^Metric 'b' never appeared. Seen: a.$"):
+        trained(MetricRecorder(["a", "b"], on_missing="raise", reporter=reporter), {"a": 1})
+    assert reporter.values == [("a", 1)]
+
+
+@pytest.mark.logs_error(
+    "^katib_callbacks.recording.recorder: Internal error while recording metrics; training goes on."
+)
+def test_a_mistake_of_ours_at_the_end_stays_away_from_the_training():
+    reporter = Reporter()
+    trained(MetricRecorder(reporter=reporter, _runtime=Runtime(now=lambda: 1 / 0)), {"a": 1})
+    assert reporter.values == []
+
+
 def test_a_tensor_is_let_go_of_by_its_graph():
     class Tensor:
         def detach(self):
@@ -452,6 +468,7 @@ def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
         trained(recorder, {"a": 2})
     assert reporter.values == []
     assert recorder.receipt is None
+    assert not recorder.has_values
     line = "This process is rank 3 (RANK=3), not rank zero: it reports nothing."
     assert [record.getMessage() for record in caplog.records] == [line], "once, not for every run"
 

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
+from katib_callbacks.settings import Runtime
 
 
 def test_a_lost_reply_is_not_sent_twice(server, reporter):
@@ -222,6 +224,26 @@ def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(serv
     assert not receipt.verified
 
 
+@pytest.mark.parametrize(("batch_s", "told"), [(0.5, []), (2.5, [2_000, 4_000]), (6.0, [1_000, 2_000, 3_000, 4_000])])
+def test_a_long_delivery_tells_every_five_seconds_how_far_it_is(server, caplog, batch_s, told):
+    caplog.set_level("INFO", logger="katib_callbacks")
+    batches_s = count(1)
+    now_s = 0.0
+
+    def pass_time():
+        nonlocal now_s
+        now_s = next(batches_s) * batch_s
+
+    server.on_report = pass_time
+    runtime = Runtime(environ=dict, monotonic=lambda: now_s)
+    with KatibReporter(server.address, trial_name="trial", _runtime=runtime) as reporter:
+        reporter.report_logs([MetricLog("loss", number, NOON) for number in range(4_500)])
+
+    assert [message for message in caplog.messages if message.startswith("Delivered")] == [
+        f"Delivered {rows} of 4500 rows to {server.address}." for rows in told
+    ]
+
+
 def test_a_refusal_in_the_middle_counts_what_was_delivered(server, reporter):
     server.report_faults = [Fault(is_stored=True), Fault("INVALID_ARGUMENT", "no")]
 
@@ -230,7 +252,9 @@ def test_a_refusal_in_the_middle_counts_what_was_delivered(server, reporter):
     ) as caught:
         reporter.report_logs([MetricLog("loss", number, NOON) for number in range(2_500)])
 
-    assert caught.value.pending == 1_500
+    assert "INVALID_ARGUMENT: no" in str(caught.value)
+    assert "the last to fail" not in str(caught.value), "which was said already"
+    assert (caught.value.pending, caught.value.attempts) == (1_500, 2)
     assert len(server.values()) == 1_000
 
 

@@ -386,7 +386,7 @@ def test_closing_ends_a_report_under_way_at_once(server, fault):
             is_reached.wait(0.01)
         reporter.close()
 
-        with pytest.raises(ReporterClosedError, match=r"1 of 1 rows.*loss=1"):
+        with pytest.raises(ReporterClosedError, match=r"^1 of 1 rows.*: the reporter was closed while it.*loss=1"):
             report.result(60)
 
 

@@ -20,6 +20,7 @@ def test_a_lost_reply_is_not_sent_twice(server, reporter):
     receipt = reporter.report({"loss": 0.5, "accuracy": 0.9})
 
     assert server.calls == ["report", "get"]
+    assert server.questions == [("loss", server.rows[0][3], server.rows[0][3])], "of one row: the table has no index"
     assert server.values() == [("loss", "0.5"), ("accuracy", "0.9")]
     assert receipt.verified
     assert receipt.attempts == 2
@@ -56,9 +57,11 @@ def test_a_server_that_hangs_does_not_eat_the_whole_budget_in_one_call(server):
     assert server.values() == [("loss", "0.5")]
 
 
-@pytest.mark.parametrize("late_s", [0.5, 1.0, 1.9])
-def test_rows_that_are_committed_late_are_waited_for(server, reporter, late_s):
-    server.report_faults = [Fault("UNAVAILABLE", "Socket closed", stored_after_s=late_s)]
+@pytest.mark.parametrize(
+    ("status", "late_s"), [("UNAVAILABLE", 0.5), ("UNAVAILABLE", 1.0), ("UNAVAILABLE", 1.9), ("CANCELLED", 8.0)]
+)
+def test_rows_that_are_committed_late_are_waited_for(server, reporter, status, late_s):
+    server.report_faults = [Fault(status, "Socket closed", stored_after_s=late_s)]
 
     receipt = reporter.report({"loss": 0.5})
 
@@ -189,8 +192,9 @@ def test_writes_that_are_refused_for_a_minute_are_tried_with_growing_pauses_unti
 def test_a_request_that_breaks_the_connection_each_time_ends_with_the_deadline_and_is_sent_seldom(server, reporter):
     server.report_faults = [LOST_REQUEST] * 1_000
 
-    with pytest.raises(UnavailableError, match=r"the deadline of 4[78][\d.]+ s has passed.*Socket closed"):
+    with pytest.raises(UnavailableError, match=r"the deadline of 4[78][\d.]+ s has passed.*Socket closed") as caught:
         reporter.report({"loss": 0.5})
+    assert "Socket closed" in str(caught.value.__cause__)
 
     assert 20 < server.calls.count("report") < 60
 
@@ -211,6 +215,22 @@ def test_a_success_that_cannot_be_read_back_is_sent_again_where_all_are_verified
     assert server.calls.count("report") == 2
     assert server.values() == [("loss", "0.5")]
     assert receipt.verified
+
+
+def test_a_success_that_shows_late_is_waited_for_where_all_are_verified(server, clock):
+    server.report_faults = [Fault(stored_after_s=1.9)]
+    with KatibReporter(server.address, trial_name="trial", verify="always", _runtime=clock.runtime) as reporter:
+        assert reporter.report({"loss": 0.5}).verified
+
+    assert server.calls.count("report") == 1
+    assert server.values() == [("loss", "0.5")]
+
+
+def test_batches_that_were_all_read_back_are_verified(server, reporter):
+    server.report_faults = [LOST_REPLY, LOST_REPLY]
+
+    assert reporter.report_logs([MetricLog("loss", number, NOON) for number in range(1_500)]).verified
+    assert server.batch_sizes == [1_000, 500]
 
 
 def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(server, reporter):

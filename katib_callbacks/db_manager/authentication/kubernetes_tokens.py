@@ -78,7 +78,7 @@ class AudienceTemplate:
 
 
 class ServiceAccountTokens:
-    """Judges the tokens of one issuer, as ``TokenAuthenticator``. Thread-safe.
+    """Judges the tokens of one issuer. Thread-safe.
 
     A thread of its own fetches the issuer's keys from the start on; until they were had once, nobody can be judged. The
     arguments are those of ``TrialListener``. The issuer is told by ``kubectl get --raw

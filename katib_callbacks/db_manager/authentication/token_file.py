@@ -71,9 +71,6 @@ class TokenFile:
             raise RefusedError("the token is not in the token file")
         return grant
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to give up."""
-
     def _refresh(self) -> None:
         with self._lock:
             try:

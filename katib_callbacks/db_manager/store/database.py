@@ -111,6 +111,7 @@ class DatabaseServer(Database):
     driver = ""
     extra = ""
     package = ""
+    create_table = ""
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -162,7 +163,7 @@ class DatabaseServer(Database):
                 return
             try:
                 self.lock(connection, ["initialization"], is_patient=True)
-                self.create_table(connection)
+                connection.exec_driver_sql(self.create_table)
                 for table in extra_tables:
                     table.create(connection, checkfirst=True)
                 try:
@@ -228,10 +229,6 @@ class DatabaseServer(Database):
 
     def unlock(self, connection: Connection) -> None:
         """Give back locks that do not end with the transaction."""
-
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        raise NotImplementedError
 
     def create_index(self, connection: Connection) -> None:
         """Make the index unless it is there."""

@@ -84,6 +84,7 @@ class MySQLDatabase(DatabaseServer):
     driver = "mysql+pymysql"
     extra = "mysql"
     package = "PyMySQL"
+    create_table = _CREATE_TABLE
     time = literal_column(_TIME, String)
     engine_options = MappingProxyType({"isolation_level": "READ COMMITTED"})
 
@@ -154,10 +155,6 @@ class MySQLDatabase(DatabaseServer):
             except SQLAlchemyError:
                 with suppress(SQLAlchemyError):
                     connection.invalidate()
-
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        connection.exec_driver_sql(_CREATE_TABLE)
 
     def create_index(self, connection: Connection) -> None:
         """Make the index unless it is there."""

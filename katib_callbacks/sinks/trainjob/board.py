@@ -66,10 +66,6 @@ class PendingUpdate:
         self.answer: Answer | None = None
         self.done = threading.Event()
 
-    def finish(self) -> None:
-        """Release the caller that waits."""
-        self.done.set()
-
 
 class StatusBoard:
     """The status of one job; see the module."""
@@ -126,7 +122,7 @@ class StatusBoard:
             self._users.discard(id(user))
             for report in self._reports:
                 if report.user is user:
-                    report.finish()
+                    report.done.set()
             self._stir.set()
             if self._status.fraction != 1.0 or self._settled == self._version:
                 return
@@ -150,7 +146,7 @@ class StatusBoard:
         if older is not None and not report.done.wait(min(PATIENCE_S, deadline_s)) and not report.attempts:
             older.abort()
         if not report.done.wait(max(0.0, end_s - time.monotonic())):
-            report.finish()
+            report.done.set()
         self._settled = max(self._settled, report.version)  # the caller says what became of it
         return report.answer is not None and report.answer.status == _OK
 
@@ -207,14 +203,14 @@ class StatusBoard:
             report.attempts = max(report.attempts, 1)
             report.answer = answer
             if is_final:
-                report.finish()
+                report.done.set()
 
     def _waiting(self) -> list[PendingUpdate]:
         """Let go those whose time is up, and return the others."""
         now_s = self._runtime.monotonic()
         for report in self._reports:
             if now_s >= report.end_s:
-                report.finish()
+                report.done.set()
         self._reports = [report for report in self._reports if not report.done.is_set()]
         return list(self._reports)
 

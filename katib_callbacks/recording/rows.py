@@ -18,17 +18,6 @@ _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
 
 
-class Position(NamedTuple):
-    """A row's place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart.
-
-    The adapters write the plain tuple, which equals it: they make one in every epoch.
-    """
-
-    epoch: int | None = None
-    step: int | None = None
-    number: int = 0
-
-
 class Row(NamedTuple):
     """The values that were fresh at one moment of the training, usually an epoch's end."""
 
@@ -41,7 +30,8 @@ class Values:
 
     Attributes:
         values: By the framework's names; floats once converted.
-        key: The key of the last row.
+        key: The key of the last row. The adapters' are its place in the training: epoch, from 1, and optimizer step,
+            each None where it does not count, and a number that tells rows of one step apart.
         row_count: How many rows there are.
     """
 

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pool
 from katib_callbacks.wire import methods
 from katib_callbacks.wire.messages import describe, message_class
 
-_PACKAGE, _, _SERVICE = methods.EARLY_STOPPING_SERVICE.rpartition(".")
+_PACKAGE = methods.EARLY_STOPPING_SERVICE.rpartition(".")[0]
 
 # As in messages.py: fields in the order of their numbers.
 _MESSAGES = {
@@ -28,16 +28,15 @@ _MESSAGES = {
 }
 
 
-def _build_pool() -> descriptor_pool.DescriptorPool:
-    file = describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES)
-    service = file.service.add(name=_SERVICE)
-    service.method.add(name="Judge", input_type=f".{_PACKAGE}.JudgeRequest", output_type=f".{_PACKAGE}.JudgeReply")
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
+_FILE = describe(
+    "katib_callbacks/extension.proto",
+    methods.EARLY_STOPPING_SERVICE,
+    _MESSAGES,
+    {"Judge": ("JudgeRequest", "JudgeReply")},
+)
 
-
-POOL = _build_pool()
+POOL = descriptor_pool.DescriptorPool()
+POOL.AddSerializedFile(_FILE.SerializeToString())
 
 Epoch: Any = message_class(f"{_PACKAGE}.Epoch", POOL)
 JudgeRequest: Any = message_class(f"{_PACKAGE}.JudgeRequest", POOL)

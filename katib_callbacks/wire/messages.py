@@ -4,6 +4,7 @@ Source of the fields: kubeflow/katib v0.19.0, pkg/apis/manager/v1beta1/api.proto
 The wire sees only field numbers and method paths, so the files' names are our own.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -56,6 +57,10 @@ _HEALTH_MESSAGES = {
     "HealthCheckRequest": {"service": "string"},
     "HealthCheckResponse": {"status": "HealthCheckResponse.ServingStatus"},
 }
+_HEALTH_METHODS = {
+    "Check": ("HealthCheckRequest", "HealthCheckResponse"),
+    "Watch": ("HealthCheckRequest", "stream HealthCheckResponse"),
+}
 _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -64,8 +69,11 @@ _SCALARS = {
 }
 
 
-def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> descriptor_pb2.FileDescriptorProto:
-    """Return the descriptor of a file with these messages, written as those above are."""
+def describe(
+    name: str, service: str, messages: Mapping[str, Mapping[str, str]], calls: Mapping[str, tuple[str, str]]
+) -> descriptor_pb2.FileDescriptorProto:
+    """Return the descriptor of a file with a service, by its full name, and messages, written as those above are."""
+    package, _, service_name = service.rpartition(".")
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
@@ -84,30 +92,24 @@ def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> de
             else:
                 field.type = _Field.TYPE_ENUM if element.endswith("Status") else _Field.TYPE_MESSAGE
                 field.type_name = f".{package}.{element}"
+    methods_of_service = file.service.add(name=service_name).method
+    for method, (request, reply) in calls.items():
+        methods_of_service.add(
+            name=method,
+            input_type=f".{package}.{request.removeprefix('stream ')}",
+            output_type=f".{package}.{reply.removeprefix('stream ')}",
+            client_streaming=request.startswith("stream "),
+            server_streaming=reply.startswith("stream "),
+        )
     return file
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:
-    katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
-    service = katib.service.add(name=methods.DB_MANAGER_SERVICE.rpartition(".")[2])
-    for name, (request, reply) in _KATIB_METHODS.items():
-        service.method.add(
-            name=name, input_type=f".{_KATIB_PACKAGE}.{request}", output_type=f".{_KATIB_PACKAGE}.{reply}"
-        )
-
-    health = describe("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES)
+    katib = describe("katib_callbacks/katib.proto", methods.DB_MANAGER_SERVICE, _KATIB_MESSAGES, _KATIB_METHODS)
+    health = describe("katib_callbacks/health.proto", methods.HEALTH_SERVICE, _HEALTH_MESSAGES, _HEALTH_METHODS)
     statuses = health.message_type[-1].enum_type.add(name="ServingStatus")
     for number, status in enumerate(_SERVING_STATUS):
         statuses.value.add(name=status, number=number)
-    service = health.service.add(name=methods.HEALTH_SERVICE.rpartition(".")[2])
-    for name, is_streaming in (("Check", False), ("Watch", True)):
-        service.method.add(
-            name=name,
-            input_type=f".{_HEALTH_PACKAGE}.HealthCheckRequest",
-            output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
-            server_streaming=is_streaming,
-        )
-
     pool = descriptor_pool.DescriptorPool()
     for file in (katib, health):
         pool.AddSerializedFile(file.SerializeToString())

@@ -75,6 +75,11 @@ def process_rank(environ: Mapping[str, str], *, framework: ProcessRank | None = 
     return first if first is not None else ProcessRank(is_global_zero=True, rank=0, source="default", detail="0")
 
 
+def is_one_of_many(environ: Mapping[str, str]) -> bool:
+    """Return whether a launcher says that there are several processes; SLURM's allocation says nothing of a step."""
+    return "TF_CONFIG" in environ or any(_size(environ, sizes[:1]) > 1 for sizes in _LAUNCHERS.values())
+
+
 def framework_rank(*, is_global_zero: bool, rank: int | None = None, source: str = "framework") -> ProcessRank:
     """Wrap what a framework says of this process; ``rank`` where it tells more than yes or no."""
     if rank is None and is_global_zero:

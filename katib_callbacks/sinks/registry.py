@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.net.masking import label_of, scheme_of, scrub
 from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
@@ -166,7 +166,7 @@ def _attempt(step: Callable[[], Any], name: str, what: str) -> Any:
     try:
         return step()
     except Exception as error:  # noqa: BLE001  whatever a plug-in raises
-        text = describe(error, name)
+        text = f"{type(error).__name__}: {scrub(str(error), name)}"
         cause = error if text == f"{type(error).__name__}: {error}" else None  # a traceback would show the secret
         raise ConfigurationError(f"{what}: {text}") from cause
 

@@ -10,13 +10,12 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import NAMESPACE, Grant, RefusedError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 MAX_REMEMBERED = 1_024
 """Certificates, so that one is read once and not for each call."""
 
-_NAMESPACE = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"  # a DNS label
 _TRIAL = "[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # what Kubernetes names objects by, RFC 1123
 _NAMESPACE_CHARACTERS = re.compile("[-a-z0-9]*", re.ASCII)
 
@@ -93,5 +92,5 @@ def _compile(template: str) -> re.Pattern[str]:
         )
     pattern = re.escape(texts[0])
     for field, text in zip(fields, texts[1:], strict=True):
-        pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else _NAMESPACE}){re.escape(text)}"
+        pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else NAMESPACE}){re.escape(text)}"
     return re.compile(pattern, re.ASCII)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+NAMESPACE = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+"""The names that namespaces may have: DNS labels (RFC 1123)."""
+
 
 class RefusedError(Exception):
     """A credential is not accepted.

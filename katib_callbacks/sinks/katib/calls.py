@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from katib_callbacks.errors import ConfigurationError, RejectedError, ReporterClosedError
+from katib_callbacks.metrics.names import shorten
 from katib_callbacks.net.deadline import LONGEST_ANSWERED_PAUSE_S, LONGEST_PAUSE_S, Deadline
 from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
@@ -182,7 +183,7 @@ class Calls:
         status = error.code().name
         text = " ".join((error.details() or "").split())
         fate = classify(status, text)
-        shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+        shown = shorten(text, _MAX_TEXT)
         credentials = self._endpoint.credentials
         if _NO_CONNECTION.search(text) and not _NO_ANSWER.search(text):
             if credentials.is_tls:

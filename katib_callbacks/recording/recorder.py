@@ -223,7 +223,7 @@ class MetricRecorder:
 
         ``share`` returns what was done before this process began, and is called only where somebody is told.
         """
-        if self._run is None or self._options.is_disabled:
+        if self._run is None:
             return
         try:
             self._run.begin_progress(

@@ -154,10 +154,10 @@ def _listening(port: int | None, last: Running | None) -> Iterator[socket.socket
         yield listening
 
 
-def _refusal(status: int, text: str) -> tuple[str, bytes]:
+def _refusal(status: int, text: str) -> tuple[str, str]:
     reason = "Unauthorized" if status == 401 else "Forbidden"  # noqa: PLR2004  HTTP's
     message = "Unauthorized" if reason == "Unauthorized" else text
-    return json.dumps(ApiError(reason, message).status), b"application/json"
+    return json.dumps(ApiError(reason, message).status), "application/json"
 
 
 @contextmanager

@@ -64,7 +64,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
-        del control
         if self._is_superfluous():
             self._read = self._trial_to_name = None
             self._recorder.abandon()
@@ -103,26 +102,22 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Name the trial in the Trainer's state, now that every callback has seen whose rows a checkpoint had."""
-        del args, control
         if self._trial_to_name is not None:
             state.trial_name, self._trial_to_name = self._trial_to_name, None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
-        del args, control
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
             progress.show_share(_share, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Take what was logged, from ``log_history``: other callbacks change ``logs``."""
-        del control
         if self._read is not None:
             self._take(args, state, logs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Deliver: the last checkpoint is written and the best model loaded."""
-        del control
         if self._read is None:
             return
         self._take(args, state)
@@ -144,7 +139,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report a ``trainer.evaluate`` after training; in training rows come by ``on_log``, and it may be the end."""
-        del args
         if self._read is not None:
             if not self._validated or not self._recorder.selection.has_all:
                 self._validated.add(tuple(metrics))
@@ -155,7 +149,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report what was named of a ``trainer.predict`` after training."""
-        del args, state, control
         self._recorder.evaluated(metrics, is_validation=False)
 
     def _kubeflows(self) -> Any:
@@ -267,7 +260,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
-        del names
         return name.removeprefix("eval_") in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
 
 

@@ -163,7 +163,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         progress, other = self._recorder.progress, self._kubeflows()
         if progress is None or TRAINJOB not in progress.late or other is None:
             return
-        shown = {str(name): value for name, value in getattr(other, "_metrics", {}).items() if _is_finite(value)}
+        metrics = getattr(other, "_metrics", {}).items()
+        shown = {str(n): value for n, value in metrics if isinstance(value, int | float) and math.isfinite(value)}
         progress.show(None, shown)
         other._initialized = False  # noqa: SLF001  it has no other switch, and turns it on with the next training
 
@@ -271,10 +272,6 @@ def _share(state: Any) -> float | None:
 def _is_evaluation(row: Mapping[str, Any]) -> bool:
     """Return whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
     return "total_flos" not in row and any(str(name).endswith("_runtime") for name in row)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _copied(value: Any) -> Any:

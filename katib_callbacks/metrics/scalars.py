@@ -76,17 +76,12 @@ def _only_element(value: Any) -> Any:
     array = value.numpy() if not hasattr(value, "item") and hasattr(value, "numpy") else value  # TensorFlow
     if not hasattr(array, "item"):
         return array
-    size = _element_count(array)
-    if size is not None and size != 1:
+    size = array.numel() if callable(getattr(array, "numel", None)) else getattr(array, "size", None)
+    if isinstance(size, int) and size != 1:
         raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
     if getattr(array, "shape", None):  # older JAX calls float(), which numpy is giving up for these
         array = array.reshape(())
     return array.item()
-
-
-def _element_count(array: Any) -> int | None:
-    count = array.numel() if callable(getattr(array, "numel", None)) else getattr(array, "size", None)
-    return count if isinstance(count, int) else None
 
 
 def _shortest(number: float, dtype: str) -> float:

@@ -156,7 +156,8 @@ class RowBuffer:
             number = value if type(value) is float else self._convert(self._monitor, value)
             if number is not None and math.isfinite(number):
                 self.latest.values[self._monitor] = number
-                if self._best_value is None or self._is_better(number, self._best_value):
+                best = self._best_value
+                if best is None or (number < best if self._mode == "min" else number > best):
                     self._best_value, self.best = number, self.latest.copy()
 
     def keep(self, model: Values | None = None, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -166,9 +167,6 @@ class RowBuffer:
         """
         self.kept = self.latest.copy() if model is None else model
         self.kept.take(scores)
-
-    def _is_better(self, number: float, than: float) -> bool:
-        return number < than if self._mode == "min" else number > than
 
     def _converted(self, values: dict[str, Any]) -> dict[str, float]:
         if _FLOAT.issuperset(map(type, values.values())):

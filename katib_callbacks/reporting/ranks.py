@@ -7,7 +7,7 @@ single-device Trainers under torchrun call themselves rank zero in every process
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from katib_callbacks import settings
@@ -110,8 +110,7 @@ def announce_silence(rank: ProcessRank, *, is_in_trial: bool, runtime: settings.
 
 def _joined_rank() -> ProcessRank | None:
     """Ask what joins processes; return the first answer that denies rank zero, otherwise the first."""
-    ask: tuple[Callable[[], ProcessRank | None], ...] = (_torch_rank, _jax_rank)
-    answers = [answer for each in ask if (answer := each()) is not None]
+    answers = [answer for answer in (_torch_rank(), _jax_rank()) if answer is not None]
     return next((answer for answer in answers if not answer.is_global_zero), answers[0] if answers else None)
 
 

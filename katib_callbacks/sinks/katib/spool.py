@@ -145,7 +145,9 @@ def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolF
         temporary = path.with_name(path.name + ".tmp")
         try:
             for chunk in chunks(trial_name, logs):
-                _write_all(file, chunk)
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows renames no open file
@@ -256,12 +258,6 @@ def _create(directory: Path, prefix: str) -> tuple[Path, FileIO]:
         except OSError:  # a file system without locks, where replay refuses the file
             pass
         return path, file
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _read_header(path: Path) -> Header | None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
@@ -85,25 +86,18 @@ class Values:
 class RowBuffer:
     """Collects rows and reduces them. One row is open at a time and may still get values; the others are closed.
 
-    Args:
-        convert: Returns a value's number; None for what is none. Called at most once for each value.
+    Each value is converted once at most.
 
     Attributes:
         best: The values at the row where the monitored metric was best; None without a finite one in a closed row.
         kept: The values of the model that is kept; without values where it was kept before there was one.
     """
 
-    def __init__(
-        self,
-        report: Report,
-        monitor: str | None,
-        mode: Mode | None,
-        convert: Callable[[str, Any], float | None],
-    ) -> None:
+    def __init__(self, report: Report, monitor: str | None, mode: Mode | None, numbers: Numbers) -> None:
         self._report = report
         self._monitor = monitor
         self._mode = mode
-        self._convert = convert
+        self._numbers = numbers
         self.latest = Values()
         self.best: Values | None = None
         self.kept: Values | None = None
@@ -149,11 +143,13 @@ class RowBuffer:
         """Reduce the open row. The first of equally good rows is the best one, as it is for the frameworks."""
         self._open_key = None
         if self._opened_at is not None:
-            self._history.append(Row(self._opened_at, self._converted(self._open)))
+            is_converted = _FLOAT.issuperset(map(type, self._open.values()))
+            values = self._open if is_converted else self._numbers.convert(self._open)
+            self._history.append(Row(self._opened_at, values))
             self._open, self._opened_at = {}, None
         elif self._open and self._monitor is not None:
             value = self._open.pop(self._monitor)
-            number = value if type(value) is float else self._convert(self._monitor, value)
+            number = value if type(value) is float else self._numbers.number(self._monitor, value)
             if number is not None and math.isfinite(number):
                 self.latest.values[self._monitor] = number
                 best = self._best_value
@@ -167,12 +163,6 @@ class RowBuffer:
         """
         self.kept = self.latest.copy() if model is None else model
         self.kept.take(scores)
-
-    def _converted(self, values: dict[str, Any]) -> dict[str, float]:
-        if _FLOAT.issuperset(map(type, values.values())):
-            return values
-        numbers = ((name, self._convert(name, value)) for name, value in values.items())
-        return {name: number for name, number in numbers if number is not None}
 
     def of_model(self, *, is_kept_wanted: bool) -> Values | None:
         """Return the values of the kept or the best model; None where the latest ones or all rows are reported."""
@@ -194,7 +184,7 @@ class RowBuffer:
         for values in held:
             for name, value in values.items():
                 if id(value) not in numbers:
-                    numbers[id(value)] = self._convert(name, value)
+                    numbers[id(value)] = self._numbers.number(name, value)
         for values in held:
             converted = {name: numbers[id(value)] for name, value in values.items()}
             values.clear()

@@ -26,6 +26,7 @@ from katib_callbacks.recording.stopping import Stopping, is_any_told
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting import termination
+from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks.auto import DISABLED, NOWHERE
@@ -34,7 +35,6 @@ from katib_callbacks.sinks.katib.asking import GO_ON, Decision
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from katib_callbacks.reporting.progress import Progress
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
     from katib_callbacks.reporting.run import ReporterRun
@@ -154,7 +154,7 @@ class MetricRecorder:
         return not self._options.is_disabled and self._reporter.shows_progress
 
     @property
-    def progress(self) -> "Progress | None":
+    def progress(self) -> Progress | None:
         """The progress of the current run, shown by sinks; None where no sink shows it."""
         return None if self._run is None else self._run.progress
 

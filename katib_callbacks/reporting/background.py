@@ -7,13 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillSendingError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from katib_callbacks.errors import DeliveryError, KatibCallbacksError
+from katib_callbacks.metrics import MetricLog
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome, close_quietly
-
-if TYPE_CHECKING:
-    from katib_callbacks.metrics import MetricLog
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Outcomes(Mapping[str, SinkOutcome]):
 
 class _Job(NamedTuple):
     trial_name: str
-    logs: "Sequence[MetricLog]"
+    logs: Sequence[MetricLog]
     ends_s: float
     outcome: "Future[SinkOutcome]"
 
@@ -85,7 +83,7 @@ class BackgroundSender:
         self._is_late = False
         self._busy_since_s = 0.0
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> "Future[SinkOutcome]":
+    def send(self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float) -> "Future[SinkOutcome]":
         """Let a report be delivered within ``deadline_s`` from now, without waiting."""
         job = _Job(trial_name, logs, time.monotonic() + deadline_s, Future())
         with self._lock:

@@ -16,6 +16,7 @@ from katib_callbacks.process_state import in_report, out_of_report
 from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.destinations import Destinations
 from katib_callbacks.reporting.progress import Progress
+from katib_callbacks.reporting.ranks import ProcessRank
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.timestamps import put_in_order, start_after
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome
@@ -23,7 +24,6 @@ from katib_callbacks.sinks.auto import KATIB, NO_TRIAL
 from katib_callbacks.sinks.registry import ReporterOptions
 
 if TYPE_CHECKING:
-    from katib_callbacks.reporting.ranks import ProcessRank
     from katib_callbacks.settings.early_stopping import Policy
     from katib_callbacks.sinks.katib.asking import Asker
 
@@ -50,7 +50,7 @@ class ReporterRun:
         destinations: Destinations,
         options: ReporterOptions,
         *,
-        rank: "ProcessRank",
+        rank: ProcessRank,
         late: Collection[str],
         is_own: bool,
     ) -> None:

@@ -10,17 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
 from katib_callbacks.net.deadline import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from katib_callbacks.net.http import HTTPRequest
 from katib_callbacks.process_state import in_forked_child, locked
+from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks.trainjob.server import Answer, StatusServer
 from katib_callbacks.sinks.trainjob.status import Status
-
-if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
 
 INTERVAL_S = 5.0
 """Between two requests on average, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
@@ -70,7 +67,7 @@ class PendingUpdate:
 class StatusBoard:
     """The status of one job; see the module."""
 
-    def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
+    def __init__(self, server: StatusServer, runtime: Runtime) -> None:
         self._server = server
         self._runtime = runtime
         self._turn = threading.RLock()  # a signal handler may show progress, too
@@ -260,7 +257,7 @@ def _may_pass(status: int | None) -> bool:
 _boards: "dict[tuple[StatusServer, Runtime], StatusBoard]" = {}
 
 
-def board_of(server: StatusServer, runtime: "Runtime") -> StatusBoard:
+def board_of(server: StatusServer, runtime: Runtime) -> StatusBoard:
     """Return this process's board for a server."""
     with locked():
         board = _boards.get((server, runtime))

@@ -156,7 +156,6 @@ class DatabaseServer(Database):
         """Set up one new connection of the driver."""
 
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
-        """Wait until the database answers, and make the tables and the index."""
         with self._connect(connect_timeout_s) as connection:
             self.warn_of_lost_writes(connection)
             if is_initialized:
@@ -186,16 +185,13 @@ class DatabaseServer(Database):
                 time.sleep(CONNECT_INTERVAL_S)
 
     def reading(self) -> Connection:
-        """Open a transaction that sees one state of the database."""
         return self._readers.connect()
 
     def checking(self) -> Connection:
-        """Open a transaction past everybody who waits."""
         return self._checker.connect()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
-        """Open a transaction that is on disk when the block is left."""
         # Whoever waits for a lock must not keep the one writer from other trials' rows.
         with (self._readers if is_patient else self._writer).connect() as connection:
             driver = connection.connection.driver_connection

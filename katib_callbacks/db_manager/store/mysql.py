@@ -155,7 +155,6 @@ class MySQLDatabase(DatabaseServer):
                     connection.invalidate()
 
     def create_index(self, connection: Connection) -> None:
-        """Make the index unless it is there."""
         if not connection.exec_driver_sql(_HAS_INDEX, (TRIAL_TIME_INDEX,)).scalar():
             connection.exec_driver_sql(f"CREATE INDEX {TRIAL_TIME_INDEX} ON observation_logs (trial_name, time)")
 

@@ -148,7 +148,6 @@ class PostgreSQLDatabase(DatabaseServer):
         return frozenset(keys[key] for key, is_taken in zip(ordered, answers, strict=True) if not is_taken)
 
     def create_index(self, connection: Connection) -> None:
-        """Make the index unless it is there."""
         with connection.begin_nested():  # a failure must not undo the table
             connection.exec_driver_sql(_CREATE_INDEX)
 
@@ -162,7 +161,6 @@ class PostgreSQLDatabase(DatabaseServer):
         return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
-        """Yield what lies within the spans."""
         columns = tuple(list(column) for column in zip(*spans, strict=True))
         yield from map(tuple, connection.exec_driver_sql(_SELECT_SPANS, columns))
 

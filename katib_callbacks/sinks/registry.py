@@ -123,7 +123,10 @@ def _check_sink(source: str, sink: object) -> None:
         if scheme in _BARE and sink != scheme:
             raise ConfigurationError(f"{source}: nothing may follow the name {scheme!r}, as in {label!r}")
         if scheme not in _BARE and scheme not in _MAKERS and not _plug_ins(scheme):
-            known = ", ".join(map(repr, [*_BARE, *(each for each in _MAKERS if each not in _BARE), *_plug_in_names()]))
+            from importlib.metadata import entry_points  # noqa: PLC0415  for plug-ins alone
+
+            offered = sorted(entry.name for entry in entry_points(group=GROUP))
+            known = ", ".join(map(repr, dict.fromkeys([*_BARE, *_MAKERS, *offered])))
             raise ConfigurationError(
                 f"{source}: there is no sink {label!r}; known are {known}, and no installed package has another of "
                 f"that name (entry-point group {GROUP})"
@@ -141,12 +144,6 @@ def _plug_ins(scheme: str) -> "list[EntryPoint]":
 
     found = entry_points(group=GROUP, name=scheme)
     return list({entry.value: entry for entry in found}.values())
-
-
-def _plug_in_names() -> list[str]:
-    from importlib.metadata import entry_points  # noqa: PLC0415  as above
-
-    return sorted({entry.name for entry in entry_points(group=GROUP)} - {*_BARE, *_MAKERS})
 
 
 def _make_plug_in(options: SinkOptions) -> MetricSink:

@@ -107,7 +107,7 @@ def answer(request: Any) -> Any:
         file = _FILE_OF.get(request.file_containing_symbol.lstrip("."))
     if file is not None:
         response.file_descriptor_response.file_descriptor_proto.append(file.serialized_pb)
-    elif question == "all_extension_numbers_of_type" and request.all_extension_numbers_of_type in _FILE_OF:
+    elif question == "all_extension_numbers_of_type" and request.all_extension_numbers_of_type.lstrip(".") in _FILE_OF:
         response.all_extension_numbers_response.base_type_name = request.all_extension_numbers_of_type
     else:
         response.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]

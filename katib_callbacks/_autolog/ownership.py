@@ -43,7 +43,7 @@ class Ownership:
     def mark(self, callback: ReportingCallback) -> None:
         """Make a callback one of autolog's."""
         callback._autolog = self  # noqa: SLF001  the base class has it for this
-        callback._recorder.selection.voice = self.voice  # noqa: SLF001  as above
+        callback._recorder.speak_with(self.voice)  # noqa: SLF001  as above
         self._callbacks.add(callback)
 
     def turn_off(self) -> None:

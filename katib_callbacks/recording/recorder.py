@@ -124,6 +124,10 @@ class MetricRecorder:
         self._pending: list[MetricLog] | None = None
         self.is_recording = self._is_finished = False
 
+    def speak_with(self, voice: Voice) -> None:
+        """Warn with a voice that several recorders share."""
+        self.selection.voice = voice
+
     def __repr__(self) -> str:
         names = None if self._options.names is None else dict(self._options.names)
         return f"(metrics={names}, report={self.report!r}, monitor={self.monitor!r}, mode={self.mode!r})"

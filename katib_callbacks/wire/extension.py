@@ -6,10 +6,8 @@ UNIMPLEMENTED.
 
 from typing import Any
 
-from google.protobuf import descriptor_pool
-
 from katib_callbacks.wire import methods
-from katib_callbacks.wire.messages import describe, message_class
+from katib_callbacks.wire.messages import describe, message_class, pool_of
 
 _PACKAGE = methods.EARLY_STOPPING_SERVICE.rpartition(".")[0]
 
@@ -27,16 +25,9 @@ _MESSAGES = {
     "JudgeReply": {"stop": "bool", "reason": "string"},
 }
 
+_SERVICES = {methods.EARLY_STOPPING_SERVICE: {"Judge": ("JudgeRequest", "JudgeReply")}}
 
-_FILE = describe(
-    "katib_callbacks/extension.proto",
-    methods.EARLY_STOPPING_SERVICE,
-    _MESSAGES,
-    {"Judge": ("JudgeRequest", "JudgeReply")},
-)
-
-POOL = descriptor_pool.DescriptorPool()
-POOL.AddSerializedFile(_FILE.SerializeToString())
+POOL = pool_of(describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES, _SERVICES))
 
 Epoch: Any = message_class(f"{_PACKAGE}.Epoch", POOL)
 JudgeRequest: Any = message_class(f"{_PACKAGE}.JudgeRequest", POOL)

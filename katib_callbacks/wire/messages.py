@@ -5,6 +5,7 @@ The wire sees only field numbers and method paths, so the files' names are our o
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -49,31 +50,38 @@ _KATIB_MESSAGES = {
     "DeleteObservationLogRequest": {"trial_name": "string"},
     "DeleteObservationLogReply": {},
 }
-_KATIB_METHODS = {
-    name: (f"{name}Request", f"{name}Reply")
-    for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
+_KATIB_SERVICES = {
+    methods.DB_MANAGER_SERVICE: {
+        name: (f"{name}Request", f"{name}Reply")
+        for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
+    }
 }
 _HEALTH_MESSAGES = {
     "HealthCheckRequest": {"service": "string"},
     "HealthCheckResponse": {"status": "HealthCheckResponse.ServingStatus"},
 }
-_HEALTH_METHODS = {
-    "Check": ("HealthCheckRequest", "HealthCheckResponse"),
-    "Watch": ("HealthCheckRequest", "stream HealthCheckResponse"),
+_HEALTH_SERVICES = {
+    methods.HEALTH_SERVICE: {
+        "Check": ("HealthCheckRequest", "HealthCheckResponse"),
+        "Watch": ("HealthCheckRequest", "stream HealthCheckResponse"),
+    }
 }
 _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    kind: getattr(_Field, f"TYPE_{kind.upper()}") for kind in ("string", "bytes", "int32", "int64", "double", "bool")
+    kind: getattr(_Field, f"TYPE_{kind.upper()}")
+    for kind in ("string", "bytes", "int32", "int64", "float", "double", "bool")
 }
 
 
 def describe(
-    name: str, service: str, messages: Mapping[str, Mapping[str, str]], calls: Mapping[str, tuple[str, str]]
+    name: str,
+    package: str,
+    messages: Mapping[str, Mapping[str, str]],
+    services: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({}),
 ) -> descriptor_pb2.FileDescriptorProto:
-    """Return the descriptor of a file with a service, by its full name, and messages, written as those above are."""
-    package, _, service_name = service.rpartition(".")
+    """Return the descriptor of a file with these messages and services, written as those above are."""
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
@@ -92,28 +100,34 @@ def describe(
             else:
                 field.type = _Field.TYPE_ENUM if element.endswith("Status") else _Field.TYPE_MESSAGE
                 field.type_name = f".{package}.{element}"
-    methods_of_service = file.service.add(name=service_name).method
-    for method, (request, reply) in calls.items():
-        methods_of_service.add(
-            name=method,
-            input_type=f".{package}.{request.removeprefix('stream ')}",
-            output_type=f".{package}.{reply.removeprefix('stream ')}",
-            client_streaming=request.startswith("stream "),
-            server_streaming=reply.startswith("stream "),
-        )
+    for service_name, calls in services.items():
+        service = file.service.add(name=service_name.rpartition(".")[2])
+        for method, (request, reply) in calls.items():
+            service.method.add(
+                name=method,
+                input_type=f".{package}.{request.removeprefix('stream ')}",
+                output_type=f".{package}.{reply.removeprefix('stream ')}",
+                client_streaming=request.startswith("stream "),
+                server_streaming=reply.startswith("stream "),
+            )
     return file
 
 
+def pool_of(*files: descriptor_pb2.FileDescriptorProto) -> descriptor_pool.DescriptorPool:
+    """Return a pool with the messages of files."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in files:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
 def _build_pool() -> descriptor_pool.DescriptorPool:
-    katib = describe("katib_callbacks/katib.proto", methods.DB_MANAGER_SERVICE, _KATIB_MESSAGES, _KATIB_METHODS)
-    health = describe("katib_callbacks/health.proto", methods.HEALTH_SERVICE, _HEALTH_MESSAGES, _HEALTH_METHODS)
+    katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES, _KATIB_SERVICES)
+    health = describe("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES, _HEALTH_SERVICES)
     statuses = health.message_type[-1].enum_type.add(name="ServingStatus")
     for number, status in enumerate(_SERVING_STATUS):
         statuses.value.add(name=status, number=number)
-    pool = descriptor_pool.DescriptorPool()
-    for file in (katib, health):
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
+    return pool_of(katib, health)
 
 
 POOL = _build_pool()

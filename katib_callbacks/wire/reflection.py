@@ -44,11 +44,13 @@ _MESSAGES = {
 }
 
 
-_METHODS = {"ServerReflectionInfo": ("stream ServerReflectionRequest", "stream ServerReflectionResponse")}
+_SERVICES = {
+    "ServerReflection": {"ServerReflectionInfo": ("stream ServerReflectionRequest", "stream ServerReflectionResponse")}
+}
 
 for _package in VERSIONS:
     _name = f"katib_callbacks/{_package.rpartition('.')[2]}_reflection.proto"
-    _described = messages.describe(_name, f"{_package}.ServerReflection", _MESSAGES, _METHODS)
+    _described = messages.describe(_name, _package, _MESSAGES, _SERVICES)
     messages.POOL.AddSerializedFile(_described.SerializeToString())
 
 Request = messages.message_class(f"{VERSIONS[0]}.ServerReflectionRequest")

@@ -20,7 +20,7 @@ class DBManagerStub:
     """The DB manager's methods and its health check on one channel.
 
     Each call blocks until the answer or ``timeout_s``, raises ``grpc.RpcError``, and may be made by several threads.
-    All but :meth:`report` load protobuf.
+    All but :meth:`report` and :meth:`report_first` load protobuf.
 
     Args:
         channel: Open or lazily connecting.
@@ -35,15 +35,18 @@ class DBManagerStub:
         """Close the channel."""
         self._channel.close()
 
-    def report(self, trial_name: str, logs: Iterable[MetricLog], *, is_first: bool = False, timeout_s: float) -> bool:
-        """Store the rows in one atomic batch.
+    def report(self, trial_name: str, logs: Iterable[MetricLog], *, timeout_s: float) -> None:
+        """Store the rows in one atomic batch."""
+        self._call(methods.REPORT_OBSERVATION_LOG, report_request(trial_name, logs), timeout_s)
 
-        With ``is_first`` return whether the server tells that the trial has earlier rows; Katib's own tells nothing.
+    def report_first(self, trial_name: str, logs: Iterable[MetricLog], *, timeout_s: float) -> bool:
+        """Store the rows as :meth:`report` does; return whether the server tells that the trial has earlier ones.
+
+        Katib's own DB manager tells nothing.
         """
-        metadata = ((methods.FIRST_REPORT, "1"),) if is_first else ()
-        request = report_request(trial_name, logs)
+        request, metadata = report_request(trial_name, logs), ((methods.FIRST_REPORT, "1"),)
         _, answered = self._call(methods.REPORT_OBSERVATION_LOG, request, timeout_s, metadata=metadata)
-        return is_first and any(key == methods.EARLIER_ROWS for key, _ in answered.trailing_metadata() or ())
+        return any(key == methods.EARLIER_ROWS for key, _ in answered.trailing_metadata() or ())
 
     def get(
         self,

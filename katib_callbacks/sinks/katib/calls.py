@@ -82,9 +82,13 @@ class Calls:
         self._local_failures = 0
         self._warned_at_s: float | None = None
 
-    def report(self, trial_name: str, logs: Sequence[MetricLog], *, is_first: bool = False) -> bool:
-        """Store rows in one atomic batch; with ``is_first`` return whether the DB manager tells of earlier ones."""
-        return self._call(lambda stub, timeout_s: stub.report(trial_name, logs, is_first=is_first, timeout_s=timeout_s))
+    def report(self, trial_name: str, logs: Sequence[MetricLog]) -> None:
+        """Store rows in one atomic batch."""
+        self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
+
+    def report_first(self, trial_name: str, logs: Sequence[MetricLog]) -> bool:
+        """Store rows, and return whether the DB manager tells of earlier ones; raises as :meth:`report` does."""
+        return self._call(lambda stub, timeout_s: stub.report_first(trial_name, logs, timeout_s=timeout_s))
 
     def get(
         self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None

@@ -132,7 +132,9 @@ class Settlement:
 
     def _report(self, batch: Sequence[MetricLog]) -> None:
         """Send a batch; the first one of this process lets a DB manager of ours tell what was there before."""
-        if self._calls.report(self._trial_name, batch, is_first=self._asks_for_earlier):
+        if not self._asks_for_earlier:
+            self._calls.report(self._trial_name, batch)
+        elif self._calls.report_first(self._trial_name, batch):
             logger.warning(
                 "Trial %r had rows when this process began to report, and Katib counts them too. If they are of an "
                 "attempt that failed, set previous_attempt='clear' (%s) to have them deleted.",

@@ -53,7 +53,7 @@ MINIMUM = [
     "numpy<2",  # for all of these
     *("scikit-learn", "optuna"),
 ]
-"""The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+"""The oldest frameworks that pyproject.toml admits, with what they need. The pages of docs/ name them."""
 
 DATABASE_TOOLS = ["pyyaml", "grpcio-reflection", "grpcio-health-checking"]
 """What the DB manager's tests read its manifests with, and how other programs ask it."""
@@ -315,6 +315,9 @@ def demo(session: nox.Session) -> None:
     _install_torch(session)
     session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
+    if IS_CI:  # here is what the notebook needs as well
+        session.install("nbclient", "nbformat", "ipykernel", *TEST_TOOLS)
+        session.run("pytest", "tests/notebooks")
 
 
 @nox.session

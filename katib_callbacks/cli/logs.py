@@ -84,12 +84,11 @@ def read_rows(source: str, address: str, trial_name: str, metric_name: str, time
     import grpc  # noqa: PLC0415  --help does without
 
     from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415  as grpc
-    from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as grpc
 
     endpoint = resolve_endpoint(address, runtime=DEFAULT_RUNTIME, address_source=source)
-    with closing(endpoint.open_channel()) as channel:
+    with closing(endpoint.open()) as stub:
         try:
-            return DBManagerStub(channel).get(trial_name, metric_name=metric_name, timeout_s=timeout_s)
+            return stub.get(trial_name, metric_name=metric_name, timeout_s=timeout_s)
         except grpc.RpcError as error:
             raise _error(error, address) from error
         except KatibCallbacksError:  # a token that cannot be read is a ConfigurationError, and so a ValueError
@@ -116,13 +115,9 @@ def _plot(logs: Sequence[StoredMetricLog]) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
-    if len(rows) <= _MAX_RICH_ROWS and find_spec("rich") is not None:
-        _print_rich_table(rows)
+    if len(rows) > _MAX_RICH_ROWS or find_spec("rich") is None:
+        print_columns([_HEADINGS, *rows])
         return
-    print_columns([_HEADINGS, *rows])
-
-
-def _print_rich_table(rows: Sequence[tuple[str, str, str]]) -> None:
     from rich.console import Console  # noqa: PLC0415  optional
     from rich.table import Table  # noqa: PLC0415  optional
     from rich.text import Text  # noqa: PLC0415  optional

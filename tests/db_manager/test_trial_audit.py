@@ -12,7 +12,7 @@ from katib_callbacks.cli.log_format import JsonFormatter
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.service import limits
 from katib_callbacks.db_manager.service.limits import Buckets, FailureLimit, host_of
-from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, Refusal, plain
+from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, plain
 from katib_callbacks.wire import methods
 
 AUDIT = "katib_callbacks.db_manager.trials.audit"
@@ -106,7 +106,7 @@ def test_refusals_are_counted_by_a_few_words(trials, token, db):
         with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=60) as response:
             text = response.read().decode()
     counted = {line for line in text.splitlines() if line.startswith("katib_db_manager_refusals_total")}
-    assert counted == {
+    assert {line for line in counted if not line.endswith(" 0.0")} == {
         'katib_db_manager_refusals_total{reason="trial"} 1.0',
         'katib_db_manager_refusals_total{reason="method"} 2.0',
         'katib_db_manager_refusals_total{reason="no credential"} 1.0',
@@ -167,7 +167,7 @@ def test_one_address_leaves_lines_for_others_and_all_together_are_limited(caplog
     audit = Audit(clock)
 
     def write(host):
-        audit.write(Refusal("m", f"ipv4:{host}:1", "UNAUTHENTICATED", "because"))
+        audit.write("m", f"ipv4:{host}:1", "UNAUTHENTICATED", "because")
 
     for _ in range(1_000):
         write("10.0.0.1")

@@ -24,10 +24,10 @@ from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks.katib.endpoint import CHANNEL_OPTIONS
 from katib_callbacks.wire import messages
 from katib_callbacks.wire.client import DBManagerStub
-from katib_callbacks.wire.server import DBManagerServicer
 
 sys.path.append(str(Path(__file__).parents[1]))
 from beside import held_port
+from servicers import DBManagerServicer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
@@ -441,6 +441,8 @@ def hostile_files(trial_name: str) -> dict[str, bytes]:
         "a header that ends with time": content({**header, "last": end}, row),
         "a row at the end of time": content({**header, "first": end, "last": end}, ["loss", "1", end]),
         "a number of rows that is none": content({**header, "rows": 1e400}, row),
+        "fewer rows than it tells": content({**header, "rows": 2}, row),
+        "a trial name that is none": content({**header, "trial_name": "tri\0al"}, row),
         "a name with a surrogate": content(header, ["\ud800", "1", row[2]]),
         "rows of another time": content(header, ["loss", "1", "2026-01-31T13:00:00.000000Z"]),
     }

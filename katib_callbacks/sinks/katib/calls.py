@@ -6,21 +6,19 @@ The one place where gRPC's errors are mapped.
 import logging
 import re
 import threading
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from katib_callbacks.errors import ConfigurationError, RejectedError, ReporterClosedError
+from katib_callbacks.metrics import MetricLog, StoredMetricLog
+from katib_callbacks.metrics.names import shorten
 from katib_callbacks.net.deadline import LONGEST_ANSWERED_PAUSE_S, LONGEST_PAUSE_S, Deadline
+from katib_callbacks.sinks.katib.endpoint import Endpoint
 from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import grpc
-
-    from katib_callbacks.metrics import MetricLog, StoredMetricLog
-    from katib_callbacks.sinks.katib.endpoint import Endpoint
     from katib_callbacks.wire.client import DBManagerStub
 
 logger = logging.getLogger(__name__)
@@ -71,31 +69,30 @@ class Calls:
     that failed drops the channel, so that the next one resolves and connects anew; and so does a fork.
     """
 
-    def __init__(self, endpoint: "Endpoint", deadline: Deadline) -> None:
+    def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
         self.address = endpoint.address
         self.deadline = deadline
         self.count = 0
         self.last_failure: FailedCallError | None = None
         self._endpoint = endpoint
         self._lock = threading.RLock()  # a signal handler that forks drops what its thread may be opening
-        self._channel: grpc.Channel | None = None
         self._stub: DBManagerStub | None = None
         self._is_closed = False
         self._failures = 0
         self._local_failures = 0
         self._warned_at_s: float | None = None
 
-    def report(self, trial_name: str, logs: "Sequence[MetricLog]") -> None:
+    def report(self, trial_name: str, logs: Sequence[MetricLog]) -> None:
         """Store rows in one atomic batch."""
         self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
 
-    def report_first(self, trial_name: str, logs: "Sequence[MetricLog]") -> bool:
+    def report_first(self, trial_name: str, logs: Sequence[MetricLog]) -> bool:
         """Store rows, and return whether the DB manager tells of earlier ones; raises as :meth:`report` does."""
         return self._call(lambda stub, timeout_s: stub.report_first(trial_name, logs, timeout_s=timeout_s))
 
     def get(
         self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None
-    ) -> "list[StoredMetricLog]":
+    ) -> list[StoredMetricLog]:
         """Return a trial's rows, ordered by time; raises as :meth:`report` does."""
         return self._call(
             lambda stub, timeout_s: stub.get(
@@ -137,10 +134,10 @@ class Calls:
         """Close the channel; the next call opens another."""
         with calling(self):
             with self._lock:
-                channel, self._channel, self._stub = self._channel, None, None
-            if channel is not None:
-                channel.close()
-            del channel  # what is left of it is freed here too, where no fork can meet it
+                stub, self._stub = self._stub, None
+            if stub is not None:
+                stub.close()
+            del stub  # what is left of it is freed here too, where no fork can meet it
 
     def close(self) -> None:
         """End the call in flight, and let no other begin. May be called by any thread, and twice."""
@@ -170,14 +167,11 @@ class Calls:
         return answer
 
     def _open(self) -> "DBManagerStub":
-        from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  loads protobuf
-
         with self._lock:
             if self._is_closed:
                 raise ReporterClosedError("the reporter was closed while it delivered")
             if self._stub is None:
-                self._channel = self._endpoint.open_channel()
-                self._stub = DBManagerStub(self._channel)
+                self._stub = self._endpoint.open()
             return self._stub
 
     def _failed_call(self, error: Exception) -> FailedCallError:
@@ -188,7 +182,7 @@ class Calls:
         status = error.code().name
         text = " ".join((error.details() or "").split())
         fate = classify(status, text)
-        shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+        shown = shorten(text, _MAX_TEXT)
         credentials = self._endpoint.credentials
         if _NO_CONNECTION.search(text) and not _NO_ANSWER.search(text):
             if credentials.is_tls:

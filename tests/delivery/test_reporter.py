@@ -538,6 +538,16 @@ def test_a_spool_is_for_the_db_manager_alone(tmp_path):
 # -- cost --------------------------------------------------------------------------------------------------------------
 
 
+def test_a_spool_serves_the_db_manager_beside_other_sinks(server, clock, tmp_path):
+    server.report_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 1_000
+    reporter = KatibReporter(
+        server.address, trial_name="trial", sinks=["katib", ListSink()], spool_dir=tmp_path, _runtime=clock.runtime
+    )
+    with pytest.raises(UnavailableError, match=str(tmp_path)):
+        reporter.report({"loss": 1})
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_making_a_reporter_loads_neither_grpc_nor_protobuf():
     code = """
 import sys

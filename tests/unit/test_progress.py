@@ -161,6 +161,8 @@ def test_a_share_that_is_a_little_lower_goes_on_and_one_that_is_lower_begins_ano
         (0.25, None, {}),
         (0.75, 5.0, {}),
     ]
+    reporter.report_progress(0.0)  # within the second
+    assert shown[-1] == (0.0, None, {})
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])

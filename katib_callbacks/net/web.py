@@ -2,13 +2,16 @@
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlencode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 LOOPBACK = "127.0.0.1"
 
@@ -16,13 +19,18 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _TOKEN_BYTES = 32
 _STOP_S = 1
 
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+MAX_CONNECTIONS = 500
+"""At a time; the further ones are closed. A process may open 1,024 files by default."""
+
+HEADER_TIMEOUT_S = 10.0
+"""How long a connection may ask for nothing, twice at most; those whose request is being answered stay."""
+
+_HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application."""
-Refusal = Callable[[int, str], tuple[str, bytes]]
-"""What makes the body of an answer, and its content type, of its HTTP status and a sentence."""
+Refusal = Callable[[int, str], tuple[str, str]]
+"""What makes the body of an answer, and its media type, of its HTTP status and a sentence."""
 
 
 def new_token() -> str:
@@ -30,20 +38,34 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens there."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_loopback(listening: socket.socket) -> bool:
+    """Return whether only this machine reaches a listening socket."""
+    return ip_address(listening.getsockname()[0]).is_loopback
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+class BoundedSocket(socket.socket):
+    """A listening socket that closes a connection when so many others are open, those in their handshake as well."""
+
+    most = MAX_CONNECTIONS
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection as asyncio asks for it, which goes on where there is none."""
+        connection, address = super().accept()
+        self._open = [one for one in getattr(self, "_open", ()) if one.fileno() >= 0]
+        if len(self._open) >= self.most:
+            connection.close()
+            raise BlockingIOError
+        self._open.append(connection)
+        return connection, address
+
+
+def listening_socket(host: str, port: int) -> BoundedSocket:
     """Return a socket that listens; port 0 is a free one."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
+        plain = socket.create_server(address[:2], family=family, backlog=128)
+        return BoundedSocket(fileno=plain.detach())
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"cannot listen at {host}, port {port}: {error}") from error
 
@@ -57,14 +79,32 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def server(app: App, *, certificate: Path | None = None) -> Any:
+def server(app: App, *, certificate: Path | None = None, header_timeout_s: float = HEADER_TIMEOUT_S) -> Any:
     """Return a server of uvicorn for an application, over TLS if it has a certificate; nothing is logged but errors."""
     try:
         import uvicorn  # noqa: PLC0415  optional
+        from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415  as above
     except ImportError as error:
         raise MissingDependencyError('this needs starlette and uvicorn: pip install "katib-callbacks[ui]"') from error
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc]  # uvicorn is not there where types are checked
+        """Closes a connection that asks for nothing; uvicorn does so only after a first request."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(header_timeout_s, self._look, None)
+
+        def _look(self, before: Any) -> None:
+            is_waiting = self.cycle is None or self.cycle.response_complete
+            if is_waiting and self.cycle is before:
+                self.transport.abort()
+            elif not self.transport.is_closing():
+                self.loop.call_later(header_timeout_s, self._look, self.cycle)
+
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        loop="asyncio",  # which accepts by the socket's own method
         log_config=None,
         log_level="error",
         access_log=False,
@@ -91,34 +131,38 @@ class Door:
         self._refusal = refusal or _plain_refusal
         self._token = token
         bound, port = listening.getsockname()[:2]
-        self._is_loopback = is_loopback(bound)
+        self._is_loopback = is_loopback(listening)
         self._names = _LOOPBACK_NAMES | {bound, host.lower()}
         if not self._is_loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._cookie = f"katib-callbacks-{port}"  # cookies do not know ports: two pages must not log each other out
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or let the application do it."""
-        if scope["type"] != "http":
-            return
-        headers = list(scope["headers"])
-        if not self._is_named(_values(headers, b"host")):
-            await self._refuse(send, 403, "This server does not answer to that name.")
-            return
-        in_url = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-        if scope["method"] == "GET" and scope["path"] == "/" and any(map(self._is_token, in_url)):
-            cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Lax; Path=/"
-            await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
-        elif any(map(self._is_token, self._shown(headers))):
-            await self._app(scope, receive, send)
-        else:
-            await self._refuse(
-                send, 401, "Open the URL that the command has printed: it has a token, which lets you in."
-            )
+        from starlette.requests import Request  # noqa: PLC0415  optional
 
-    async def _refuse(self, send: _Send, status: int, text: str) -> None:
-        body, content_type = self._refusal(status, text)
-        await _answer(send, status, body, [(b"content-type", content_type)])
+        await self._answer_of(Request(scope))(scope, receive, send)
+
+    def _answer_of(self, request: "Request") -> Any:
+        """Return the application that answers a request."""
+        from starlette.responses import RedirectResponse  # noqa: PLC0415  as above
+
+        if not self._is_named(request.headers.getlist("host")):
+            return self._refused(403, "This server does not answer to that name.")
+        in_url = request.query_params.getlist("token")
+        if request.method == "GET" and request.scope["path"] == "/" and any(map(self._is_token, in_url)):
+            answer = RedirectResponse("/", 303, headers=_HEADERS)
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+            return answer
+        if any(map(self._is_token, self._shown(request))):
+            return self._app
+        return self._refused(401, "Open the URL that the command has printed: it has a token, which lets you in.")
+
+    def _refused(self, status: int, text: str) -> Any:
+        from starlette.responses import Response  # noqa: PLC0415  as above
+
+        body, media_type = self._refusal(status, text)
+        return Response(body, status, headers=_HEADERS, media_type=media_type)
 
     def _is_named(self, hosts: list[str]) -> bool:
         """Return whether a request names this server; elsewhere than on loopback by any number, too."""
@@ -134,37 +178,17 @@ class Door:
             return False
         return not self._is_loopback
 
-    def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
+    def _shown(self, request: "Request") -> Iterator[str]:
         """Yield the tokens that a request shows."""
-        for value in _values(headers, b"authorization"):
+        for value in request.headers.getlist("authorization"):
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer":
                 yield token.strip()
-        for value in _values(headers, b"cookie"):
-            for pair in value.split(";"):  # by hand: SimpleCookie gives up at one that another program has set
-                name, _, token = pair.strip().partition("=")
-                if name == self._cookie:
-                    yield token
+        yield request.cookies.get(self._cookie, "")
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(errors="replace"), self._token.encode())
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if key.lower() == name]
-
-
-def _plain_refusal(_status: int, text: str) -> tuple[str, bytes]:
-    return f"{text}\n", b"text/plain; charset=utf-8"
-
-
-async def _answer(send: _Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    body = text.encode()
-    fixed = [
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": body})
+def _plain_refusal(_status: int, text: str) -> tuple[str, str]:
+    return f"{text}\n", "text/plain"

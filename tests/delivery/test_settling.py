@@ -70,6 +70,15 @@ def test_rows_that_are_committed_late_are_waited_for(server, reporter, status, l
     assert receipt.verified
 
 
+def test_a_table_without_an_index_is_asked_seldom(server, reporter):
+    server.report_faults = [Fault("CANCELLED")]  # which says least of how long a commit may still take
+
+    reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == 2
+    assert 3 <= server.calls.count("get") <= 20
+
+
 def test_one_truncated_answer_does_not_pass_for_absence(server, reporter):
     server.report_faults = [LOST_REPLY]
     server.get_faults = [TRUNCATED]
@@ -153,6 +162,17 @@ def test_only_the_row_itself_proves_its_batch(server, reporter):
     reporter.report({"loss": 0.5}, timestamp=NOON.replace(year=2090))
 
     assert ("loss", "0.5") in server.values()
+
+
+def test_a_row_that_comes_back_in_another_way_does_not_hide_its_batch(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.print_time_stamp = lambda written: NOON.isoformat() if written == server.rows[0][3] else written
+
+    receipt = reporter.report({"loss": 0.5, "accuracy": 0.9})
+
+    assert server.calls == ["report", "get", "get"]
+    assert [name for name, *_ in server.questions] == ["loss", "accuracy"]
+    assert receipt.verified
 
 
 def test_a_row_is_recognised_without_its_trailing_zeros(server, reporter):

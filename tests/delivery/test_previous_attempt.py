@@ -191,7 +191,7 @@ pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss":
 def test_a_reporter_that_was_sent_clears_where_it_was_not_used_before(server, trial, monkeypatch, is_used):
     reporter = KatibReporter(server.address, trial_name=trial, previous_attempt="clear")
     if is_used:
-        reporter.report({"loss": 1})
+        reporter.report({"loss": 1}, timestamp=NOON.replace(hour=14))  # before the process that it is sent to
     sent = pickle.dumps(reporter)
     monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
 

@@ -272,6 +272,33 @@ def test_progress_begins_with_what_was_done_before_and_ends_with_the_delivery():
     assert recorder.progress is None
 
 
+def test_a_sink_that_is_to_be_told_late_is_shown_the_end_alone():
+    sink = Shown()
+    recorder = MetricRecorder(reporter=KatibReporter(trial_name="t", sinks=[sink], _runtime=Runtime(environ=dict)))
+    recorder.start(ZERO, late=["Shown"])
+    recorder.begin_progress(lambda: 0.0)
+    trained(recorder, {"a": 1}, start=False)
+    assert sink.told == [(1.0, {"a": 1.0})]
+
+
+def test_where_no_sink_shows_progress_nothing_waits_for_a_value_before_the_end():
+    class OnDevice:
+        is_read = False
+
+        def __float__(self):
+            self.is_read = True
+            return 0.5
+
+    value = OnDevice()
+    recorder = MetricRecorder(reporter=Reporter())
+    recorder.start(ZERO)
+    recorder.record({"a": value}, row=0)
+    recorder.record({"b": 1}, row=1)
+    assert not value.is_read
+    recorder.finish()
+    assert value.is_read
+
+
 @pytest.mark.logs_error("Internal error while recording metrics; training goes on.")
 def test_a_share_that_cannot_be_computed_stays_away_from_the_training():
     sink = Shown()

@@ -487,6 +487,15 @@ def test_outside_a_trial_names_are_checked_and_nothing_else_is_said(caplog):
     assert caplog.messages == ["Metric 'b' never appeared. Seen: a."]
 
 
+def test_where_all_is_turned_off_a_reporter_that_is_handed_in_gets_nothing(caplog):
+    reporter, environ = Reporter(), {"KATIB_CALLBACKS_DISABLE": "1"}
+    recorder = MetricRecorder("a", reporter=reporter, _runtime=Runtime(environ=lambda: environ))
+    trained(recorder, {"a": 1})
+    assert reporter.values == []
+    assert not recorder.is_active
+    assert caplog.messages == []
+
+
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
     reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3", "WORLD_SIZE": "4"}))

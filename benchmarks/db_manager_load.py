@@ -72,15 +72,16 @@ IDLE_SERVER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
-from katib_callbacks.wire import messages
-from katib_callbacks.wire.server import DBManagerServicer
-
-class Idle(DBManagerServicer):
-    def ReportObservationLog(self, request, context):
-        return messages.ReportObservationLogReply()
+from katib_callbacks.wire import messages, methods
 
 server = grpc.server(ThreadPoolExecutor(16))
-server.add_generic_rpc_handlers((Idle().generic_handler(),))
+answer = grpc.unary_unary_rpc_method_handler(
+    lambda request, context: messages.ReportObservationLogReply(),
+    request_deserializer=messages.ReportObservationLogRequest.FromString,
+    response_serializer=lambda reply: reply.SerializeToString(),
+)
+service, _, method = methods.REPORT_OBSERVATION_LOG.strip("/").partition("/")
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: answer}),))
 print(f"listening on 127.0.0.1:{server.add_insecure_port('127.0.0.1:0')},", flush=True)
 server.start()
 server.wait_for_termination()

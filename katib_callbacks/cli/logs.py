@@ -84,12 +84,11 @@ def read_rows(source: str, address: str, trial_name: str, metric_name: str, time
     import grpc  # noqa: PLC0415  --help does without
 
     from katib_callbacks.sinks.katib.endpoint import resolve_endpoint  # noqa: PLC0415  as grpc
-    from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as grpc
 
     endpoint = resolve_endpoint(address, runtime=DEFAULT_RUNTIME, address_source=source)
-    with closing(endpoint.open_channel()) as channel:
+    with closing(endpoint.open()) as stub:
         try:
-            return DBManagerStub(channel).get(trial_name, metric_name=metric_name, timeout_s=timeout_s)
+            return stub.get(trial_name, metric_name=metric_name, timeout_s=timeout_s)
         except grpc.RpcError as error:
             raise _error(error, address) from error
         except KatibCallbacksError:  # a token that cannot be read is a ConfigurationError, and so a ValueError

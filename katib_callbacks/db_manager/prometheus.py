@@ -15,6 +15,10 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 """From a read through the index to what a client waits for at most."""
 
 
+REFUSAL_REASONS = ("credential", "no credential", "trial", "namespace", "method", "issuer", "limit", "internal")
+"""Why the trial listener refuses calls. Each is 0 from the start: Prometheus counts no increase from nothing."""
+
+
 class ServerMetrics:
     """Sees every call that is answered, and does nothing about it. ``address`` is where Prometheus scrapes."""
 
@@ -56,6 +60,8 @@ class PrometheusMetrics(ServerMetrics):
         self._refusals = prometheus.Counter(
             "katib_db_manager_refusals", "Calls that the trial listener refused.", ("reason",), registry=registry
         )
+        for reason in REFUSAL_REASONS:
+            self._refusals.labels(reason)
         self._seconds = prometheus.Histogram(
             "katib_db_manager_call_seconds",
             "Seconds from reading a call to answering it.",

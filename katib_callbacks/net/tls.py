@@ -2,15 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from katib_callbacks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
 
     import grpc
 
@@ -114,46 +112,6 @@ class Credentials:
                 f"tls_cert, tls_key: {self.tls_cert} and {self.tls_key} do not fit or are damaged: {_reason(error)}"
             ) from error
         return context
-
-
-class _AuthorizedCall:
-    """As much of ``grpc.UnaryUnaryMultiCallable`` as a stub needs."""
-
-    def __init__(self, call: Any, read_token: Callable[[], str]) -> None:
-        self._call = call
-        self._read_token = read_token
-
-    def __call__(self, request: bytes, *, timeout: float) -> Any:
-        return self.with_call(request, timeout=timeout)[0]
-
-    def with_call(self, request: bytes, *, timeout: float, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
-        """Call, and return the reply and the call."""
-        authorization = ("authorization", f"Bearer {self._read_token()}")
-        return self._call.with_call(request, timeout=timeout, metadata=(*metadata, authorization))
-
-
-class AuthorizedChannel:
-    """A channel whose calls carry a bearer token, read for each; as much of ``grpc.Channel`` as a stub needs."""
-
-    def __init__(self, channel: "grpc.Channel", read_token: Callable[[], str]) -> None:
-        self._channel = channel
-        self._read_token = read_token
-
-    def unary_unary(self, *arguments: Any, **options: Any) -> Callable[..., Any]:
-        """Return a callable as ``grpc.Channel.unary_unary`` does."""
-        return _AuthorizedCall(self._channel.unary_unary(*arguments, **options), self._read_token)
-
-    def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
-
-    def __enter__(self) -> "AuthorizedChannel":  # noqa: PYI034  typing.Self came with Python 3.11
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: "TracebackType | None"
-    ) -> None:
-        self.close()
 
 
 def _read(source: str, path: str | os.PathLike[str], max_bytes: int = MAX_FILE_BYTES) -> bytes:

@@ -8,11 +8,13 @@ from katib_callbacks.wire import methods
 from katib_callbacks.wire.encoding import report_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import grpc
 
 __all__ = ["DBManagerStub"]
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class DBManagerStub:
@@ -22,25 +24,29 @@ class DBManagerStub:
     All but :meth:`report` and :meth:`report_first` load protobuf.
 
     Args:
-        channel: Open or lazily connecting; the caller owns and closes it.
+        channel: Open or lazily connecting.
+        read_token: Returns the bearer token that each call carries; None for calls without one.
     """
 
-    def __init__(self, channel: "grpc.Channel") -> None:
+    def __init__(self, channel: "grpc.Channel", read_token: "Callable[[], str] | None" = None) -> None:
         self._channel = channel
+        self._read_token = read_token
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
 
     def report(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> None:
         """Store the rows in one atomic batch."""
-        call: Any = self._channel.unary_unary(methods.REPORT_OBSERVATION_LOG)
-        call(report_request(trial_name, logs), timeout=timeout_s)
+        self._call(methods.REPORT_OBSERVATION_LOG, report_request(trial_name, logs), timeout_s)
 
     def report_first(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> bool:
         """Store the rows as :meth:`report` does; return whether the server tells that the trial has earlier ones.
 
         Katib's own DB manager tells nothing.
         """
-        call: Any = self._channel.unary_unary(methods.REPORT_OBSERVATION_LOG)
         request, metadata = report_request(trial_name, logs), ((methods.FIRST_REPORT, "1"),)
-        _, answered = call.with_call(request, timeout=timeout_s, metadata=metadata)
+        _, answered = self._call(methods.REPORT_OBSERVATION_LOG, request, timeout_s, metadata=metadata)
         return any(key == methods.EARLIER_ROWS for key, _ in answered.trailing_metadata() or ())
 
     def get(
@@ -64,17 +70,13 @@ class DBManagerStub:
         """
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
-        reply = self._call(
-            methods.GET_OBSERVATION_LOG,
-            messages.GetObservationLogRequest(
-                trial_name=trial_name,
-                metric_name=metric_name,
-                start_time="" if start is None else format_timestamp(start),
-                end_time="" if end is None else format_timestamp(end),
-            ),
-            messages.GetObservationLogReply,
-            timeout_s,
+        request = messages.GetObservationLogRequest(
+            trial_name=trial_name,
+            metric_name=metric_name,
+            start_time="" if start is None else format_timestamp(start),
+            end_time="" if end is None else format_timestamp(end),
         )
+        reply = self._ask(methods.GET_OBSERVATION_LOG, request, messages.GetObservationLogReply, timeout_s)
         return [
             StoredMetricLog(log.metric.name, log.metric.value, parse_timestamp(log.time_stamp))
             for log in reply.observation_log.metric_logs
@@ -85,9 +87,8 @@ class DBManagerStub:
         """Delete all rows of a trial, as those of an earlier attempt at it."""
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
-        request = messages.DeleteObservationLogRequest(trial_name=trial_name)
-        call: Any = self._channel.unary_unary(methods.DELETE_OBSERVATION_LOG)
-        call(request.SerializeToString(), timeout=timeout_s, metadata=((methods.CLEARS_ATTEMPT, "1"),))
+        request = messages.DeleteObservationLogRequest(trial_name=trial_name).SerializeToString()
+        self._call(methods.DELETE_OBSERVATION_LOG, request, timeout_s, metadata=((methods.CLEARS_ATTEMPT, "1"),))
 
     def judge(
         self,
@@ -111,7 +112,7 @@ class DBManagerStub:
             epochs=[extension.Epoch(step=step, value=value) for step, value in epochs],
             has_ended=has_ended,
         )
-        reply = self._call(methods.JUDGE, request, extension.JudgeReply, timeout_s)
+        reply = self._ask(methods.JUDGE, request, extension.JudgeReply, timeout_s)
         return reply.stop, reply.reason
 
     def is_serving(self, *, timeout_s: float) -> bool:
@@ -119,9 +120,15 @@ class DBManagerStub:
         from katib_callbacks.wire import messages  # noqa: PLC0415  loads protobuf
 
         request = messages.HealthCheckRequest()
-        status: int = self._call(methods.HEALTH_CHECK, request, messages.HealthCheckResponse, timeout_s).status
+        status: int = self._ask(methods.HEALTH_CHECK, request, messages.HealthCheckResponse, timeout_s).status
         return status == messages.SERVING
 
-    def _call(self, path: str, request: Any, reply: Any, timeout_s: float) -> Any:
-        call: Any = self._channel.unary_unary(path, response_deserializer=reply.FromString)
-        return call(request.SerializeToString(), timeout=timeout_s)
+    def _ask(self, path: str, request: Any, reply: Any, timeout_s: float) -> Any:
+        return self._call(path, request.SerializeToString(), timeout_s, reply=reply)[0]
+
+    def _call(self, path: str, data: bytes, timeout_s: float, *, reply: Any = None, metadata: Metadata = ()) -> Any:
+        """Return a reply, as bytes where no class is given, and the call."""
+        if self._read_token is not None:
+            metadata = (*metadata, ("authorization", f"Bearer {self._read_token()}"))
+        call: Any = self._channel.unary_unary(path, response_deserializer=reply and reply.FromString)
+        return call.with_call(data, timeout=timeout_s, metadata=metadata)

@@ -1,6 +1,7 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
 import json
+import re
 
 import pytest
 from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
@@ -8,6 +9,21 @@ from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
 from katib_callbacks.local import LocalKatibClient
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.store import ExperimentStore
+
+PODS = "/api/v1/namespaces/default/pods"
+JOBS = "/apis/batch/v1/namespaces/default/jobs"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+def table(server, path, **options):
+    """Return the cells of the rows that kubectl would show."""
+    with server.request(
+        "GET", path, headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}, **options
+    ) as answer:
+        shown = json.loads(answer.read())
+    assert all(("spec" in row["object"]) == (options.get("includeObject") == "Object") for row in shown["rows"])
+    return [row["cells"] for row in shown["rows"]]
 
 
 def test_the_client_is_warned_of_what_has_no_effect_here(shared):
@@ -30,6 +46,16 @@ def test_an_experiment_is_made_run_listed_and_deleted(server):
     assert over["metadata"]["uid"] == made["metadata"]["uid"]
     _, trials = server.ask("GET", TRIALS, labelSelector="katib.kubeflow.org/experiment=one")
     assert len(trials["items"]) == 3
+    log = f"{PODS}/{trials['items'][0]['metadata']['name']}-0/log"
+    with server.request("GET", log, tailLines=1) as answer:
+        assert re.fullmatch(rb"loss=0\.\d+\n", answer.read())
+    with server.request("GET", log, tailLines=0) as answer:
+        assert answer.read() == b""
+    for options in ({"tailLines": "-1"}, {"container": "nope"}, {"previous": "true"}):
+        status, refused = server.ask("GET", log, **options)
+        assert (status, refused["reason"]) == (400, "BadRequest"), options
+    assert table(server, PODS)[0][1:4] == ["0/1", "Completed", 0]
+    assert table(server, JOBS, includeObject="Object")[0][1:3] == ["Complete", "1/1"]
 
     status, deleted = server.ask("DELETE", f"{EXPERIMENTS}/one", {"propagationPolicy": "Background"})
     assert (status, deleted["details"]["uid"]) == (200, made["metadata"]["uid"])
@@ -155,6 +181,118 @@ def test_a_body_too_deep_to_be_read_is_a_bad_request(shared):
     status, refused = shared.ask("POST", EXPERIMENTS, deep, "application/yaml")
     assert (status, refused["reason"]) == (400, "BadRequest")
     assert "could not be read" in refused["message"]
+
+
+def test_discovery_in_steps_tells_the_same_as_all_at_once(shared):
+    at_once = {}
+    for path in ("/api", "/apis"):
+        accept = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+        with shared.request("GET", path, headers=accept) as answer:
+            items = json.loads(answer.read())["items"]
+        for item in items:
+            (version,) = item["versions"]
+            name = "/".join(filter(None, [item["metadata"]["name"], version["version"]]))
+            at_once[name] = {one["resource"]: one["verbs"] for one in version["resources"]}
+    groups = shared.ask("GET", "/apis")[1]["groups"]
+    names = [*shared.ask("GET", "/api")[1]["versions"], *(one["preferredVersion"]["groupVersion"] for one in groups)]
+    in_steps = {}
+    for name in names:
+        _, shown = shared.ask("GET", f"/apis/{name}" if "/" in name else f"/api/{name}")
+        in_steps[name] = {one["name"]: one["verbs"] for one in shown["resources"]}
+
+    assert in_steps["v1"].pop("pods/log") == ["get"]
+    assert in_steps == at_once
+    assert "experiments" in at_once["kubeflow.org/v1beta1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"limit": "ten"}, "limit: 'ten' is not a number"),
+        ({"labelSelector": "!team=a"}, "unable to parse requirement: '!team=a'"),
+        ({"fieldSelector": "metadata.name"}, "invalid selector: 'metadata.name'; can't understand it"),
+    ],
+)
+def test_options_that_cannot_be_understood_are_refused(shared, options, said):
+    status, refused = shared.ask("GET", EXPERIMENTS, **options)
+
+    assert (status, refused["reason"], refused["message"]) == (400, "BadRequest", said)
+
+
+def test_a_token_for_the_next_page_that_is_none_is_expired(shared):
+    status, refused = shared.ask("GET", EXPERIMENTS, **{"continue": "NQ=="})  # 5
+
+    assert (status, refused["reason"]) == (410, "Expired")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "Trial"}, "kind 'Trial' is not that of experiments: Experiment"),
+        ({"metadata": {"name": "x", "namespace": "other"}}, "the namespace of the provided object does not match"),
+        ({"metadata": None}, "the object has no metadata"),
+    ],
+)
+def test_an_object_that_does_not_fit_its_path_is_refused(shared, change, said):
+    status, refused = shared.ask("POST", EXPERIMENTS, experiment() | change)
+
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert refused["message"].startswith(said)
+
+
+def test_what_is_applied_is_made_where_it_is_missing_and_has_the_name_of_its_path(shared):
+    path, made = f"{EXPERIMENTS}/new", experiment("new")
+    status, applied = shared.ask("PATCH", path, made, APPLY, dryRun="All")
+    assert (status, applied["metadata"]["name"]) == (201, "new")
+    status, refused = shared.ask("PATCH", path, experiment("other"), APPLY, dryRun="All")
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert "the name of the provided object does not match" in refused["message"]
+
+
+def test_patches_that_are_none_are_refused(shared):
+    path = f"{EXPERIMENTS}/one"
+    for patch, kind, status in (
+        ({}, JSON_PATCH, 400),
+        ([{"op": "turn", "path": "/spec"}], JSON_PATCH, 422),
+        ([{"op": "replace", "path": "", "value": {}}], JSON_PATCH, 400),
+        ([], MERGE, 400),
+        ({}, "application/json", 415),
+    ):
+        assert shared.ask("PATCH", path, patch, kind)[0] == status, (patch, kind)
+
+
+def test_values_are_moved_and_put_into_lists(shared):
+    label = "/metadata/labels/team"
+    operations = [
+        {"op": "move", "from": label, "path": "/metadata/labels/group"},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["b"]},
+        {"op": "add", "path": "/metadata/finalizers/0", "value": "a"},
+        {"op": "add", "path": "/metadata/finalizers/-", "value": "c"},
+    ]
+    status, patched = shared.ask("PATCH", f"{EXPERIMENTS}/one", operations, JSON_PATCH, dryRun="All")
+
+    assert status == 200
+    assert patched["metadata"]["labels"] == {"group": "a"}
+    assert patched["metadata"]["finalizers"] == ["a", "b", "c"]
+
+
+def test_a_name_is_not_changed(shared):
+    status, refused = shared.ask("PATCH", f"{EXPERIMENTS}/one", {"metadata": {"name": "other"}}, MERGE)
+
+    assert (status, refused["message"]) == (400, "metadata.name cannot be changed")
+
+
+def test_an_experiment_may_come_in_yaml(shared):
+    status, made = shared.ask("POST", EXPERIMENTS, experiment("yaml"), "application/yaml", dryRun="All")
+
+    assert (status, made["metadata"]["name"]) == (201, "yaml")
+
+
+def test_a_body_too_large_is_refused(shared):
+    status, refused = shared.ask("POST", EXPERIMENTS, {"metadata": {"name": "x" * (3 << 20)}})
+
+    assert (status, refused["reason"]) == (400, "BadRequest")
+    assert "too large" in refused["message"]
 
 
 def test_an_experiment_that_is_over_goes_on_with_a_larger_budget(server):

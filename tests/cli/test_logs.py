@@ -12,12 +12,12 @@ from datetime import datetime, timedelta, timezone
 import grpc
 import pytest
 from beside import said
+from servicers import DBManagerServicer
 
 from katib_callbacks.cli import main
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages
 from katib_callbacks.wire.client import DBManagerStub
-from katib_callbacks.wire.server import DBManagerServicer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.prometheus import REFUSAL_REASONS
 from katib_callbacks.db_manager.service.health import LIVENESS
+from katib_callbacks.db_manager.trials import servicer
 from katib_callbacks.wire.client import DBManagerStub
 
 yaml = pytest.importorskip("yaml", reason="`databases` has it")
@@ -142,8 +144,7 @@ def test_rules_and_dashboard_ask_for_metrics_and_labels_that_the_server_has(tmp_
             text = response.read().decode()
     families = list(text_string_to_metric_families(text))
     names = {sample.name for family in families for sample in family.samples}
-    names |= {f"{family.name}_total" for family in families if family.type == "counter"}  # refusals: none as yet
-    labels = {label for family in families for sample in family.samples for label in sample.labels} | {"reason"}
+    labels = {label for family in families for sample in family.samples for label in sample.labels}
 
     for expression in expressions():
         asked = set(re.findall(r"katib_db_manager_\w+", expression))
@@ -164,3 +165,145 @@ def test_prometheus_understands_rules_and_dashboard(tmp_path):
     done = subprocess.run([PROMTOOL, "check", "rules", path], capture_output=True, text=True, check=False, timeout=240)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- what each alert fires on, by Prometheus' own evaluation --------------------------------------------------------
+
+
+def calls(code, values, method="ReportObservationLog"):
+    return (f'katib_db_manager_calls_total{{method="{method}",code="{code}",pod="a"}}', values)
+
+
+def refusals(reason, values):
+    return (f'katib_db_manager_refusals_total{{reason="{reason}",pod="a"}}', values)
+
+
+def buckets(slow):
+    """Return a histogram of a call a second, all of which take 1 ms, or, where they are ``slow``, 7 s."""
+    name, method = "katib_db_manager_call_seconds_bucket", "GetObservationLog"
+    return [
+        (
+            f'{name}{{method="{method}",le="{limit}",pod="a"}}',
+            "0x80" if slow and limit in {"0.001", "5.0"} else "0+30x80",
+        )
+        for limit in ("0.001", "5.0", "10.0", "+Inf")
+    ]
+
+
+SERVING = ("katib_db_manager_serving{pod='a'}", "1x80")
+HEALTHY = [
+    SERVING,
+    ("katib_db_manager_serving{pod='b'}", "0x80"),  # one of two is enough
+    calls("OK", "0+300x80"),
+    calls("INVALID_ARGUMENT", "0+300x80"),  # a client's mistake
+    calls("UNAVAILABLE", "0+6x80"),  # one in a hundred
+    calls("RESOURCE_EXHAUSTED", "0+1x80"),
+    refusals("credential", "0x20 5x60"),
+    refusals("namespace", "0x80"),
+    refusals("issuer", "0x80"),
+    *buckets(slow=False),
+]
+"""Values every 30 s, 40 minutes long."""
+
+ALERTS = {
+    # Series, when it does not fire yet, when it fires, its labels, and what stands in its summary for a template.
+    "KatibDBManagerAbsent": ([], "4m30s", "5m", {}, {}),
+    "KatibDBManagerNotServing": (
+        [("katib_db_manager_serving{pod='a'}", "1x4 0x80"), ("katib_db_manager_serving{pod='b'}", "0x80")],
+        "4m",
+        "4m30s",
+        {},
+        {},
+    ),
+    "KatibDBManagerCallsFail": (
+        [SERVING, calls("OK", "0+90x80"), calls("UNAVAILABLE", "0+10x80")],
+        "5m",
+        "5m30s",
+        {"method": "ReportObservationLog"},
+        {"{{ $value | humanizePercentage }}": "10%", "{{ $labels.method }}": "ReportObservationLog"},
+    ),
+    "KatibDBManagerOverloaded": (
+        [SERVING, calls("OK", "0+300x80"), calls("RESOURCE_EXHAUSTED", "0+6x80")],
+        "6m",
+        "9m",
+        {},
+        {},
+    ),
+    "KatibDBManagerSlow": (
+        [SERVING, *buckets(slow=True)],
+        "10m",
+        "10m30s",
+        {"method": "GetObservationLog"},
+        {"{{ $labels.method }}": "GetObservationLog"},
+    ),
+    # All of them within one scrape, the first ones since the start.
+    "KatibDBManagerRefusesTrials": (
+        [SERVING, refusals("credential", "0x20 12x60")],
+        "9m",
+        "12m",
+        {"reason": "credential"},
+        {"{{ $value | humanize }}": "12", "{{ $labels.reason }}": "credential"},
+    ),
+    "KatibDBManagerForeignNamespace": ([SERVING, refusals("namespace", "0x20 1x60")], "9m", "12m", {}, {}),
+    "KatibDBManagerIssuerAway": ([SERVING, refusals("issuer", "0x20 1+1x60")], "10m30s", "11m30s", {}, {}),
+}
+
+
+def rules():
+    written = yaml.safe_load((DEPLOY / "monitoring" / "prometheus-rule.yaml").read_text(encoding="utf-8"))["spec"]
+    return written, {rule["alert"]: rule for group in written["groups"] for rule in group["rules"]}
+
+
+def test_each_alert_has_its_place_in_the_runbook():
+    page = (DEPLOY.parents[1] / "docs" / "platform.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (Katib\w+)$", page, re.MULTILINE)
+    _, alerts = rules()
+
+    assert headings == list(alerts)
+    for name, rule in alerts.items():
+        assert rule["annotations"]["runbook"] == f"docs/platform.md#{name.lower()}"
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", page, re.MULTILINE)) == set(REFUSAL_REASONS)
+
+
+def test_every_reason_for_which_a_call_is_refused_is_counted_from_the_start():
+    source = (Path(servicer.__file__)).read_text(encoding="utf-8")
+
+    kinds = re.findall(r'_DeniedError\(\s*(?:grpc\.StatusCode\.\w+|code), "([a-z ]+)"', source)
+    assert set(kinds) == set(REFUSAL_REASONS)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool: apt-get install prometheus")
+def test_an_alert_fires_on_what_it_is_for_and_on_nothing_else(tmp_path):
+    written, alerts = rules()
+    assert set(ALERTS) == set(alerts)
+    (tmp_path / "rules.json").write_text(json.dumps({"groups": written["groups"]}), encoding="utf-8")
+    tests = [case("nothing", HEALTHY, {f"{minute}m": {} for minute in (5, 15, 25, 35)}, alerts)]
+    for name, (series, not_yet, fires_at, labels, _) in ALERTS.items():
+        tests.append(case(name, series, {not_yet: {}, fires_at: {name: labels}}, alerts))
+    path = tmp_path / "tests.json"
+    path.write_text(json.dumps({"rule_files": ["rules.json"], "evaluation_interval": "30s", "tests": tests}))
+
+    done = subprocess.run([PROMTOOL, "test", "rules", path], capture_output=True, text=True, check=False, timeout=240)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def case(name, series, fired, alerts):
+    """Return a test of promtool's: which alerts fire at each time, and that no other does."""
+    expectations = []
+    for time, firing in fired.items():
+        for alert, rule in alerts.items():
+            expected = []
+            if alert in firing:
+                annotations = dict(rule["annotations"])
+                for template, text in ALERTS[alert][4].items():
+                    assert template in annotations["summary"]
+                    annotations["summary"] = annotations["summary"].replace(template, text)
+                expected.append({"exp_labels": {**rule["labels"], **firing[alert]}, "exp_annotations": annotations})
+            expectations.append({"eval_time": time, "alertname": alert, "exp_alerts": expected})
+    return {
+        "name": name,
+        "interval": "30s",
+        "input_series": [{"series": text, "values": values} for text, values in series],
+        "alert_rule_test": expectations,
+    }

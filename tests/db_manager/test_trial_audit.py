@@ -106,7 +106,7 @@ def test_refusals_are_counted_by_a_few_words(trials, token, db):
         with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=60) as response:
             text = response.read().decode()
     counted = {line for line in text.splitlines() if line.startswith("katib_db_manager_refusals_total")}
-    assert counted == {
+    assert {line for line in counted if not line.endswith(" 0.0")} == {
         'katib_db_manager_refusals_total{reason="trial"} 1.0',
         'katib_db_manager_refusals_total{reason="method"} 2.0',
         'katib_db_manager_refusals_total{reason="no credential"} 1.0',

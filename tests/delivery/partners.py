@@ -24,10 +24,10 @@ from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks.katib.endpoint import CHANNEL_OPTIONS
 from katib_callbacks.wire import messages
 from katib_callbacks.wire.client import DBManagerStub
-from katib_callbacks.wire.server import DBManagerServicer
 
 sys.path.append(str(Path(__file__).parents[1]))
 from beside import held_port
+from servicers import DBManagerServicer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

@@ -8,13 +8,13 @@ import grpc
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from servicers import DBManagerServicer, HealthServicer
 
 from katib_callbacks import MetricLog, StoredMetricLog
 from katib_callbacks.metrics import format_timestamp, format_value
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
 from katib_callbacks.wire.encoding import report_request
-from katib_callbacks.wire.server import DBManagerServicer, HealthServicer
 
 METRIC = messages.Metric(name="loss", value="0.5")
 LOG = messages.MetricLog(time_stamp="2026-01-31T12:00:00.123456Z", metric=METRIC)
@@ -234,16 +234,3 @@ def test_a_method_that_the_service_has_not_is_unimplemented(partner):
         channel.unary_unary("/api.v1.beta1.DBManager/Watch")(b"", timeout=60)
 
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_the_bases_ask_to_be_implemented():
-    bare, health = DBManagerServicer(), HealthServicer()
-    for method in (
-        bare.ReportObservationLog,
-        bare.GetObservationLog,
-        bare.DeleteObservationLog,
-        health.Check,
-        health.Watch,
-    ):
-        with pytest.raises(NotImplementedError):
-            method(None, None)

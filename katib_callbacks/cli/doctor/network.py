@@ -102,12 +102,10 @@ def check_health(here: Surroundings) -> Iterator[Finding]:
         return
     import grpc  # noqa: PLC0415  where something is asked alone
 
-    from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as grpc
-
     advice = "look at the log of the DB manager"
-    with closing(here.endpoint.open_channel()) as channel:
+    with closing(here.endpoint.open()) as stub:
         try:
-            is_serving = DBManagerStub(channel).is_serving(timeout_s=TIMEOUT_S)
+            is_serving = stub.is_serving(timeout_s=TIMEOUT_S)
         except grpc.RpcError as error:
             code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
             details = error.details() if isinstance(error, grpc.Call) else ""

@@ -10,7 +10,6 @@ import grpc
 
 from katib_callbacks.errors import StoreError
 from katib_callbacks.wire import messages, methods
-from katib_callbacks.wire.server import HealthServicer
 
 CHECK_TIMEOUT_S = 3.0
 """How long the database may take to answer: a frozen one is not serving, though no connection has failed."""
@@ -101,8 +100,8 @@ class HealthMonitor:
         return True
 
 
-class Health(HealthServicer):
-    """The health service."""
+class Health:
+    """The service ``grpc.health.v1.Health``: probes use its ``Check``, load balancers its ``Watch``."""
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self._monitor = monitor

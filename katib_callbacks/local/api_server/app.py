@@ -180,7 +180,8 @@ class Api:
             return self._is_stopping() or entry is None or entry.object["status"]["phase"] in _FINAL
 
         followed = options.get("follow") in _TRUE
-        lines = stream(files, options, is_over=is_over, is_followed=followed)
+        tail = _number(options, "tailLines") if "tailLines" in options else None
+        lines = stream(files, tail, is_over=is_over, is_followed=followed)
         return StreamingResponse(lines, media_type="text/plain")
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -264,6 +265,8 @@ def _given(target: Target, body: Any) -> Object:
         raise ApiError(
             "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"
         )
+    if target.name is not None and metadata.setdefault("name", target.name) != target.name:  # of what is applied
+        raise ApiError("BadRequest", "the name of the provided object does not match the name sent on the request")
     metadata = {**metadata, "namespace": namespace}
     return {"apiVersion": resource.api_version, "kind": resource.kind, **body, "metadata": metadata}
 
@@ -294,9 +297,9 @@ def _continue_token(version: int, key: Key) -> str:
 def _continued(token: str) -> tuple[int, Key]:
     try:
         version, namespace, name = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError as error:
+        return int(version), (str(namespace), str(name))
+    except (ValueError, TypeError) as error:
         raise expired("continue key is not valid") from error
-    return int(version), (str(namespace), str(name))
 
 
 def _is_dry_run(body: Any) -> bool:

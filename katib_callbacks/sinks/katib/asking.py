@@ -14,11 +14,10 @@ from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.wire.forks import calling, is_core_inherited
 
 if TYPE_CHECKING:
-    import grpc
-
     from katib_callbacks.settings import Runtime
     from katib_callbacks.settings.early_stopping import Policy
     from katib_callbacks.sinks.katib.endpoint import Endpoint
+    from katib_callbacks.wire.client import DBManagerStub
 
 TIMEOUT_S = 2.0
 """For one question, the connection included: the training waits for it, on all ranks."""
@@ -60,7 +59,7 @@ class Asker:
         self._pending: list[tuple[int, float]] = []
         self._wait_until_s = 0.0
         self._is_over = self._has_warned = False
-        self._channel: grpc.Channel | None = None
+        self._stub: DBManagerStub | None = None
         self._decision = GO_ON
 
     def ask(self, step: int, value: float) -> Decision:
@@ -89,9 +88,9 @@ class Asker:
 
     def drop(self) -> None:
         """End the call in flight, before a fork."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        stub, self._stub = self._stub, None
+        if stub is not None:
+            stub.close()
 
     def _ask(self, *, has_ended: bool) -> Decision:
         if is_core_inherited():
@@ -99,14 +98,12 @@ class Asker:
             return GO_ON
         import grpc  # noqa: PLC0415  only when something is sent
 
-        from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as above
-
         start_s = self._runtime.monotonic()
         try:
             with calling(self):
-                self._channel = channel = self._endpoint.open_channel()
+                self._stub = stub = self._endpoint.open()
                 try:
-                    stop, reason = DBManagerStub(channel).judge(
+                    stop, reason = stub.judge(
                         self._trial_name,
                         experiment=self._experiment,
                         policy=self._policy,
@@ -117,7 +114,7 @@ class Asker:
                     )
                 finally:
                     self.drop()
-                    del channel
+                    del stub
         except (grpc.RpcError, ConfigurationError, ValueError) as error:  # ValueError: a channel that a fork closed
             now_s = self._runtime.monotonic()
             self._wait_until_s = now_s + PAUSE_FACTOR * (now_s - start_s)
@@ -158,4 +155,4 @@ class Asker:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_channel": None}
+        return {**self.__dict__, "_stub": None}

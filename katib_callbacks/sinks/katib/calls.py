@@ -17,8 +17,6 @@ from katib_callbacks.wire.forks import calling
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import grpc
-
     from katib_callbacks.metrics import MetricLog, StoredMetricLog
     from katib_callbacks.sinks.katib.endpoint import Endpoint
     from katib_callbacks.wire.client import DBManagerStub
@@ -78,7 +76,6 @@ class Calls:
         self.last_failure: FailedCallError | None = None
         self._endpoint = endpoint
         self._lock = threading.RLock()  # a signal handler that forks drops what its thread may be opening
-        self._channel: grpc.Channel | None = None
         self._stub: DBManagerStub | None = None
         self._is_closed = False
         self._failures = 0
@@ -137,10 +134,10 @@ class Calls:
         """Close the channel; the next call opens another."""
         with calling(self):
             with self._lock:
-                channel, self._channel, self._stub = self._channel, None, None
-            if channel is not None:
-                channel.close()
-            del channel  # what is left of it is freed here too, where no fork can meet it
+                stub, self._stub = self._stub, None
+            if stub is not None:
+                stub.close()
+            del stub  # what is left of it is freed here too, where no fork can meet it
 
     def close(self) -> None:
         """End the call in flight, and let no other begin. May be called by any thread, and twice."""
@@ -170,14 +167,11 @@ class Calls:
         return answer
 
     def _open(self) -> "DBManagerStub":
-        from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  loads protobuf
-
         with self._lock:
             if self._is_closed:
                 raise ReporterClosedError("the reporter was closed while it delivered")
             if self._stub is None:
-                self._channel = self._endpoint.open_channel()
-                self._stub = DBManagerStub(self._channel)
+                self._stub = self._endpoint.open()
             return self._stub
 
     def _failed_call(self, error: Exception) -> FailedCallError:

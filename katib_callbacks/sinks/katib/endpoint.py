@@ -2,17 +2,17 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.addresses import split_address
-from katib_callbacks.net.tls import AuthorizedChannel, Credentials
+from katib_callbacks.net.tls import Credentials
 from katib_callbacks.settings import Runtime
 from katib_callbacks.wire.forks import keep_core_up
 
 if TYPE_CHECKING:
-    import grpc
+    from katib_callbacks.wire.client import DBManagerStub
 
 PathLike = str | os.PathLike[str]
 
@@ -58,18 +58,18 @@ class Endpoint:
     address: str
     credentials: Credentials = field(default_factory=Credentials)
 
-    def open_channel(self) -> "grpc.Channel":
+    def open(self) -> "DBManagerStub":
         """Open a channel, which connects when it is first used. The caller closes it."""
         import grpc  # noqa: PLC0415  only when something is sent
+
+        from katib_callbacks.wire.client import DBManagerStub  # noqa: PLC0415  as grpc
 
         keep_core_up()
         if self.credentials.is_tls:
             channel = grpc.secure_channel(self.address, self.credentials.channel_credentials(), options=CHANNEL_OPTIONS)
         else:
             channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
-        if self.credentials.token_path is None:
-            return channel
-        return cast("grpc.Channel", AuthorizedChannel(channel, self.credentials.read_token))
+        return DBManagerStub(channel, None if self.credentials.token_path is None else self.credentials.read_token)
 
 
 def resolve_endpoint(

@@ -35,7 +35,7 @@ class ExperimentWriter:
     def create(self, given: Object, *, is_dry_run: bool) -> Made:
         """Store an experiment and start it."""
         _check_metadata(given)
-        given = _without_status(given)
+        given = {**_without(given, ("status",)), "metadata": _without(given["metadata"], _SERVERS_OWN)}
         try:
             name, manifest, plan = runner.admit(given)
             with ExperimentStore(runner.database(self._home)) as store:
@@ -169,13 +169,6 @@ def _check_metadata(given: Any) -> None:
         values = metadata.get(field) or {}
         if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()):
             raise ApiError("BadRequest", f"metadata.{field}: must be a mapping of strings; put values in quotes")
-
-
-def _without_status(given: Object) -> Object:
-    metadata = given.get("metadata")
-    if not isinstance(metadata, Mapping):
-        return given
-    return {**_without(given, ("status",)), "metadata": _without(metadata, _SERVERS_OWN)}
 
 
 def _without(mapping: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

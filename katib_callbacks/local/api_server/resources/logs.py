@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from katib_callbacks.local.api_server.protocol.errors import ApiError
@@ -31,14 +31,13 @@ def log_files(home: Path, pod: Object, container: str | None) -> tuple[Path, ...
 
 
 async def stream(
-    files: tuple[Path, ...], options: Mapping[str, str], *, is_over: Callable[[], bool], is_followed: bool
+    files: tuple[Path, ...], tail: int | None, *, is_over: Callable[[], bool], is_followed: bool
 ) -> AsyncIterator[bytes]:
-    """Yield the output in files; if it is followed until ``is_over``."""
+    """Yield the output in files, of each its last ``tail`` lines; if it is followed until ``is_over``."""
     positions = dict.fromkeys(files, 0)
-    tail = options.get("tailLines")
     if tail is not None:
         for path in files:
-            lines, positions[path] = _tail(path, int(tail))
+            lines, positions[path] = _tail(path, tail)
             yield b"".join(lines)
     while True:
         was_over = is_over() or not is_followed

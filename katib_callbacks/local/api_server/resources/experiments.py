@@ -57,7 +57,7 @@ class ExperimentWriter:
         """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
-                (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row, tuple(store.trials(row.name))))
+                (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row).put(*store.trials(row.name)))
                 changes = self._edited(row, change(view.shown()), trials=len(store.trials(row.name)))
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}

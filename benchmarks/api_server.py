@@ -24,6 +24,9 @@ from api_servers import TRIALS, ApiServer
 WATCHED_TRIALS = (100, 300, 1_000, 3_000)
 SHOWN_TRIALS = 1_000
 LIST_LIMIT_S = 2.0
+AHEAD = 100
+"""So many trials end before the watch has to tell of the first: thousands at once would be a stampede."""
+
 ROUNDS = 5
 
 
@@ -67,6 +70,8 @@ def watched_s(server: ApiServer, trials: int) -> float:
                 conditions = [*row.conditions, condition(SUCCEEDED, "TrialSucceeded", "", time.time())]
                 changes = {"state": over.state, "observation": over.observation, "value": over.value}
                 store.update_trial(row.name, conditions=conditions, completed_s=time.time(), told=over.told, **changes)
+                while number - len(ended) > AHEAD and not done.is_set():
+                    time.sleep(0.01)
         if not done.wait(600) or len(ended) < trials:
             sys.exit(f"the watch has told of {len(ended)} ends instead of {trials}")
         return cpu_s(server.process.pid) - used_s

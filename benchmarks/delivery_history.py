@@ -6,8 +6,6 @@ sent by the stub alone, without spool, receipt or deadline.
 """
 
 import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -65,12 +63,12 @@ def measure(_size: Size) -> Iterator[Figure | Growth]:
             child.join()
             compare(address, f"whole-{number}", rows)
             raw_s.append(send(address, f"raw-{number}", rows))
-        interrupt(address, spool, rows)
+        killed = interrupt(address, spool, rows)
         start_s = time.monotonic()
         replay = [*COMMAND, "replay", spool, "--address", address]
         subprocess.run(replay, check=True, stdout=subprocess.DEVNULL)
         replay_s = time.monotonic() - start_s
-        compare(address, "killed", rows)
+        compare(address, killed, rows)
         took_s, _, mib = zip(*whole, strict=True)
         yield Figure(f"report of {rows:,} rows, with a spool", took_s, "s", "stub alone, no spool", raw_s)
         yield Figure(f"report of {rows:,} rows, added memory", mib, "MiB")
@@ -93,17 +91,19 @@ def thinning_s(epochs: int) -> float:
     return time.process_time() - start_s
 
 
-def interrupt(address: str, spool: str, rows: int) -> None:
-    """Kill a delivery in its middle."""
-    child = SPAWN.Process(target=deliver, args=(address, "killed", spool, rows))
-    child.start()
-    while len(read(address, "killed")) < rows / 3 and child.is_alive():
-        time.sleep(0.05)
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    if not 0 < len(read(address, "killed")) < rows:
-        sys.exit("the delivery was not killed in its middle")
+def interrupt(address: str, spool: str, rows: int) -> str:
+    """Kill a delivery in its middle; returns its trial."""
+    for number in range(20):
+        trial = f"killed-{number}"
+        child = SPAWN.Process(target=deliver, args=(address, trial, spool, rows))
+        child.start()
+        while not read(address, trial) and child.is_alive():
+            time.sleep(0.01)
+        child.kill()
+        child.join()
+        if 0 < len(read(address, trial)) < rows:
+            return trial
+    sys.exit("no delivery was killed in its middle")
 
 
 def send(address: str, trial: str, rows: int) -> float:

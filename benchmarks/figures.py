@@ -124,7 +124,7 @@ def cells(one: Mapping[str, Any]) -> list[str]:
 def _spread(summary: Sequence[float], unit: str) -> str:
     center, low, high = summary
     spread = "" if low == high else f" ({_number(low)} to {_number(high)})"
-    return f"{_number(center)} {unit}{spread}"
+    return f"{_number(center)} {unit}".rstrip() + spread
 
 
 def _number(value: float) -> str:

@@ -95,7 +95,7 @@ def ours(trials: int, folder: Path, parallel: int = 1) -> Meter:
     meter, name = Meter(trials), f"nothing-{parallel}"
     runner.create(folder, experiment(name, COMMAND, trials, parallel), folder=folder)
     Runner(folder, name, meter).run()
-    if len(meter.times_ms) != trials - 1:
+    if len(meter.times_ms) < trials - 1:  # Katib's own count lets some more begin where several run at once
         sys.exit(f"{len(meter.times_ms) + 1} trials ended instead of {trials}")
     return meter
 

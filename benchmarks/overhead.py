@@ -11,7 +11,8 @@ Ours holds values back until training ends; what that delivery takes is told apa
 - Optuna's callbacks report one metric to their study, here in memory, and ask whether to prune.
 - MLflow's hand all metrics to its tracking store, here a SQLite file.
 - Ray's hand all metrics to the controller, here on this machine. Checkpoints, which they write with their defaults,
-  are turned off. They work in a process that Ray starts, so everything is measured in there, unless Ray is missing.
+  are turned off. They work in a process that Ray starts, so everything is measured in there, unless Ray is missing or
+  ``--ray no`` is given.
 
 With Lightning, then how the cost grows: with the metrics of an epoch, and along a training of 10,000 epochs.
 """
@@ -33,6 +34,9 @@ from typing import Any, Protocol
 
 from figures import Figure, Growth, Size
 from figures import run as run_program
+from machine import QuietSink
+
+from katib_callbacks import KatibReporter
 
 HERE = Path(__file__).parent
 
@@ -224,9 +228,9 @@ def measure_in_ray(name: str, epochs: int) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def measure_figures(size: Size, framework: str) -> Iterator[Figure | Growth]:
+def measure_figures(size: Size, framework: str, ray: str) -> Iterator[Figure | Growth]:
     """Measure a framework's callbacks."""
-    in_or_without = measure_in_ray if find_spec("ray") else partial(measure, is_in_ray=False)
+    in_or_without = measure_in_ray if ray == "yes" and find_spec("ray") else partial(measure, is_in_ray=False)
     result = in_or_without(framework, size(EPOCHS))
     samples = {name: [one * 1e6 for one in seconds] for name, seconds in result["samples"].items()}
     (read_name, read), *_ = samples.items()
@@ -254,15 +258,12 @@ def growths(size: Size) -> Iterator[Growth]:
 
     def hooks_us(metrics: int, epochs: int, **options: Any) -> list[float]:
         framework = Lightning(metrics)
-        reporter = KatibReporter("127.0.0.1:1", trial_name="benchmark", sinks=[RecordingSink()])
+        reporter = KatibReporter("127.0.0.1:1", trial_name="benchmark", sinks=[QuietSink()])
         callback = framework.callback_class()(framework.NAMES, reporter=reporter, **options)
         seconds = timed(callback, framework.HOOKS)
         with tempfile.TemporaryDirectory() as folder:
             framework.train(callback, epochs, 0, Path(folder))
         return [one * 1e6 for one in seconds]
-
-    from katib_callbacks import KatibReporter  # noqa: PLC0415  after Ray's process
-    from katib_callbacks.testing import RecordingSink  # noqa: PLC0415  as above
 
     warnings.simplefilter("ignore")
     by_metrics = {count: statistics.median(hooks_us(count, size(EPOCHS))) for count in GROWN_METRICS}
@@ -273,4 +274,4 @@ def growths(size: Size) -> Iterator[Growth]:
 
 
 if __name__ == "__main__":
-    run_program(__doc__, measure_figures, framework="lightning")
+    run_program(__doc__, measure_figures, framework="lightning", ray="yes")

@@ -33,22 +33,14 @@ UPSTREAM = "startup"
 FRAMEWORKS = ("lightning", "keras/tensorflow", "keras/torch", "transformers")
 STORES = "sqlite,mariadb,postgresql"
 
-RUNS: Mapping[str, Sequence[Sequence[str]]] = {
-    "startup": [()],
-    "overhead": [("--framework", framework) for framework in FRAMEWORKS],
-    "trainjob": [()],
-    "sinks": [()],
-    "delivery_history": [()],
-    "delivery_burst": [()],
-    "db_manager_load": [("--stores", store) for store in STORES.split(",")],
-    "authentication": [()],
-    "early_stopping": [("--stores", STORES)],
-    "local_trials": [()],
-    "live_view": [()],
-    "page": [()],
-    "api_server": [()],
-}
-"""Each program, and the arguments with which it is run."""
+RUNS: Sequence[str] = (
+    "startup",
+    *(f"overhead --framework {framework}" for framework in FRAMEWORKS),
+    *("trainjob", "sinks", "delivery_history", "delivery_burst"),
+    *(f"db_manager_load --stores {store}" for store in STORES.split(",")),
+    *("authentication", f"early_stopping --stores {STORES}", "local_trials", "live_view", "page", "api_server"),
+)
+"""Each program with its arguments, in the order of the table."""
 
 BUSY = 0.5
 """A load of so many processes for each processor, before a program began, makes its figures provisional."""
@@ -57,22 +49,24 @@ BUSY = 0.5
 def main() -> None:
     """Measure what is asked for, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"programs: {', '.join(RUNS)} (default: all)")
+    programs = list(dict.fromkeys(map(program_of, RUNS)))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"programs: {', '.join(programs)} (default: all)")
     parser.add_argument("--upstream", default=sys.executable, help=f"the Python for {UPSTREAM}")
     parser.add_argument("--share", default="1", help="as each program has it, for a quick look")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(RUNS):
+    if unknown := set(arguments.names) - set(programs):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     measured = json.loads(MEASURED.read_text("utf-8")) if MEASURED.exists() else {}
     failed = []
-    for name in [] if arguments.render else arguments.names or RUNS:
-        python = arguments.upstream if name == UPSTREAM else sys.executable
+    wanted = [] if arguments.render else arguments.names or programs
+    for run in (run for run in RUNS if program_of(run) in wanted):
+        python = arguments.upstream if run == UPSTREAM else sys.executable
         try:
-            measured[name] = measure(name, python, arguments.share)
+            measured[run] = measure(run, python, arguments.share)
         except subprocess.CalledProcessError as error:
-            failed.append(f"{name}: {error}")
+            failed.append(f"failed: {run}: {error}")
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     TABLE.write_text(rendered(measured), encoding="utf-8")
     draw(measured)
@@ -84,17 +78,20 @@ def main() -> None:
         sys.exit(1)
 
 
-def measure(name: str, python: str, share: str) -> dict[str, Any]:
-    """Run a program, with each of its arguments; returns what it tells, when, and on what."""
+def program_of(run: str) -> str:
+    """Return the name of the program of a run."""
+    return run.partition(" ")[0]
+
+
+def measure(run: str, python: str, share: str) -> dict[str, Any]:
+    """Run a program; returns what it tells, when, and on what."""
     from machine import commit_ms, described  # noqa: PLC0415  the table is made without the package
 
+    print(f"-- {run}", flush=True)
     load, begun_s, began = os.getloadavg()[0], time.monotonic(), datetime.now(timezone.utc)
-    answers = []
-    for arguments in RUNS[name]:
-        print(f"-- {name} {' '.join(arguments)}".rstrip(), flush=True)
-        command = [python, str(HERE / f"{name}.py"), "--json", "--share", share, *arguments]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        answers.append(json.loads(done.stdout))
+    name, *arguments = run.split()
+    command = [python, str(HERE / f"{name}.py"), "--json", "--share", share, *arguments]
+    answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return {
         "date": f"{began:%Y-%m-%d %H:%M}",
         "took_s": round(time.monotonic() - begun_s),
@@ -102,14 +99,13 @@ def measure(name: str, python: str, share: str) -> dict[str, Any]:
         "load": load,
         "is_busy": load > BUSY * (os.cpu_count() or 1),
         "machine": f"{described()}; a commit of 4 KiB takes {commit_ms():.1f} ms",
-        "versions": answers[0]["versions"],
-        "told": [one for answer in answers for one in answer["told"]],
+        **answer,
     }
 
 
 def told(measured: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each figure and growth, with its program, in the order of the programs."""
-    yield from ((name, one) for name in RUNS if name in measured for one in measured[name]["told"])
+    """Yield each figure and growth, with its run."""
+    yield from ((run, one) for run in RUNS if run in measured for one in measured[run]["told"])
 
 
 def rendered(measured: Mapping[str, Any]) -> str:
@@ -121,8 +117,10 @@ def rendered(measured: Mapping[str, Any]) -> str:
         if one.get("is_peer") and one["ratio"] > 1
     ]
     missed = [f"- {one['what']}: {cells(one)[5]}, but {shown(one)}." for _, one in all_told if one["is_met"] is False]
-    busy = [name for name in RUNS if name in measured and (measured[name]["is_busy"] or measured[name]["share"] < 1)]
-    provisional = [f"**Provisional**, on a busy machine or of small sizes: {', '.join(busy)}.", ""] if busy else []
+    busy = [run for run in RUNS if run in measured and (measured[run]["is_busy"] or measured[run]["share"] < 1)]
+    words = f"**Provisional**, on a busy machine or of small sizes: {', '.join(dict.fromkeys(map(program_of, busy)))}."
+    absent = f"**Not measured yet**: {', '.join(run for run in RUNS if run not in measured)}."
+    notes = [*([words, ""] if busy else []), *([] if set(RUNS) <= set(measured) else [absent, ""])]
     grown = [one for _, one in all_told if "lines" in one]
     return "\n".join(
         [
@@ -134,7 +132,7 @@ def rendered(measured: Mapping[str, Any]) -> str:
             "What grows is fitted by a power of n, over the last factor of a hundred: 0 is a cost that stays, 1 one in",
             f"proportion; {TOLERANCE} above the aim is still met.",
             "",
-            *provisional,
+            *notes,
             *markdown([*COLUMNS, "program", "measured"], rows(measured)),
             "",
             "## Where another is faster",
@@ -169,25 +167,27 @@ def shown(one: Mapping[str, Any]) -> str:
 
 def rows(measured: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of the table."""
-    for name, one in told(measured):
-        yield [*cells(one), f"[{name}]({name}.py)", measured[name]["date"].partition(" ")[0]]
+    for run, one in told(measured):
+        name = program_of(run)
+        yield [*cells(one), f"[{name}]({name}.py)", measured[run]["date"].partition(" ")[0]]
 
 
 def runs(measured: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield a row for each program that was run."""
-    for name in RUNS:
-        if run := measured.get(name):
-            yield [name, run["date"], f"{run['took_s']} s", f"{run['load']:.1f}", run["machine"]]
+    for run in RUNS:
+        if run in measured:
+            about = measured[run]
+            yield [f"`{run}`", about["date"], f"{about['took_s']} s", f"{about['load']:.1f}", about["machine"]]
 
 
 def versions(measured: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each set of versions, with the programs that ran on it."""
     found: dict[str, list[str]] = {}
-    for name in RUNS:
-        if name in measured:
-            line = ", ".join(f"{package} {version}" for package, version in measured[name]["versions"].items())
-            found.setdefault(line, []).append(name)
-    yield from (f"- {', '.join(names)}: {line}" for line, names in found.items())
+    for run in RUNS:
+        if run in measured:
+            line = ", ".join(f"{package} {version}" for package, version in measured[run]["versions"].items())
+            found.setdefault(line, []).append(program_of(run))
+    yield from (f"- {', '.join(dict.fromkeys(names))}: {line}" for line, names in found.items())
 
 
 def markdown(header: Sequence[str], body: Iterator[list[str]]) -> Iterator[str]:

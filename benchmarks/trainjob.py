@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from figures import Figure, Size, run
 from lightning.pytorch import Callback, LightningModule, Trainer
+from machine import QuietSink
 from torch.utils.data import DataLoader, TensorDataset
 
-from katib_callbacks import KatibReporter, SinkOutcome
+from katib_callbacks import KatibReporter
 from katib_callbacks.lightning import KatibReportCallback
 
 LIMIT = 1.05
@@ -49,18 +50,10 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class Listens:
+class Listens(QuietSink):
     """A sink that shows progress to nobody."""
 
     def progress(self, fraction: Any, remaining_s: Any, latest: Any) -> None:
-        """Do nothing."""
-
-    def send(self, trial_name: str, logs: Any, *, deadline_s: float) -> SinkOutcome:
-        """Say that all is well."""
-        del trial_name, deadline_s
-        return SinkOutcome(delivered=len(logs), attempts=1)
-
-    def close(self) -> None:
         """Do nothing."""
 
 
@@ -153,7 +146,7 @@ def measure(size: Size) -> Iterator[Figure]:
             return took_s
 
         def without() -> float:
-            reporter = KatibReporter(trial_name="benchmark", sinks=[Quiet()])
+            reporter = KatibReporter(trial_name="benchmark", sinks=[QuietSink()])
             return train(KatibReportCallback("loss", reporter=reporter), loader, EPOCHS, folder)
 
         train(Callback(), loader, 1, folder)
@@ -162,7 +155,7 @@ def measure(size: Size) -> Iterator[Figure]:
             first, second = (with_server, without) if turn % 2 else (without, with_server)
             times = {first: first(), second: second()}
             pairs.append((times[with_server], times[without]))
-        silent = KatibReportCallback("loss", reporter=KatibReporter(trial_name="benchmark", sinks=[Quiet()]))
+        silent = KatibReportCallback("loss", reporter=KatibReporter(trial_name="benchmark", sinks=[QuietSink()]))
         shown = KatibReportCallback(
             {"shown": "loss"}, reporter=KatibReporter(trial_name="benchmark", sinks=[Listens()])
         )
@@ -183,12 +176,6 @@ def measure(size: Size) -> Iterator[Figure]:
     none, silent_ns, shown_ns = ([looks.ns[name]] for name in ("none", "silent", "shown"))
     yield Figure("hook of a step, without `trainjob`", silent_ns, "ns", "an empty callback", none)
     yield Figure("hook of a step, with `trainjob`", shown_ns, "ns", "an empty callback", none)
-
-
-class Quiet(Listens):
-    """A sink that does not show progress."""
-
-    progress = None  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

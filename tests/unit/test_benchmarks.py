@@ -84,7 +84,7 @@ def test_the_table_says_where_another_is_faster_what_is_missed_and_what_grows(me
 def test_a_part_that_is_measured_again_leaves_the_other_rows(monkeypatch, tmp_path):
     for name, value in (("one", 1.0), ("two", 2.0)):
         (tmp_path / f"{name}.py").write_text(PROGRAM.format(benchmarks=str(BENCHMARKS), value=value), "utf-8")
-    runs = {"one": [("--colour", "red"), ("--colour", "blue")], "two": [()]}
+    runs = ("one --colour red", "one --colour blue", "two")
     files = {"MEASURED": "results.json", "TABLE": "RESULTS.md", "PLOTS": "plots"}
     for name, value in (
         {"HERE": tmp_path, "RUNS": runs} | {key: tmp_path / file for key, file in files.items()}
@@ -132,7 +132,7 @@ def test_the_results_in_the_repository_are_those_of_all_programs():
         for path in BENCHMARKS.glob("*.py")
         if re.search(r"^    run\w*\(__doc__, ", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert programs == set(results.RUNS)
+    assert programs == set(map(results.program_of, results.RUNS))
     measured = json.loads(results.MEASURED.read_text("utf-8"))
     text = results.TABLE.read_text("utf-8")
     assert text == results.rendered(measured), "python benchmarks/results.py --render"

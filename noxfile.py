@@ -53,7 +53,7 @@ MINIMUM = [
     "numpy<2",  # for all of these
     *("scikit-learn", "optuna"),
 ]
-"""The oldest frameworks that pyproject.toml admits, with what they need. docs/frameworks.md names them."""
+"""The oldest frameworks that pyproject.toml admits, with what they need. The pages of docs/ name them."""
 
 DATABASE_TOOLS = ["pyyaml", "grpcio-reflection", "grpcio-health-checking"]
 """What the DB manager's tests read its manifests with, and how other programs ask it."""
@@ -317,6 +317,9 @@ def demo(session: nox.Session) -> None:
     _install_torch(session)
     session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
+    if IS_CI:  # here is what the notebook needs as well
+        session.install("nbclient", "nbformat", "ipykernel", *TEST_TOOLS)
+        session.run("pytest", "tests/notebooks")
 
 
 @nox.session
@@ -524,10 +527,21 @@ def coverage(session: nox.Session) -> None:
         *((part, environment) for part, _ in _core_suites(folders)),
     ]
     session.run("coverage", "erase")
-    pytest = ["coverage", "run", "-m", "pytest", "-m", "not long"]
+    source = Path("katib_callbacks").resolve()  # by its path: of what Python starts with, one has a name of its own
+    pytest = ["coverage", "run", f"--source={source}", "-m", "pytest", "-m", "not long"]
     _run_suites(session, [(session.posargs, environment)] if session.posargs else suites, pytest)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session
+def tours(session: nox.Session) -> None:
+    """Go from README.md to a reported metric as a stranger does, in a new environment; takes minutes.
+
+    The tour in the session's own environment is one of `tests`, that of a platform engineer one of `databases`.
+    """
+    session.install(".[db-manager]", *TEST_TOOLS)
+    session.run("pytest", "tests/examples/test_stranger.py", "-s", env={"TOUR_PACKAGES": f"{TORCH} lightning"})
 
 
 @nox.session
@@ -540,10 +554,11 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check rules and format, and the packages that a release would have."""
-    session.install("ruff==0.17.*", *PACKAGE_TOOLS)
+    """Check rules and format, GitHub's workflows, and the packages that a release would have."""
+    session.install("ruff==0.17.*", "zizmor==1.32.*", *PACKAGE_TOOLS)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--persona=pedantic", "--quiet", ".github")
     session.run("python", "deploy/distributions.py", env={"REPOSITORY_URL": "https://example.com/katib-callbacks"})
 
 

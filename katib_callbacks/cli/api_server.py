@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katib_callbacks.cli.experiment import DEFAULT_HOME
+from katib_callbacks.cli.experiment import add_home
 from katib_callbacks.console import say
 from katib_callbacks.errors import ExperimentError
 
@@ -29,27 +29,19 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         description="Serve the part of Kubernetes' API that kubectl and Katib's clients use, over the experiments of a "
         "home, on loopback.",
     )
-    serve.set_defaults(run=_serve)
     up = subparsers.add_parser(
         "up",
         help="start the API server in the background",
         description="Start the API server in the background, and make its context the current one of a kubeconfig.",
     )
-    up.set_defaults(run=_up)
     down = subparsers.add_parser(
         "down",
         help="end the API server that `up` started",
         description="End the API server of a home, and take its context out of the kubeconfig. Experiments go on.",
     )
-    down.set_defaults(run=_down)
-    for parser in (serve, up, down):
-        parser.add_argument(
-            "--home",
-            metavar="DIR",
-            type=Path,
-            default=Path(DEFAULT_HOME),
-            help="the folder of the state and of the trials (default: %(default)s)",
-        )
+    for parser, run in ((serve, _serve), (up, _up), (down, _down)):
+        add_home(parser)
+        parser.set_defaults(run=run)
     for parser, default in ((serve, "DIR/.api-server/kubeconfig"), (up, "$KUBECONFIG, else ~/.kube/config")):
         parser.add_argument("--port", metavar="N", type=int, help="where to listen (default: the last port, or any)")
         parser.add_argument(

@@ -115,13 +115,9 @@ def _plot(logs: Sequence[StoredMetricLog]) -> None:
 
 
 def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
-    if len(rows) <= _MAX_RICH_ROWS and find_spec("rich") is not None:
-        _print_rich_table(rows)
+    if len(rows) > _MAX_RICH_ROWS or find_spec("rich") is None:
+        print_columns([_HEADINGS, *rows])
         return
-    print_columns([_HEADINGS, *rows])
-
-
-def _print_rich_table(rows: Sequence[tuple[str, str, str]]) -> None:
     from rich.console import Console  # noqa: PLC0415  optional
     from rich.table import Table  # noqa: PLC0415  optional
     from rich.text import Text  # noqa: PLC0415  optional

@@ -6,7 +6,6 @@ import math
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -137,9 +136,6 @@ def _sigterm_ends_reading() -> Iterator[dict[str, Any]]:
             state["is_reading"] = False
             raise _EndError
 
-    if threading.current_thread() is not threading.main_thread():
-        yield state
-        return
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield state

@@ -2,20 +2,20 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from katib_callbacks.cli.experiment import DEFAULT_HOME
+from katib_callbacks.cli.experiment import add_home
 from katib_callbacks.cli.logs import DEFAULT_TIMEOUT_S, read_rows
 from katib_callbacks.console import say
-from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.metrics import name_problem
 from katib_callbacks.net import web
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from katib_callbacks.page.source import Source
+    from katib_callbacks.page.db_manager_source import DBManagerSource
+    from katib_callbacks.page.local_source import LocalSource
 
 
 def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,13 +26,7 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         description="Serve a page that shows the experiments of this machine as they run, or what a DB manager holds "
         "for trials of a cluster. It only reads. Ctrl-C ends it.",
     )
-    parser.add_argument(
-        "--home",
-        metavar="DIR",
-        type=Path,
-        default=Path(DEFAULT_HOME),
-        help="the folder of the experiments (default: %(default)s)",
-    )
+    add_home(parser)
     parser.add_argument("--port", metavar="N", type=int, default=0, help="where to listen (default: a free port)")
     parser.add_argument(
         "--host",
@@ -67,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             door = web.Door(app, token=token, listening=listening, host=arguments.host)
             server = web.server(door)
             say(f"open {web.url_of(listening, token)}")
-            if not web.is_loopback(listening.getsockname()[0]):
+            if not web.is_loopback(listening):
                 say("other machines reach it too, without TLS: who can watch the network can read along")
             say("Ctrl-C ends it")
             server.run(sockets=[listening])
@@ -78,12 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _source(arguments: argparse.Namespace) -> "Source":
+def _source(arguments: argparse.Namespace) -> "LocalSource | DBManagerSource":
     if arguments.db_manager is None:
         given = [name for name in ("experiment", "trial", "maximize", "minimize") if getattr(arguments, name)]
         if given:
             raise ConfigurationError(f"--{given[0]} goes with --db-manager")
-        return _local_source(arguments.home)
+        from katib_callbacks.cli.experiment.home import opened  # noqa: PLC0415  --help does without
+        from katib_callbacks.page.local_source import LocalSource  # noqa: PLC0415  as above
+
+        with opened(arguments.home):  # says that there is no home
+            return LocalSource(arguments.home)
     if not arguments.trial:
         raise ConfigurationError("--db-manager needs --trial: a DB manager does not list trials; give their names")
     for trial in arguments.trial:
@@ -95,18 +93,7 @@ def _source(arguments: argparse.Namespace) -> "Source":
         raise ConfigurationError(f"--experiment: the name of no trial begins with {prefix!r}")
     from katib_callbacks.page.db_manager_source import DBManagerSource  # noqa: PLC0415  --help does without
 
-    objective = None
-    if arguments.maximize or arguments.minimize:
-        objective = ("maximize", arguments.maximize) if arguments.maximize else ("minimize", arguments.minimize)
+    ends = {"maximize": arguments.maximize, "minimize": arguments.minimize}
+    objective = next((end for end in ends.items() if end[1]), None)
     read = partial(read_rows, "--db-manager", arguments.db_manager, metric_name="", timeout_s=DEFAULT_TIMEOUT_S)
     return DBManagerSource(read, prefix or trials[0].rpartition("-")[0] or trials[0], trials, objective)
-
-
-def _local_source(home: Path) -> "Source":
-    from katib_callbacks.local.running.runner import database  # noqa: PLC0415  --help does without
-    from katib_callbacks.page.local_source import LocalSource  # noqa: PLC0415  as above
-
-    path = database(home)
-    if not path.exists():
-        raise ExperimentError(f"{home} holds no experiments (no {path.name}); --home names another folder")
-    return LocalSource(home)

@@ -1,5 +1,6 @@
 """The DB manager's server: Katib's gRPC service and gRPC health on an observation log store."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from katib_callbacks.db_manager.prometheus import ServerMetrics, open_metrics
 from katib_callbacks.db_manager.retention import Retention, check_days
 from katib_callbacks.db_manager.service.arrivals import MAX_CALLS as MAX_ARRIVING
 from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.callers import OwnCallers
 from katib_callbacks.db_manager.service.health import Health, HealthMonitor
 from katib_callbacks.db_manager.service.katib_service import KatibService
 from katib_callbacks.db_manager.service.limits import call_places
@@ -69,6 +71,8 @@ class DBManager:
         metrics_address: ``host:port`` where Prometheus finds this server's own metrics; None for nowhere.
         trial_listener: A second address, with TLS and authentication, for trials alone; None for none.
         is_read_only: Answer no calls by which rows are written or deleted at ``listen_address``.
+        is_own_users_only: Answer at ``listen_address``, an IPv4 loopback, only processes of this user and of root,
+            where the system tells whose they are, as Linux does.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class DBManager:
         metrics_address: str | None = None,
         trial_listener: TrialListener | None = None,
         is_read_only: bool = False,
+        is_own_users_only: bool = False,
     ) -> None:
         self._listen_address = listen_address
         check_days(retention_days)
@@ -93,6 +98,7 @@ class DBManager:
         self._metrics_address = metrics_address
         self._trial_listener = trial_listener
         self._is_read_only = is_read_only
+        self._is_own_users_only = is_own_users_only
         self._max_connections = max_connections
         self._open_store = partial(
             ObservationLogStore,
@@ -201,9 +207,12 @@ class DBManager:
             server = make_server(workers)
             health = Health(monitor)
             servicer = Servicer(store, call_places(self._max_calls), metrics, large_replies, judge)
-            service = KatibService(servicer, health, arrivals, is_read_only=self._is_read_only)
+            callers = OwnCallers(os.getuid()) if self._is_own_users_only else None
+            service = KatibService(servicer, health, arrivals, is_read_only=self._is_read_only, callers=callers)
             server.add_generic_rpc_handlers((service,))
             address = bind(server, self._listen_address)
+            if callers is not None:
+                callers.port = int(address.rpartition(":")[2])
             trials = None
             if authenticator is not None:
                 servicer = Servicer(store, call_places(authenticator.listener.max_calls), metrics, large_replies, judge)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError, ExperimentError
+from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import (
     V1beta1Experiment,
     V1beta1ExperimentCondition,
@@ -29,7 +30,7 @@ from katib_callbacks.local.state.status import (
     suggestion_object,
     trial_object,
 )
-from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.process import shell_log
@@ -117,10 +118,7 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[V1beta1Trial]:
         """Return the trials of an experiment, or of all, in the order in which they were made."""
-        with ExperimentStore(database(self._home)) as store:
-            manifests = {row.name: row.manifest for row in store.experiments()}
-            trials = [row for row in store.trials(experiment_name) if row.experiment in manifests]
-            return [trial_object(row, manifests[row.experiment]) for row in trials]
+        return [trial_object(row, manifest) for row, manifest in self._trials(experiment_name)]
 
     def get_suggestion(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
@@ -140,18 +138,22 @@ class Queries:
         self, experiment_name: str | None = None, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S
     ) -> list[dict[str, Any]]:
         """Return name, parameter assignments and metrics of each trial that succeeded."""
-        with ExperimentStore(database(self._home)) as store:
-            names = {row.name for row in store.experiments()}
-            trials = [row for row in store.trials(experiment_name) if row.experiment in names]
-        succeeded = [row for row in trials if row.state == states.SUCCEEDED]
         return [
             {
                 "name": row.name,
                 "parameter_assignments": [V1beta1ParameterAssignment(**one) for one in assignments(row)],
                 "metrics": [V1beta1Metric(**one) for one in row.observation or ()],
             }
-            for row in succeeded
+            for row, _ in self._trials(experiment_name)
+            if row.state == states.SUCCEEDED
         ]
+
+    def _trials(self, experiment: str | None) -> list[tuple[TrialRow, Manifest]]:
+        """Return trials with their experiments' manifests; those of TrainJobs are none."""
+        with ExperimentStore(database(self._home)) as store:
+            manifests = {row.name: row.manifest for row in store.experiments()}
+            trials = store.trials(experiment)
+        return [(row, manifests[row.experiment]) for row in trials if row.experiment in manifests]
 
     def get_optimal_hyperparameters(
         self, name: str, namespace: str | None = None, timeout: float = DEFAULT_TIMEOUT_S

@@ -16,6 +16,12 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _TOKEN_BYTES = 32
 _STOP_S = 1
 
+MAX_CONNECTIONS = 500
+"""At a time; the further ones are closed. A process may open 1,024 files by default."""
+
+HEADER_TIMEOUT_S = 10.0
+"""How long a connection may ask for nothing, twice at most; those whose request is being answered stay."""
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -30,20 +36,34 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens there."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_loopback(listening: socket.socket) -> bool:
+    """Return whether only this machine reaches a listening socket."""
+    return ip_address(listening.getsockname()[0]).is_loopback
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+class BoundedSocket(socket.socket):
+    """A listening socket that closes a connection when so many others are open, those in their handshake as well."""
+
+    most = MAX_CONNECTIONS
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection as asyncio asks for it, which goes on where there is none."""
+        connection, address = super().accept()
+        self._open = [one for one in getattr(self, "_open", ()) if one.fileno() >= 0]
+        if len(self._open) >= self.most:
+            connection.close()
+            raise BlockingIOError
+        self._open.append(connection)
+        return connection, address
+
+
+def listening_socket(host: str, port: int) -> BoundedSocket:
     """Return a socket that listens; port 0 is a free one."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
+        plain = socket.create_server(address[:2], family=family, backlog=128)
+        return BoundedSocket(fileno=plain.detach())
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"cannot listen at {host}, port {port}: {error}") from error
 
@@ -57,14 +77,32 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def server(app: App, *, certificate: Path | None = None) -> Any:
+def server(app: App, *, certificate: Path | None = None, header_timeout_s: float = HEADER_TIMEOUT_S) -> Any:
     """Return a server of uvicorn for an application, over TLS if it has a certificate; nothing is logged but errors."""
     try:
         import uvicorn  # noqa: PLC0415  optional
+        from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415  as above
     except ImportError as error:
         raise MissingDependencyError('this needs starlette and uvicorn: pip install "katib-callbacks[ui]"') from error
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc]  # uvicorn is not there where types are checked
+        """Closes a connection that asks for nothing; uvicorn does so only after a first request."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(header_timeout_s, self._look, None)
+
+        def _look(self, before: Any) -> None:
+            is_waiting = self.cycle is None or self.cycle.response_complete
+            if is_waiting and self.cycle is before:
+                self.transport.abort()
+            elif not self.transport.is_closing():
+                self.loop.call_later(header_timeout_s, self._look, self.cycle)
+
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        loop="asyncio",  # which accepts by the socket's own method
         log_config=None,
         log_level="error",
         access_log=False,
@@ -91,7 +129,7 @@ class Door:
         self._refusal = refusal or _plain_refusal
         self._token = token
         bound, port = listening.getsockname()[:2]
-        self._is_loopback = is_loopback(bound)
+        self._is_loopback = is_loopback(listening)
         self._names = _LOOPBACK_NAMES | {bound, host.lower()}
         if not self._is_loopback:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -99,8 +137,6 @@ class Door:
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
         """Answer one request, or let the application do it."""
-        if scope["type"] != "http":
-            return
         headers = list(scope["headers"])
         if not self._is_named(_values(headers, b"host")):
             await self._refuse(send, 403, "This server does not answer to that name.")

@@ -4,18 +4,28 @@ import json
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks.errors import ExperimentError, KatibCallbacksError, MissingDependencyError
+from katib_callbacks.net.web import App
+from katib_callbacks.page.db_manager_source import DBManagerSource
+from katib_callbacks.page.local_source import LocalSource
 
-if TYPE_CHECKING:
-    from katib_callbacks.net.web import App
-    from katib_callbacks.page.source import Source
+try:
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+except ImportError as error:
+    raise MissingDependencyError('the page needs starlette and uvicorn: pip install "katib-callbacks[ui]"') from error
 
 ASSETS = Path(__file__).with_name("assets")
 
 MOST_CURVES = 50
 """Trials in one answer."""
+
+_MOST_DIGITS = 18
 
 NOT_FOUND = "there is nothing at this address"
 
@@ -33,72 +43,58 @@ _HEADERS = {
 }
 
 
-def page(source: "Source") -> "App":
+def page(source: LocalSource | DBManagerSource) -> App:
     """Return the page of a source as an ASGI application, to be put behind a door."""
-    try:
-        from starlette.applications import Starlette  # noqa: PLC0415  optional
-        from starlette.exceptions import HTTPException  # noqa: PLC0415  as above
-        from starlette.requests import Request  # noqa: PLC0415  as above
-        from starlette.responses import Response  # noqa: PLC0415  as above
-        from starlette.routing import Route  # noqa: PLC0415  as above
-    except ImportError as error:
-        raise MissingDependencyError(
-            'the page needs starlette and uvicorn: pip install "katib-callbacks[ui]"'
-        ) from error
-
-    def answered(content: object, status: int = HTTPStatus.OK) -> Response:
-        body = json.dumps(content, allow_nan=False)  # in ASCII: a text may have what UTF-8 has not
-        return Response(body, status, headers=_HEADERS, media_type="application/json")
-
-    def answer(path: str, ask: Callable[[Request], Any]) -> Route:
-        def endpoint(request: Request) -> Response:  # in a thread: it reads files
-            try:
-                return answered(ask(request))
-            except KatibCallbacksError as error:
-                status = HTTPStatus.NOT_FOUND if isinstance(error, ExperimentError) else HTTPStatus.SERVICE_UNAVAILABLE
-                return answered({"error": str(error)}, status)
-
-        return Route(path, endpoint, methods=["GET"])
-
-    def refuse(_: Request, error: HTTPException) -> Response:
-        message = NOT_FOUND if error.status_code == HTTPStatus.NOT_FOUND else error.detail
-        return answered({"error": message}, error.status_code)
-
-    def asset(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        path = ASSETS / name
-        if path.parent != ASSETS or path.suffix not in _TYPES or not path.is_file():
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=_HEADERS)
-
+    answers: dict[str, Callable[[Request], Any]] = {
+        "/api/experiments": lambda _: source.experiments(),
+        "/api/experiments/{name}": lambda request: source.experiment(
+            request.path_params["name"], request.query_params.get("generation", ""), _number(request, "revision") or 0
+        ),
+        "/api/curves": lambda request: source.curves(request.query_params.getlist("trial")[:MOST_CURVES]),
+        "/api/trials/{name}": lambda request: source.trial(request.path_params["name"]),
+        "/api/trials/{name}/log/{file}": lambda request: source.log(
+            request.path_params["name"], request.path_params["file"], _number(request, "offset")
+        ),
+    }
     app: App = Starlette(
         routes=[
-            Route("/", asset, methods=["GET"]),
-            Route("/assets/{name}", asset, methods=["GET"]),
-            answer("/api/experiments", lambda _: source.experiments()),
-            answer(
-                "/api/experiments/{name}",
-                lambda request: source.experiment(
-                    request.path_params["name"],
-                    request.query_params.get("generation", ""),
-                    _number(request.query_params.get("revision")) or 0,
-                ),
-            ),
-            answer("/api/curves", lambda request: source.curves(request.query_params.getlist("trial")[:MOST_CURVES])),
-            answer("/api/trials/{name}", lambda request: source.trial(request.path_params["name"])),
-            answer(
-                "/api/trials/{name}/log/{file}",
-                lambda request: source.log(
-                    request.path_params["name"],
-                    request.path_params["file"],
-                    _number(request.query_params.get("offset")),
-                ),
-            ),
+            Route("/", _asset),
+            Route("/assets/{name}", _asset),
+            *(Route(path, _endpoint(ask)) for path, ask in answers.items()),
         ],
-        exception_handlers={HTTPException: refuse},
+        exception_handlers={HTTPException: _refuse},
     )
     return app
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
+def _endpoint(ask: Callable[[Request], Any]) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:  # in a thread: it reads files
+        try:
+            return _answered(ask(request))
+        except KatibCallbacksError as error:
+            status = HTTPStatus.NOT_FOUND if isinstance(error, ExperimentError) else HTTPStatus.SERVICE_UNAVAILABLE
+            return _answered({"error": str(error)}, status)
+
+    return endpoint
+
+
+def _answered(content: object, status: int = HTTPStatus.OK) -> Response:
+    body = json.dumps(content, allow_nan=False)  # in ASCII: a text may have what UTF-8 has not
+    return Response(body, status, headers=_HEADERS, media_type="application/json")
+
+
+def _refuse(_: Request, error: HTTPException) -> Response:
+    message = NOT_FOUND if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+    return _answered({"error": message}, error.status_code)
+
+
+def _asset(request: Request) -> Response:
+    path = ASSETS / request.path_params.get("name", "index.html")
+    if path.parent != ASSETS or path.suffix not in _TYPES or not path.is_file():
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers=_HEADERS)
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None

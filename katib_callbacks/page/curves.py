@@ -48,20 +48,18 @@ def fuller(stored: Curves, shown: Sequence[Mapping[str, float]]) -> Curves:
     return found
 
 
-def thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """Return a curve of few enough points, with the least and the greatest of each part, the first and the last."""
-    if len(points) <= MOST_POINTS:
-        return points
-    kept = {0} | telling([point.value for point in points], MOST_POINTS - 1)
-    return [points[at] for at in sorted(kept)]
-
-
 def drawn(found: Curves, begin_s: float | None) -> dict[str, Any]:
-    """Return curves as the page takes them: for each metric places, values, and seconds since the trial began."""
-    return {name: _drawn(thinned(points), begin_s) for name, points in found.items()}
+    """Return curves as the page takes them: for each metric places, values, and seconds since the trial began.
+
+    Of too many points there are the least and the greatest of each part, the first and the last.
+    """
+    return {name: _drawn(points, begin_s) for name, points in found.items()}
 
 
 def _drawn(points: Sequence[Point], begin_s: float | None) -> dict[str, Any]:
+    if len(points) > MOST_POINTS:
+        kept = {0} | telling([point.value for point in points], MOST_POINTS - 1)
+        points = [points[at] for at in sorted(kept)]
     begin_s = points[0].time_s if begin_s is None else begin_s
     has_times = not any(math.isnan(point.time_s) for point in points)
     return {

@@ -52,13 +52,10 @@ class TrialRecord:
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
         """Return a metric over epochs, from 1: as it was reported, or shown where that is more; finite values only."""
-        reported = [(number, text) for number, text in enumerate(self._texts(metric), 1)]
+        reported = [row.value for row in self.rows if row.name == metric]
         shown = [(number, epoch[metric]) for number, epoch in enumerate(self.epochs, 1) if metric in epoch]
-        points = shown if len(shown) > len(reported) else [(number, as_number(text)) for number, text in reported]
+        points = shown if len(shown) > len(reported) else enumerate(map(as_number, reported), 1)
         return [(number, value) for number, value in points if value is not None and math.isfinite(value)]
-
-    def _texts(self, metric: str) -> list[str]:
-        return [row.value for row in self.rows if row.name == metric]
 
 
 @dataclass(frozen=True)

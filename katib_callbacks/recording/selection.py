@@ -80,7 +80,7 @@ class Selection:
     def _describe_seen(self, name: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415  rarely needed
 
-        nearest = get_close_matches(name, self.seen, n=1, cutoff=0.5)
+        nearest = get_close_matches(name, self.seen, cutoff=0.5)
         question = f" Did you mean {nearest[0]!r}?" if nearest else ""
         return f"Seen: {', '.join(sorted(self.seen)) or 'nothing'}.{question}"
 

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import descriptor_pool
 
 from katib_callbacks.wire import methods
-from katib_callbacks.wire.messages import describe, message_class
+from katib_callbacks.wire.messages import describe, message_class, pool_of
 
 _PACKAGE, _, _SERVICE = methods.EARLY_STOPPING_SERVICE.rpartition(".")
 
@@ -32,9 +32,7 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
     file = describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES)
     service = file.service.add(name=_SERVICE)
     service.method.add(name="Judge", input_type=f".{_PACKAGE}.JudgeRequest", output_type=f".{_PACKAGE}.JudgeReply")
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
+    return pool_of(file)
 
 
 POOL = _build_pool()

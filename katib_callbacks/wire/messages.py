@@ -60,7 +60,8 @@ _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
-    kind: getattr(_Field, f"TYPE_{kind.upper()}") for kind in ("string", "bytes", "int32", "int64", "double", "bool")
+    kind: getattr(_Field, f"TYPE_{kind.upper()}")
+    for kind in ("string", "bytes", "int32", "int64", "float", "double", "bool")
 }
 
 
@@ -87,6 +88,14 @@ def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> de
     return file
 
 
+def pool_of(*files: descriptor_pb2.FileDescriptorProto) -> descriptor_pool.DescriptorPool:
+    """Return a pool with the messages of files."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in files:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool
+
+
 def _build_pool() -> descriptor_pool.DescriptorPool:
     katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
     service = katib.service.add(name=methods.DB_MANAGER_SERVICE.rpartition(".")[2])
@@ -107,11 +116,7 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
             output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
             server_streaming=is_streaming,
         )
-
-    pool = descriptor_pool.DescriptorPool()
-    for file in (katib, health):
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
+    return pool_of(katib, health)
 
 
 POOL = _build_pool()

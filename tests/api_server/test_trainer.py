@@ -64,6 +64,7 @@ def test_an_optimization_job_is_made_followed_to_its_result_and_deleted(server):
     _, trials = server.ask("GET", TRAIN_JOBS)
     assert done["status"]["result"]["trainJobName"] in [one["metadata"]["name"] for one in trials["items"]]
     assert [condition(one) for one in trials["items"]] == ["Complete"] * 2
+    assert all(one["status"]["trainerStatus"]["metrics"] for one in trials["items"])
     assert server.ask("POST", OPTIMIZATION_JOBS, JOB)[1]["reason"] == "AlreadyExists"
 
     path = f"{OPTIMIZATION_JOBS}/search"
@@ -109,6 +110,8 @@ def test_a_train_job_is_made_followed_to_its_end_and_deleted_and_is_no_experimen
         made["metadata"]["uid"],
         "AllJobsCompleted",
     )
+    (metric,) = done["status"]["trainerStatus"]["metrics"]
+    assert metric == {"name": "a", "value": "2"}
     _, found = server.ask("GET", PODS, labelSelector="jobset.sigs.k8s.io/jobset-name=train")
     (pod,) = found["items"]
     assert (pod["metadata"]["ownerReferences"][0]["uid"], pod["status"]["phase"]) == (

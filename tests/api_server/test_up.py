@@ -8,10 +8,12 @@ import sys
 import time
 
 import pytest
+from api_servers import experiment
 
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api_server import server
 from katib_callbacks.local.api_server.credentials import Credentials, add_context
+from katib_callbacks.local.running import runner
 
 yaml = pytest.importorskip("yaml")
 
@@ -59,6 +61,24 @@ def test_up_and_down(command, tmp_path):
     assert command("down").startswith("no API server serves ")
 
     assert url in command("up", "--kubeconfig", str(kubeconfig))  # the port is the same
+
+
+def test_an_experiment_outlives_its_server_and_down_says_how_to_end_it(command, tmp_path, monkeypatch):
+    kubeconfig, home = tmp_path / "config", tmp_path / "home"
+    monkeypatch.setenv("KUBECONFIG", f"{kubeconfig}{os.pathsep}{tmp_path}/other")
+    script = f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; echo loss=${{trialParameters.x}}"
+    waits = tmp_path / "experiment.json"
+    waits.write_text(json.dumps(experiment(script=script)))
+    command("up")
+    assert yaml.safe_load(kubeconfig.read_text())["current-context"] == "katib-local"
+    running = [sys.executable, "-m", "katib_callbacks.cli", "experiment", "run", str(waits), "--home", str(home)]
+    with subprocess.Popen(running, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not runner.is_run(home, "one"):
+            assert running.poll() is None
+            time.sleep(0.05)
+        end = f"katib-callbacks experiment stop one --home {home}"
+        assert command("down") == f"it has ended\nexperiment one goes on; end it with: {end}\n"
+        assert command("experiment", "stop", "one").startswith("stopped; ")
 
 
 def test_the_context_of_a_server_that_was_killed_is_taken_out(command, tmp_path):

@@ -191,7 +191,7 @@ def test_moments_that_are_kept_share_what_did_not_change(tmp_path):
         for number in range(300):
             begin(store, name, number)
         rows = store.trials(name)
-        first = Snapshot(store.experiment(name)).put(*rows)
+        first = Snapshot(store.experiment(name), tmp_path).put(*rows)
     later = replace(rows[150], state="Succeeded")
     second = first.put(later)
     assert [first.parts[at] is second.parts[at] for at in first.parts].count(False) == 1

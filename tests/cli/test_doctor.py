@@ -457,6 +457,15 @@ def test_a_status_server_that_hangs_or_is_away_is_found(doctor, train_job, monke
     train_job.restart()
 
 
+def test_a_status_server_without_a_token_is_noted(train_job, monkeypatch, capsys):
+    for name, value in {**train_job.variables, "KUBEFLOW_TRAINER_SERVER_TOKEN": ""}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "KUBEFLOW_TRAINER_SERVER_TOKEN is not set" in out
+    assert f"{train_job.url} answers 403" in out
+
+
 def test_a_status_servers_expired_token_is_found(doctor, train_job):
     train_job.rotate(jwt(exp=1_000_000_000, aud=["job"]))
     _, found = doctor(**train_job.variables)

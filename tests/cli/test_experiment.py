@@ -285,6 +285,34 @@ def test_watching_what_no_process_runs_says_how_to_go_on(experiment, tmp_path, c
     assert "no process runs it; go on with: katib-callbacks experiment resume one" in capsys.readouterr().out
 
 
+def test_what_has_not_begun_has_a_status_and_nothing_to_show(experiment, tmp_path, capsys):
+    runner.create(tmp_path / "katib-local", read_file("one.yaml"), folder=tmp_path)
+
+    assert experiment("status", "one") == 0
+    out = capsys.readouterr().out
+    assert "no process runs it; go on with: katib-callbacks experiment resume one" in out
+    assert experiment("logs", "one") == 1
+    assert "experiment 'one' has no trial that has begun" in capsys.readouterr().err
+    for path, status, words in (
+        ("x.gif", 2, "'x.gif' does not end in .html, .png"),
+        ("x.png", 1, "nothing to be drawn"),
+    ):
+        assert experiment("plot", "one", "-o", path) == status
+        assert words in capsys.readouterr().err
+
+
+def test_an_experiment_that_needs_nothing_else_is_run_without_a_note(experiment, tmp_path, capsys):
+    text = TEXT.replace("                image: python:3.12\n", "").replace(
+        "SCRIPT", "echo ${trialParameters.x}; exit 1"
+    )
+    (tmp_path / "one.yaml").write_text(text)
+
+    assert experiment("run", "one.yaml") == 1
+    assert "without effect" not in capsys.readouterr().err
+    assert experiment("logs", "one", "--plot") == 1
+    assert "has reported nothing yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("missing", "arguments", "words"),
     [

@@ -75,6 +75,18 @@ def test_sigterm_delivers_what_there_is(trial):
     assert rows(trial) == [("loss", 1)]
 
 
+def test_an_interrupt_reports_nothing(trial):
+    command = [sys.executable, "-m", "katib_callbacks.cli", "report", "--stdin"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write("loss=1\n")
+        process.stdin.flush()
+        while not _waits_for_more(process):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    assert rows(trial) == []
+
+
 def _waits_for_more(process):
     """Return whether the process has read all of its input, and sleeps: until there is more."""
     unread = int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)

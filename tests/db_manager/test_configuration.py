@@ -126,6 +126,13 @@ def test_katibs_command_listens_everywhere_by_default(capsys):
     assert "0.0.0.0:6789" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("count", ["0", "many"])
+def test_a_limit_that_is_no_positive_number_is_refused(count, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--max-calls", count])
+    assert "--max-calls" in capsys.readouterr().err
+
+
 def test_log_lines_may_be_json(tmp_path):
     command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(

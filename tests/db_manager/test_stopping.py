@@ -442,7 +442,7 @@ def train(one, *values):
     one.start(framework_rank(is_global_zero=True, rank=0))
     for step, value in enumerate(values, start=1):
         one.record({"acc": value}, row=step)
-        if one.ask(step).stop:
+        if one.is_to_stop(step):
             break
     one.finish()
     one.deliver()

@@ -441,6 +441,8 @@ def hostile_files(trial_name: str) -> dict[str, bytes]:
         "a header that ends with time": content({**header, "last": end}, row),
         "a row at the end of time": content({**header, "first": end, "last": end}, ["loss", "1", end]),
         "a number of rows that is none": content({**header, "rows": 1e400}, row),
+        "fewer rows than it tells": content({**header, "rows": 2}, row),
+        "a trial name that is none": content({**header, "trial_name": "tri\0al"}, row),
         "a name with a surrogate": content(header, ["\ud800", "1", row[2]]),
         "rows of another time": content(header, ["loss", "1", "2026-01-31T13:00:00.000000Z"]),
     }

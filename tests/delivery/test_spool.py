@@ -15,7 +15,7 @@ from katib_callbacks.sinks.katib import spool as spool_files
 from katib_callbacks.sinks.katib.spool_format import chunks, parse
 
 HOSTILE = list(hostile_files("trial"))
-HARMLESS_HEADERS = {"a deep row", "a name with a surrogate", "rows of another time"}
+HARMLESS_HEADERS = {"fewer rows than it tells", "a deep row", "a name with a surrogate", "rows of another time"}
 """The header alone is read before a report; a replay finds what is behind it."""
 
 DOWN = Fault("UNAVAILABLE", "failed to connect to all addresses")

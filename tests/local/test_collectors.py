@@ -87,8 +87,16 @@ def test_a_damaged_file_is_named(events, caplog):
     [b"\x28\x07", b"\x08\x07", b"\x2a\x04\x0a\x02\x08\x03"],
     ids=["a number for a summary", "a number for a time", "a number for a tag"],
 )
-def test_an_event_of_other_fields_is_damage_too(events, event, caplog):
-    events(struct.pack("<Q4x", len(event)) + event + b"\0" * 4, "a")
+def test_an_event_of_other_fields_is_passed_over_as_by_tensorflow(events, event, caplog):
+    found = events(struct.pack("<Q4x", len(event)) + event + b"\0" * 4 + TENSORS, "accuracy")
+
+    assert [value for _, value, _ in found] == ["0.5", "0.9"]
+    assert caplog.records == []
+
+
+def test_an_event_that_is_cut_off_is_damage_too(events, caplog):
+    event = b"\x2a\x04\x0a"
+    assert events(TENSORS + struct.pack("<Q4x", len(event)) + event + b"\0" * 4, "accuracy")
 
     assert "is damaged, and read no further" in caplog.text
 

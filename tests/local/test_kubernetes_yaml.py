@@ -33,6 +33,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ("12:30", "12:30"),
         ("1.2.3", "1.2.3"),
         ("1e400", "1e400"),
+        pytest.param("9" * 5000, "9" * 5000, id="5000 digits"),
         ("=", "="),
         ("yes", True),
         ("Off", False),
@@ -51,6 +52,22 @@ def test_a_scalar_has_the_type_that_kubernetes_gives_it(text, value):
 
     assert document == {"a": value}
     assert type(document["a"]) is type(value)
+
+
+def test_aliases_do_not_multiply_without_end():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20)]
+
+    assert read_documents("\n".join(lines[:3])) != []
+    with pytest.raises(ConfigurationError, match="its aliases multiply them"):
+        read_documents("\n".join(lines))
+    with pytest.raises(ConfigurationError, match="its aliases multiply them"):
+        read_documents("a: &a [*a]")
+
+
+def test_what_is_too_deep_is_refused():
+    with pytest.raises(ConfigurationError, match="too deep"):
+        read_documents("[" * 5000 + "]" * 5000)
 
 
 def test_names_of_fields_are_strings_and_merging_works():

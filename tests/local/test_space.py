@@ -78,6 +78,11 @@ def test_a_whole_number_is_always_within_its_bounds(low, width, step):
     assert found == list(range(low, low + width + 1, step))
 
 
+def test_a_grid_that_cannot_be_counted_is_refused():
+    with pytest.raises(ConfigurationError, match="the grid has more values than can be counted"):
+        parameter(search.int(min=0, max=10**30)).grid()
+
+
 def test_choices_are_strings_in_their_order():
     spec = search.categorical(["sgd", 1, 0.5, True])
 
@@ -90,6 +95,8 @@ def test_choices_are_strings_in_their_order():
         (search.double(min=2, max=1), r"feasibleSpace: min 2 is above max 1"),
         (search.double(min=0, max=1, step=0), r"feasibleSpace\.step: must be above zero, not 0"),
         (search.double(min=0, max="a lot"), r"feasibleSpace\.max: 'a lot' is not a number"),
+        (search.double(min=0, max="1e999999999"), r"feasibleSpace\.max: '1e999999999' is no double"),
+        (search.double(min=0, max=1, step="1e-999999999"), r"feasibleSpace\.step: '1e-999999999' is no double"),
         (search.int(min=0.5, max=1), r"feasibleSpace\.min: '0\.5' is no int"),
         (
             search.double(min=0, max=1, distribution="log"),

@@ -7,6 +7,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from homes import wait_until
 
 from katib_callbacks import KatibReporter
 from katib_callbacks.errors import RejectedError, UnavailableError
-from katib_callbacks.local.trainer.status_server import TOKEN_S, TrainerStatusServer
+from katib_callbacks.local.trainer.status_server import MAX_CONNECTIONS, TOKEN_S, TrainerStatusServer
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.settings import Runtime
 
@@ -118,7 +119,9 @@ def test_each_field_is_judged(trial, status, answer):
     assert trial.post(**status) == answer
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"trainerStatus": null}', b'{"trainerStatus": []}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 60_000, b"[]", b"{}", b'{"trainerStatus": null}', b'{"trainerStatus": []}']
+)
 def test_what_is_no_status_is_refused(trial, body):
     assert trial.send(body)[0] == 422
 
@@ -223,6 +226,25 @@ def test_a_reporter_says_of_a_refusal_what_it_means(trial, server):
 def test_a_connection_that_says_nothing_keeps_nobody_waiting(trial):
     with socket.create_connection(("localhost", trial.port)):
         assert trial.post() == 200
+
+
+def test_so_many_connections_at_a_time_and_then_no_more(trial):
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("localhost", trial.port), timeout=90))
+            for _ in range(MAX_CONNECTIONS + 1)
+        ]
+        assert silent[-1].recv(1) == b""
+        for one in silent[:10]:
+            one.close()
+        wait_until(lambda: _is_answered(trial))
+
+
+def _is_answered(trial):
+    try:
+        return trial.post() == 200
+    except OSError:
+        return False
 
 
 def test_a_server_that_hangs_is_given_up_within_the_deadline(trial):

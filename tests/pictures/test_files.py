@@ -2,16 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+from homes import experiment
 
 from katib_callbacks.cli import main
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local import LocalKatibClient
+from katib_callbacks.local.running import runner
 from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.records import experiment_record
-from katib_callbacks.local.state.store import ExperimentStore
+from katib_callbacks.local.state.states import condition
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.metrics import parse_timestamp
 from katib_callbacks.pictures.frames import export
 
@@ -42,6 +46,24 @@ def test_a_csv_of_rows_reads_back_as_the_stores_rows(mixed, tmp_path):
     assert len(read) == 2 * 5 * 2 + 2
     assert read == stored_rows(mixed)
     assert list(frame.value).count("unavailable") == 1
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".json"])
+def test_half_a_pair_of_surrogates_is_a_replacement_character_as_in_a_cluster(ending, tmp_path):
+    value, home = "half \ud800", tmp_path / "home"
+    parameters = [{"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}]
+    parameters += [{"name": value, "parameterType": "categorical", "feasibleSpace": {"list": [value]}}]
+    runner.create(home, experiment("", "half", parameters=parameters), folder=tmp_path)
+    with ExperimentStore(database(home)) as store:
+        name = store.experiment("half").manifest["spec"]["parameters"][1]["name"]
+        trial = TrialRow.created("half", 0, {name: name}, {}, 0)
+        store.add_trial(replace(trial, conditions=[condition("Created", "", "\udcff is no Unicode", 0.0)]))
+    path = tmp_path / f"half{ending}"
+    assert main(["experiment", "export", "half", "--home", str(home), "-o", str(path)]) == 0
+
+    (row,) = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": pd.read_json}[ending](path).to_dict("records")
+    assert row["parameter.half \ufffd"] == "half \ufffd"
+    assert row["message"] == "\ufffd is no Unicode"
 
 
 def test_a_csv_of_trials_reads_back_as_the_stores_trials(mixed, tmp_path):

@@ -13,7 +13,9 @@ from katib_callbacks.local.running.runner import database
 from katib_callbacks.local.state.records import experiment_record
 from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.pictures import html, png
-from katib_callbacks.pictures.kinds import KINDS, MAX_NAMED_CURVES, drawable
+from katib_callbacks.pictures.kinds import KINDS, MAX_CONTOUR_PARAMETERS, MAX_NAMED_CURVES, drawable, importances
+from katib_callbacks.pictures.records import all_shortened
+from katib_callbacks.pictures.sparkline import curves, sparkline
 from katib_callbacks.pictures.study import study_of
 
 
@@ -81,6 +83,45 @@ def test_of_many_trials_the_legend_has_states_and_the_best(record):
     drawn = html.figure(many(record, 60), "curves")
 
     assert sum(trace.showlegend is not False for trace in drawn.data) == 2 < MAX_NAMED_CURVES
+
+
+def wide(record):
+    """Return the experiment with seven whole numbers for parameters, the fifth of which is the objective."""
+    best = record.best
+    trials = []
+    for number in range(250):
+        values = [(number * 7 + place * number // 10) % 10 for place in range(7)]
+        parameters = {f"n{place}": str(value) for place, value in enumerate(values)}
+        changes = {"name": f"wide-{number}", "number": number, "parameters": parameters, "objective": float(values[4])}
+        trials.append(replace(best, **changes))
+    one = replace(record.parameters[0], kind="int", low=0.0, high=9.0)
+    return replace(record, trials=trials, parameters=[replace(one, name=f"n{place}") for place in range(7)])
+
+
+def test_of_many_parameters_the_important_ones_are_drawn(record):
+    shown = wide(record)
+
+    assert next(iter(importances(shown))) == "n4"
+    drawn = drawable(shown, "contour").parameters
+    assert len(drawn) == MAX_CONTOUR_PARAMETERS
+    assert "n4" in [parameter.name for parameter in drawn]
+    same = replace(shown, trials=[replace(trial, objective=1.0) for trial in shown.trials])
+    assert [parameter.name for parameter in drawable(same, "contour").parameters][:2] == ["n0", "n1"]
+    with pytest.raises(ExperimentError, match="importances need trials with different objectives"):
+        drawable(same, "importances")
+
+
+def test_names_that_are_shortened_stay_different():
+    names = [f"{'a' * 30}{number}{'b' * 30}" for number in range(12)]
+    short = all_shortened(names, 12)
+
+    assert len(set(short.values())) == 12
+    assert max(map(len, short.values())) <= 12
+
+
+def test_a_terminals_curves_have_the_last_values_and_say_where_there_is_no_number():
+    assert sparkline(range(100), 4) == "▁▃▆█"
+    assert list(curves([("loss", "unavailable"), ("loss", "nan")], 80)) == ["loss has no number"]
 
 
 @pytest.mark.parametrize("count", [5, 60])

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("starlette")
 
 from api_servers import ApiServer, experiment
+from pages import blocks
 
 TUNE = """
 import json
@@ -310,6 +311,17 @@ def test_katibs_own_example_runs_as_it_is(run):
     assert all(f"{name}={value}" in told["logs"][trial] for trial, (name, value) in told["rows"].items())
     assert "only one that has succeeded by reaching maxTrialCount, with resumePolicy" in told["refused"]
     assert told["left"] == 0
+
+
+def test_the_code_of_the_page_runs_as_it_is(run):
+    (block,) = (block for block in blocks("api-server.md") if block.mark == "tune")
+    ask = "import json\nbest = client.get_optimal_hyperparameters('tune-experiment')\n"
+    tell = "json.dump({one.name: one.value for one in best.parameter_assignments}, open('told.json', 'w'))\n"
+
+    told = run(block.code.replace("max_trial_count=12", "max_trial_count=1") + ask + tell)
+
+    assert 10 <= int(told["a"]) <= 20
+    assert 0.1 <= float(told["b"]) <= 0.2
 
 
 def test_our_callback_reports_in_an_experiment_of_katibs_client(run, tmp_path):

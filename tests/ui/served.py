@@ -18,10 +18,11 @@ get = partial(httpx.get, **CLIENT)
 
 
 @contextmanager
-def serving(app, host=web.LOOPBACK):
+def serving(app, host=web.LOOPBACK, most=web.MAX_CONNECTIONS, **options):
     """Serve an application behind the door, in a thread; yields its address without the token."""
     with web.listening_socket(host, 0) as listening:
-        server = web.server(web.Door(app, token=TOKEN, listening=listening, host=host))
+        listening.most = most
+        server = web.server(web.Door(app, token=TOKEN, listening=listening, host=host), **options)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -1,5 +1,12 @@
 """Who gets past the door, asked over HTTP of a real server."""
 
+import asyncio
+import http.client
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+
 import httpx
 import pytest
 import served
@@ -91,6 +98,38 @@ def test_a_server_for_other_machines_answers_to_numbers_and_to_no_foreign_name(s
     assert served.get(serve(app, host="0.0.0.0"), headers=headers).status_code == status  # noqa: S104  as a user may say
 
 
+def test_who_asks_for_nothing_is_hung_up_on_and_who_is_answered_is_not(serve):
+    silent_is_closed = threading.Event()
+
+    async def slow(scope, receive, send):
+        await asyncio.to_thread(silent_is_closed.wait)
+        await app(scope, receive, send)
+
+    url = httpx.URL(serve(slow, header_timeout_s=4.0))
+    with ThreadPoolExecutor() as pool, closing(socket.create_connection((url.host, url.port), timeout=90)) as silent:
+        answer = pool.submit(served.get, url, headers={"Authorization": f"Bearer {TOKEN}"})
+        with closing(http.client.HTTPConnection(url.host, url.port, timeout=90)) as kept:
+            kept.request("GET", "/")
+            assert kept.getresponse().read()  # a refusal, after which the connection may be used again
+            kept.sock.sendall(b"GET / HTTP/1.1\r\nHost: ")  # but not held by half a request
+            assert kept.sock.recv(1) == b""
+        assert silent.recv(1) == b""
+        silent_is_closed.set()
+        assert answer.result().text == "inside"
+
+
+def test_only_so_many_connections_are_open_at_a_time(serve):
+    url = httpx.URL(serve(app, most=2))
+    with ExitStack() as stack:
+        first, second, third = (
+            stack.enter_context(closing(socket.create_connection((url.host, url.port), timeout=90))) for _ in range(3)
+        )
+        assert third.recv(1) == b""
+        first.close()
+        second.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        assert second.recv(12) == b"HTTP/1.1 200"
+
+
 def test_a_port_that_is_taken_is_named():
     with web.listening_socket(web.LOOPBACK, 0) as taken:
         port = taken.getsockname()[1]
@@ -101,3 +140,12 @@ def test_a_port_that_is_taken_is_named():
 def test_each_token_is_another():
     assert web.new_token() != web.new_token()
     assert len(web.new_token()) >= 32
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: localhost\r\nHost: localhost\r\n"], ids=["none", "two"])
+def test_a_request_names_the_server_once(serve, hosts):
+    url = httpx.URL(serve(app))
+    with socket.create_connection((url.host, url.port), timeout=90) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n" + hosts + b"\r\n")
+        with connection.makefile("rb") as answer:
+            assert int(answer.readline().split()[1]) in {400, 403}

@@ -37,12 +37,37 @@ def test_the_command_prints_a_url_that_lets_in_and_ends_at_ctrl_c(ran):
             process.kill()
 
 
+def test_the_command_shows_trials_of_a_db_manager_to_other_machines_and_says_so(katib_db_manager):
+    with KatibReporter(katib_db_manager.address, trial_name="run-a") as reporter:
+        reporter.report({"loss": 0.5})
+    trials = ["--db-manager", katib_db_manager.address, "--trial", "run-a", "run-b", "--minimize", "loss"]
+    command = [*COMMAND, *trials, "--host", "0.0.0.0"]  # noqa: S104  for a moment, behind a token
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().removeprefix("open ").rstrip()
+            assert process.stdout.readline().startswith("other machines reach it too, without TLS")
+            with httpx.Client(follow_redirects=True, **CLIENT) as browser:
+                assert "<main" in browser.get(url).text
+                base = url.partition("?")[0]
+                (shown,) = browser.get(f"{base}api/experiments").json()
+                assert (shown["name"], shown["best"]["name"], shown["best"]["value"]) == ("run", "run-a", 0.5)
+                assert (
+                    "no experiment 'walk'; there is: run" in browser.get(f"{base}api/experiments/walk").json()["error"]
+                )
+                assert "no trial 'run-c'" in browser.get(f"{base}api/trials/run-c").json()["error"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(WAIT_S) == 0
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--home", "nowhere"], "nowhere holds no experiments"),
         (["--trial", "a-1"], "--trial goes with --db-manager"),
         (["--db-manager", "localhost:1", "--experiment", "a"], "a DB manager does not list trials; give their names"),
+        (["--db-manager", "localhost:1", "--trial", "a\0"], "the trial's name 'a\\x00' "),
         (
             ["--db-manager", "localhost:1", "--experiment", "b", "--trial", "a-1"],
             "the name of no trial begins with 'b'",

@@ -54,6 +54,7 @@ def test_the_case_of_a_name_does_not_matter(monkeypatch):
     assert found["optim.name"] == "adam"
     assert "learningRate" in found
     assert found == {"learningrate": 0.1, "optim.name": "adam"}
+    assert (len(found), repr(found)) == (2, "{'learningrate': 0.1, 'optim.name': 'adam'}")
     assert found.get("momentum", 0.9) == 0.9
     with pytest.raises(KeyError, match="momentum"):
         found["momentum"]

@@ -90,6 +90,11 @@ def test_a_server_that_says_nothing_is_given_up(scheme):
             request.send("GET", headers={})
 
 
+def test_a_host_that_is_not_known_is_said():
+    with pytest.raises(ExchangeError, match="gaierror"):
+        HTTPRequest(split_url("http://no-such-host.invalid/"), 60).send("GET", headers={})
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_request_is_ended_by_another_thread_or_before_it_begins(scheme):
     with silent_server() as server:

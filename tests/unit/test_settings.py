@@ -16,6 +16,7 @@ import pytest
 
 from katib_callbacks import ConfigurationError, KatibReporter, settings
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
+from katib_callbacks.settings.early_stopping import parse_policy
 from katib_callbacks.settings.metric_names import metric_selection
 
 
@@ -318,6 +319,32 @@ def test_the_default_runtime_travels_to_other_processes():
         "wait",
         "uniform",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("median", "'median' is not known; known: "),
+        ("medianstop,start_step", "write each option once, as option=value, not 'start_step'"),
+        ("medianstop,start_step=4,start_step=5", "write each option once, as option=value, not 'start_step=5'"),
+        ("medianstop,rungs=4", "medianstop has no 'rungs'; it has "),
+        ("medianstop,start_step=many", "start_step must be a whole number, "),
+        ("medianstop,start_step=4000000000", "start_step must be a whole number, "),
+        ("medianstop,type=most", "type must be minimize or maximize, not 'most'"),
+        ("medianstop,objective=", "objective must be the name of a metric, not ''"),
+        ('medianstop,objective="a', "a double quote is not closed in "),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused(text, message):
+    with pytest.raises(ConfigurationError, match=f"^EARLY: {re.escape(message)}"):
+        parse_policy("EARLY", text)
+
+
+@pytest.mark.parametrize("text", ["asha,reduction_factor=3", 'medianstop,start_step=4,objective="a,b",type=maximize'])
+def test_a_policys_text_is_read_as_the_same_policy(text):
+    policy = parse_policy("EARLY", text)
+
+    assert parse_policy("EARLY", policy.text) == policy
 
 
 def test_every_variable_has_the_name_that_the_design_fixes():

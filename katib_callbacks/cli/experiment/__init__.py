@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-DEFAULT_HOME = "katib-local"
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a home."""
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        type=Path,
+        default="katib-local",
+        help="the folder of the state and of the trials (default: %(default)s)",
+    )
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,13 +74,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-    parser.add_argument(
-        "--home",
-        metavar="DIR",
-        type=Path,
-        default=DEFAULT_HOME,
-        help="the folder of the state and of the trials (default: %(default)s)",
-    )
+    add_home(parser)
     parser.set_defaults(run=_run, command=name)
     return parser
 

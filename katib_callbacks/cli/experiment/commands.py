@@ -68,10 +68,8 @@ def _edit(arguments: argparse.Namespace) -> int:
 def _stop(arguments: argparse.Namespace) -> int:
     with opened(arguments.home):  # says that there is no home
         was_run = runner.stop(arguments.home, arguments.name)
-    if was_run:
-        say(f"stopped; {_how_to_go_on(arguments.home, arguments.name)}")
-    else:
-        say(f"no process runs experiment {arguments.name}")
+    go_on = _how_to_go_on(arguments.home, arguments.name)
+    say(f"stopped; {go_on}" if was_run else f"no process runs experiment {arguments.name}")
     return 0
 
 

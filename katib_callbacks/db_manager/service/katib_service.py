@@ -6,12 +6,15 @@ from typing import Any
 import grpc
 
 from katib_callbacks.db_manager.service.arrivals import Arrivals
+from katib_callbacks.db_manager.service.callers import OwnCallers
 from katib_callbacks.db_manager.service.health import Health
 from katib_callbacks.db_manager.service.limits import Places
 from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.wire import extension, messages, methods, reflection
 from katib_callbacks.wire.server import decode
+
+NOT_OURS = "this DB manager answers only the user who has started it; let the process run as that user"
 
 MAX_REFLECTIONS = 8
 """Calls of reflection at once: each keeps a thread for as long as its client asks."""
@@ -26,8 +29,17 @@ class KatibService(grpc.GenericRpcHandler):
     Each method takes a stream, though clients send one request: so it is asked for only when there is a place for it.
     """
 
-    def __init__(self, servicer: Servicer, health: Health, arrivals: Arrivals, *, is_read_only: bool = False) -> None:
+    def __init__(
+        self,
+        servicer: Servicer,
+        health: Health,
+        arrivals: Arrivals,
+        *,
+        is_read_only: bool = False,
+        callers: OwnCallers | None = None,
+    ) -> None:
         self._arrivals = arrivals
+        self._callers = callers
         self._reflections = Places(MAX_REFLECTIONS, "too many calls of reflection; try again")
         self._health = health
         self._handlers = {
@@ -56,6 +68,8 @@ class KatibService(grpc.GenericRpcHandler):
 
     def _unary(self, request_class: Any, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Any:
         def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            if self._callers is not None and not self._callers.has(context.peer()):
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, NOT_OURS)
             with self._arrivals.request(context.peer(), requests, context) as received:
                 return answer(only_request(request_class, received, context), context)
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
@@ -161,7 +162,7 @@ class DatabaseServer(Database):
             if is_initialized:
                 return
             try:
-                self.lock(connection, ["initialization"], is_patient=True)
+                self._lock_initialization(connection)
                 self.create_table(connection)
                 for table in extra_tables:
                     table.create(connection, checkfirst=True)
@@ -172,6 +173,14 @@ class DatabaseServer(Database):
                 connection.commit()
             finally:
                 self.unlock(connection)
+
+    def _lock_initialization(self, connection: Connection) -> None:
+        """Wait for another manager that makes the index of a large table, however long that takes."""
+        while True:
+            with suppress(BusyError):
+                self.lock(connection, ["initialization"], is_patient=True)
+                return
+            _logger.warning("waiting for another manager, which makes the table or its index")
 
     def _connect(self, timeout_s: float) -> Connection:
         give_up_at = time.monotonic() + timeout_s

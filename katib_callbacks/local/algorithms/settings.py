@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.local.algorithms import hyperband, pbt
+from katib_callbacks.local.algorithms.grid import Grid
+from katib_callbacks.local.algorithms.optuna import OptunaAlgorithm
 from katib_callbacks.local.algorithms.space import Parameter, Point
 
 _logger = logging.getLogger(__name__)
@@ -209,9 +211,5 @@ def make(choice: AlgorithmChoice, parameters: Sequence[Parameter], *, seed: int,
         own.pop("suggestion_trial_dir")
         return pbt.PopulationBasedTraining(parameters, maximize=maximize, **own)
     if choice.name == "grid":
-        from katib_callbacks.local.algorithms.grid import Grid  # noqa: PLC0415  each of the two without the other
-
         return Grid(parameters, choice.arguments.get("seed"))
-    from katib_callbacks.local.algorithms.optuna import OptunaAlgorithm  # noqa: PLC0415  as above
-
     return OptunaAlgorithm(choice.name, choice.arguments, parameters, seed=seed, maximize=maximize)

@@ -6,6 +6,7 @@ and steps make of them stands here, so that all algorithms know all of them.
 
 import math
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
@@ -88,11 +89,13 @@ class Parameter:
         return int(((number - self.low) / self.step).to_integral_value(ROUND_HALF_EVEN))
 
     def grid(self) -> Sequence[Coordinate]:
-        """Return all coordinates; ConfigurationError if a double without a step has too many."""
+        """Return all coordinates; ConfigurationError if there are too many, as of a double without a step."""
         if not self.is_number:
             return self.choices
         if self.step is None:
             raise ConfigurationError(f"parameter {self.name!r}: the grid needs feasibleSpace.step of a double")
+        if self._last_index >= sys.maxsize:
+            raise ConfigurationError(f"parameter {self.name!r}: the grid has more values than can be counted")
         return range(self._last_index + 1)
 
     def assignment(self, coordinate: Coordinate) -> str:
@@ -171,6 +174,7 @@ def _number(end: str, text: str | None, kind: str) -> Decimal:
         number = Decimal(text)
     except InvalidOperation as error:
         raise ConfigurationError(f"feasibleSpace.{end}: {text!r} is not a number") from error
-    if not number.is_finite() or (kind == "int" and number != number.to_integral_value()):
+    is_float = number.is_finite() and abs(number.adjusted()) <= sys.float_info.max_10_exp
+    if not is_float or (kind == "int" and number != number.to_integral_value()):
         raise ConfigurationError(f"feasibleSpace.{end}: {text!r} is no {kind}")
     return number

@@ -30,6 +30,10 @@ _LONGEST_JSON_INTEGER = 1e21
 
 _PLAIN = "tag:katib-callbacks,2026:plain"
 
+_LONGEST_INTEGER = len("-0b") + 64
+_MOST_VALUES = 1_000_000
+"""Of a document whose aliases are written out, as they are in JSON; go-yaml refuses what they multiply, too."""
+
 
 def read_documents(text: str) -> list[Any]:
     """Return the documents of a text that are not empty, in JSON's types."""
@@ -38,9 +42,25 @@ def read_documents(text: str) -> list[Any]:
     except ImportError as error:
         raise MissingDependencyError('YAML is read with PyYAML: pip install "katib-callbacks[local]"') from error
     try:
-        return [document for document in yaml.load_all(text, _loader()) if document]  # a SafeLoader
+        documents = [document for document in yaml.load_all(text, _loader()) if document]  # a SafeLoader
+        if sum(_count(document, {}) for document in documents) > _MOST_VALUES:
+            raise ConfigurationError(f"holds more than {_MOST_VALUES:,} values: its aliases multiply them")
     except yaml.YAMLError as error:
         raise ConfigurationError(f"is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError("holds lists or mappings that are too deep to be read") from error
+    return documents
+
+
+def _count(value: Any, counts: dict[int, int]) -> int:
+    """Return how many values there are in one, aliases written out."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)] = _MOST_VALUES + 1  # until they are counted: a value that contains itself has no end
+        items = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count(item, counts) for item in items)
+    return counts[id(value)]
 
 
 def plain_value(text: str) -> Any:
@@ -53,7 +73,7 @@ def plain_value(text: str) -> Any:
         raise ConfigurationError(f"holds {text}, which Kubernetes cannot read: JSON has no such number")
     number = text.replace("_", "") if text[0] in "+-0123456789" else text
     match = _INTEGER.fullmatch(number)
-    if match is not None:
+    if match is not None and len(number) <= _LONGEST_INTEGER:
         kind = match.lastgroup or "dec"
         integer = int(match["sign"] + match[kind], _BASES[kind])
         if _LEAST_INTEGER <= integer <= _GREATEST_INTEGER:

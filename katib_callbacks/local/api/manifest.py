@@ -3,9 +3,8 @@
 Whatever is legal is kept; what this machine makes of it is :mod:`katib_callbacks.local.plan`'s to find out.
 """
 
-import copy
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +14,6 @@ from katib_callbacks.local.api.models import V1beta1Experiment
 from katib_callbacks.local.api.serialization import Model, plain
 from katib_callbacks.local.api.validation import API_VERSION, faults
 from katib_callbacks.local.trainer import optimization_job
-from katib_callbacks.local.trainer.experiment import is_optimization_job, is_train_job
 
 KIND = "Experiment"
 KINDS = (KIND, optimization_job.KIND)
@@ -35,6 +33,10 @@ _FILE_SYSTEM_PATHS = {
 """Katib's, for each collector that reads files (pkg/apis/controller/common/v1beta1/common_types.go)."""
 
 _KINDS = " or ".join(KINDS)
+_READERS: Mapping[str, Callable[[dict[str, Any]], Model]] = {
+    optimization_job.KIND: optimization_job.read,
+    optimization_job.TRAIN_JOB_KIND: optimization_job.read_train_job,
+}
 
 Manifest: TypeAlias = Mapping[str, Any]
 
@@ -87,14 +89,13 @@ def _name(experiment: Mapping[str, Any]) -> str:
 
 def read(experiment: object) -> Model:
     """Check an object (a camelCase mapping, our model or upstream's) and return a new one with its API's defaults."""
-    data = copy.deepcopy(plain(experiment))
+    data = plain(experiment)
     if not isinstance(data, dict):
         raise ConfigurationError(f"an experiment is a mapping, not {type(experiment).__name__}")
     data.pop("status", None)
-    if is_optimization_job(data):
-        return optimization_job.read(data)
-    if is_train_job(data):
-        return optimization_job.read_train_job(data)
+    read_trainers = _READERS.get(str(data.get("kind")))
+    if read_trainers is not None:
+        return read_trainers(data)
     version = data.get("apiVersion")
     if isinstance(version, str) and version.startswith("kubeflow.org/v1alpha"):
         raise ConfigurationError(

@@ -302,3 +302,8 @@ class TrainerResources:
 def utc_seconds(seconds: float) -> datetime:
     """Return the UTC datetime of a Unix time."""
     return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def time_text(seconds: float) -> str:
+    """Return a Unix time as Kubernetes writes it."""
+    return utc_seconds(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -117,9 +117,14 @@ def plain(value: Any) -> Any:
         pairs = ((names[attribute], getattr(value, attribute, None)) for attribute in names)
         return {name: plain(item) for name, item in pairs if item is not None}
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {plain(str(name)): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, datetime):  # Kubernetes' times are to the second
         return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return value
+    return _unicode(value) if isinstance(value, str) else value
+
+
+def _unicode(text: str) -> str:
+    """Return a text in which half a pair of surrogates is U+FFFD, as Go reads it."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

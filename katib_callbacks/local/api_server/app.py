@@ -3,29 +3,41 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
+from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MissingDependencyError
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api_server.history.journal import Entry, Journal
 from katib_callbacks.local.api_server.history.watch import Watch
 from katib_callbacks.local.api_server.protocol import discovery, openapi
-from katib_callbacks.local.api_server.protocol.errors import ApiError, conflict, expired, not_found
+from katib_callbacks.local.api_server.protocol.errors import ApiError, conflict, invalid, not_found
 from katib_callbacks.local.api_server.protocol.patch import APPLY, patcher
 from katib_callbacks.local.api_server.protocol.selectors import selector
 from katib_callbacks.local.api_server.protocol.table import table
+from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
 from katib_callbacks.local.api_server.resources.logs import log_files, stream
-from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Writer
+from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource
+
+try:
+    from starlette.applications import Starlette
+    from starlette.responses import Response, StreamingResponse
+    from starlette.routing import Route
+except ImportError as error:
+    raise MissingDependencyError(
+        'the API server needs starlette and uvicorn: pip install "katib-callbacks[api-server]"'
+    ) from error
 
 MAX_BODY_BYTES = 3 << 20
 """As Kubernetes' own."""
 
 _WATCH_S = 1800.0
 _TRUE = {"1", "t", "T", "true", "True", "TRUE"}
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _FINAL = {"Succeeded", "Failed"}
+_MOST = 2**63 - 1
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # in paths, and so no ".."
 
 
 class Target(NamedTuple):
@@ -36,6 +48,11 @@ class Target(NamedTuple):
     name: str | None
     subresource: str | None
 
+    @property
+    def key(self) -> Key:
+        """The object's key."""
+        return self.namespace or "", self.name or ""
+
 
 class Api:
     """Kubernetes' API over a journal of objects and what writes them."""
@@ -45,7 +62,7 @@ class Api:
         home: Path,
         journal: Journal,
         resources: tuple[Resource, ...],
-        writers: Mapping[Resource, Writer],
+        writers: Mapping[Resource, ExperimentWriter],
         is_stopping: Callable[[], bool],
     ) -> None:
         self._home = home
@@ -58,9 +75,6 @@ class Api:
 
     def application(self) -> Any:
         """Return the ASGI application."""
-        from starlette.applications import Starlette  # noqa: PLC0415  the extra `api-server`
-        from starlette.routing import Route  # noqa: PLC0415  as above
-
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         return Starlette(
             routes=[Route("/{path:path}", self._answer, methods=methods)],
@@ -115,12 +129,11 @@ class Api:
         return _json(self._list(target, options, is_table="as=Table" in accept))
 
     def _entry(self, target: Target) -> Entry:
-        key = (target.namespace or "", target.name or "")
-        found = self._journal.entries(target.resource).get(key)
+        found = self._journal.entries(target.resource).get(target.key)
         if found is None and target.resource.named is not None:
-            found = Entry(target.resource, target.resource.named(key[1]), self._journal.version)
+            found = Entry(target.resource, target.resource.named(target.key[1]), self._journal.version)
         if found is None:
-            raise not_found(target.resource, key[1])
+            raise not_found(target.resource, target.key[1])
         return found
 
     def _list(self, target: Target, options: Mapping[str, str], *, is_table: bool) -> Object:
@@ -137,7 +150,8 @@ class Api:
         limit = _number(options, "limit") or len(found)
         metadata: Object = {"resourceVersion": str(version)}
         if len(found) > limit:
-            metadata["continue"] = _continue_token(version, found[limit - 1].view.key)
+            last = json.dumps([version, *found[limit - 1].view.key])
+            metadata["continue"] = base64.urlsafe_b64encode(last.encode()).decode()
             metadata["remainingItemCount"] = len(found) - limit
         objects = [entry.object for entry in found[:limit]]
         if is_table:
@@ -146,8 +160,6 @@ class Api:
         return {**kind, "metadata": metadata, "items": objects}
 
     def _watch(self, target: Target, options: Mapping[str, str], shown: Callable[[Object], Object]) -> Any:
-        from starlette.responses import StreamingResponse  # noqa: PLC0415  the extra `api-server`
-
         is_initial = options.get("sendInitialEvents") in _TRUE
         since = None if is_initial else _number(options, "resourceVersion") or None
         watch = Watch(
@@ -163,8 +175,6 @@ class Api:
         return StreamingResponse(watch.lines(self._journal, self._is_stopping), media_type="application/json")
 
     def _log(self, target: Target, options: Mapping[str, str]) -> Any:
-        from starlette.responses import StreamingResponse  # noqa: PLC0415  the extra `api-server`
-
         pod = self._entry(target).object
         container = options.get("container")
         files = log_files(self._home, pod, container)
@@ -176,20 +186,18 @@ class Api:
             raise ApiError("BadRequest", message)
 
         def is_over() -> bool:
-            entry = self._journal.entries(target.resource).get((target.namespace or "", target.name or ""))
+            entry = self._journal.entries(target.resource).get(target.key)
             return self._is_stopping() or entry is None or entry.object["status"]["phase"] in _FINAL
 
-        followed = options.get("follow") in _TRUE
         tail = _number(options, "tailLines") if "tailLines" in options else None
-        lines = stream(files, tail, is_over=is_over, is_followed=followed)
+        lines = stream(files, tail, is_over=is_over, is_followed=options.get("follow") in _TRUE)
         return StreamingResponse(lines, media_type="text/plain")
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def _write(self, target: Target, request: Any) -> Any:
         resource, writer = target.resource, self._writers.get(target.resource)
-        has_name = target.name is not None
-        if writer is None or target.subresource or has_name == (request.method == "POST"):
+        if writer is None or target.subresource or (target.name is not None) == (request.method == "POST"):
             raise ApiError("MethodNotAllowed", "the server does not allow this method on the requested resource")
         body = await _body(request)
         is_dry_run = request.query_params.get("dryRun") == "All" or _is_dry_run(body)
@@ -198,7 +206,8 @@ class Api:
         if request.method == "POST":
             return await self._create(target, writer, body, is_dry_run=is_dry_run)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        if request.method == "PATCH" and content_type in APPLY and self._is_missing(target):
+        is_missing = target.key not in self._journal.entries(resource)
+        if request.method == "PATCH" and content_type in APPLY and is_missing:
             return await self._create(target, writer, body, is_dry_run=is_dry_run)
         entry = self._entry(target)
         change = patcher(content_type, body) if request.method == "PATCH" else lambda _: body
@@ -215,14 +224,16 @@ class Api:
 
         async with self._writing:
             shown = await asyncio.to_thread(writer.update, key, changed, is_dry_run=is_dry_run)
-        return self._written(request, target, shown, entry)
+        if shown is None:
+            self._journal.refresh()
+            shown = self._entry(target).object
+        return _json({**entry.object, **shown, "metadata": {**entry.object["metadata"], **shown["metadata"]}})
 
-    async def _create(self, target: Target, writer: Writer, body: Object, *, is_dry_run: bool) -> Any:
+    async def _create(self, target: Target, writer: ExperimentWriter, body: Object, *, is_dry_run: bool) -> Any:
         given = _given(target, body)
         async with self._writing:
-            made = await asyncio.to_thread(writer.create, given, is_dry_run=is_dry_run)
+            (namespace, name), shown, warnings = await asyncio.to_thread(writer.create, given, is_dry_run=is_dry_run)
         self._journal.refresh()
-        (namespace, name), shown, warnings = made
         if not is_dry_run:
             shown = self._entry(target._replace(namespace=namespace, name=name)).object
         answer = _json(shown, 201)
@@ -231,14 +242,7 @@ class Api:
             answer.headers.append("Warning", f'299 - "{words}"')
         return answer
 
-    def _written(self, request: Any, target: Target, shown: Object | None, entry: Entry) -> Any:
-        del request
-        if shown is None:
-            self._journal.refresh()
-            shown = self._entry(target).object
-        return _json({**entry.object, **shown, "metadata": {**entry.object["metadata"], **shown["metadata"]}})
-
-    async def _delete(self, target: Target, writer: Writer, *, is_dry_run: bool) -> Any:
+    async def _delete(self, target: Target, writer: ExperimentWriter, *, is_dry_run: bool) -> Any:
         entry = self._entry(target)
         if not is_dry_run:
             await asyncio.to_thread(writer.delete, entry.view.key)
@@ -246,9 +250,6 @@ class Api:
         details = {"name": target.name, "group": target.resource.group, "kind": target.resource.plural}
         details["uid"] = entry.object["metadata"].get("uid")
         return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
-
-    def _is_missing(self, target: Target) -> bool:
-        return (target.namespace or "", target.name or "") not in self._journal.entries(target.resource)
 
 
 def _given(target: Target, body: Any) -> Object:
@@ -265,6 +266,9 @@ def _given(target: Target, body: Any) -> Object:
         raise ApiError(
             "BadRequest", "the namespace of the provided object does not match the namespace sent on the request"
         )
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        fault = f"metadata.namespace: {namespace!r} must consist of lower case letters, digits and '-'"
+        raise invalid(resource, str(metadata.get("name")), fault)
     if target.name is not None and metadata.setdefault("name", target.name) != target.name:  # of what is applied
         raise ApiError("BadRequest", "the name of the provided object does not match the name sent on the request")
     metadata = {**metadata, "namespace": namespace}
@@ -285,21 +289,17 @@ def _shown_as(resource: Resource, accept: str, options: Mapping[str, str]) -> Ca
 
 def _number(options: Mapping[str, str], name: str) -> int:
     text = options.get(name) or "0"
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > len(str(_MOST)) or int(text) > _MOST:
         raise ApiError("BadRequest", f"{name}: {text!r} is not a number")
     return int(text)
-
-
-def _continue_token(version: int, key: Key) -> str:
-    return base64.urlsafe_b64encode(json.dumps([version, *key]).encode()).decode()
 
 
 def _continued(token: str) -> tuple[int, Key]:
     try:
         version, namespace, name = json.loads(base64.urlsafe_b64decode(token))
         return int(version), (str(namespace), str(name))
-    except (ValueError, TypeError) as error:
-        raise expired("continue key is not valid") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ApiError("BadRequest", f"invalid continue token: {error}") from error
 
 
 def _is_dry_run(body: Any) -> bool:
@@ -325,10 +325,8 @@ async def _body(request: Any) -> Any:
 
 
 def _json(shown: Any, code: int = 200, media_type: str = "application/json") -> Any:
-    from starlette.responses import PlainTextResponse, Response  # noqa: PLC0415  the extra `api-server`
-
     if isinstance(shown, str):
-        return PlainTextResponse(shown, code)
+        return Response(shown, code, media_type="text/plain")
     return Response(json.dumps(shown, separators=(",", ":")), code, media_type=media_type)
 
 

@@ -9,6 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,36 +52,36 @@ def serve(home: Path, *, port: int | None, kubeconfig: Path | None, on_ready: Ca
     """
     home = home.absolute()
     folder = home / _FOLDER
-    with _locked(folder):
-        credentials, last = Credentials.of(folder), _last(folder)
-        with _listening(port, last) as listening:
-            asyncio.run(
-                _serve(home, listening, credentials, last, (kubeconfig or folder / "kubeconfig").absolute(), on_ready)
-            )
+    with _locked(home):
+        credentials, before = Credentials.of(folder), last(home)
+        kubeconfig = (kubeconfig or folder / "kubeconfig").absolute()
+        with _listening(port, before) as listening:
+            asyncio.run(_serve(home, listening, credentials, before, kubeconfig, on_ready))
 
 
 def running(home: Path) -> Running | None:
     """Return the server of a home; None if there is none, or it is not ready."""
-    folder = home.absolute() / _FOLDER
-    last = _last(folder)
-    return last if last is not None and _is_alive(last.pid) and _is_locked(folder) else None
+    found = last(home)
+    return found if found is not None and _is_alive(found.pid) and _is_locked(home) else None
 
 
 def last(home: Path) -> Running | None:
     """Return the server that a home has, or had when it was ready last."""
-    return _last(home.absolute() / _FOLDER)
+    try:
+        return Running(**json.loads((home / _FOLDER / "state.json").read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def stop(home: Path) -> bool:
     """End the server of a home and wait for that; returns whether there was one. Experiments go on."""
-    folder = home.absolute() / _FOLDER
     found = running(home)
     if found is None:
         return False
     with suppress(ProcessLookupError):
         os.kill(found.pid, signal.SIGTERM)
     give_up_at_s = time.monotonic() + STOP_TIMEOUT_S
-    while _is_locked(folder):
+    while _is_locked(home):
         if time.monotonic() > give_up_at_s:
             raise ExperimentError(f"the API server, process {found.pid}, does not end; kill it")
         time.sleep(_POLL_S)
@@ -90,13 +92,13 @@ async def _serve(
     home: Path,
     listening: socket.socket,
     credentials: Credentials,
-    last: Running | None,
+    before: Running | None,
     kubeconfig: Path,
     on_ready: Callable[[Running], None],
 ) -> None:
     runs = Runs(home)
     journal = Journal(database(home), TABLE)
-    db_manager = _db_manager(home, last)
+    db_manager = _db_manager(home, before)
     try:
         http: Any = None
         api = Api(home, journal, TABLE, writers(home, Path.cwd(), runs.start), lambda: bool(http and http.should_exit))
@@ -129,21 +131,18 @@ async def _care(runs: Runs) -> None:
         await asyncio.sleep(_CARE_INTERVAL_S)
 
 
-def _db_manager(home: Path, last: Running | None) -> DBManager:
-    """Start the DB manager by which clients read trials' metrics, at its last address if that is free.
-
-    It asks nobody who they are, so what it cannot do no other user of this machine can.
-    """
-    url = f"sqlite:///{database(home)}"
-    if last is not None:
+def _db_manager(home: Path, before: Running | None) -> DBManager:
+    """Start the DB manager by which this user's clients read trials' metrics, at its last address if that is free."""
+    open_at = partial(DBManager, f"sqlite:///{database(home)}", is_read_only=True, is_own_users_only=True)
+    if before is not None:
         with suppress(KatibCallbacksError):
-            return DBManager(url, last.db_manager, is_read_only=True).start()
-    return DBManager(url, f"{LOOPBACK}:0", is_read_only=True).start()
+            return open_at(before.db_manager).start()
+    return open_at(f"{LOOPBACK}:0").start()
 
 
 @contextmanager
-def _listening(port: int | None, last: Running | None) -> Iterator[socket.socket]:
-    earlier = int(last.url.rpartition(":")[2]) if last is not None and port is None else None
+def _listening(port: int | None, before: Running | None) -> Iterator[socket.socket]:
+    earlier = int(before.url.rpartition(":")[2]) if before is not None and port is None else None
     try:
         listening = listening_socket(LOOPBACK, port if earlier is None else earlier)  # type: ignore[arg-type]
     except ConfigurationError:
@@ -155,23 +154,22 @@ def _listening(port: int | None, last: Running | None) -> Iterator[socket.socket
 
 
 def _refusal(status: int, text: str) -> tuple[str, bytes]:
-    reason = "Unauthorized" if status == 401 else "Forbidden"  # noqa: PLR2004  HTTP's
-    message = "Unauthorized" if reason == "Unauthorized" else text
-    return json.dumps(ApiError(reason, message).status), b"application/json"
+    is_known = status != HTTPStatus.UNAUTHORIZED
+    error = ApiError("Forbidden", text) if is_known else ApiError("Unauthorized", "Unauthorized")
+    return json.dumps(error.status), b"application/json"
 
 
 @contextmanager
-def _locked(folder: Path, timeout_s: float = 1.0) -> Iterator[None]:
+def _locked(home: Path, timeout_s: float = 1.0) -> Iterator[None]:
     """Hold a home's lock, which whoever asks for its server has for a moment."""
-    home = folder.parent
     refusal = f"another API server serves {home}; end it with: katib-callbacks down --home {home}"
-    with held(folder / "lock", timeout_s=timeout_s, refusal=refusal, mode=0o600):
+    with held(home / _FOLDER / "lock", timeout_s=timeout_s, refusal=refusal, mode=0o600):
         yield
 
 
-def _is_locked(folder: Path) -> bool:
+def _is_locked(home: Path) -> bool:
     try:
-        with _locked(folder, timeout_s=0):
+        with _locked(home, timeout_s=0):
             return False
     except ExperimentError:
         return True
@@ -180,15 +178,6 @@ def _is_locked(folder: Path) -> bool:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except OSError:  # there is none, or it is another user's, and so not our server
         return False
-    except PermissionError:
-        return True
     return True
-
-
-def _last(folder: Path) -> Running | None:
-    try:
-        return Running(**json.loads((folder / "state.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from katib_callbacks.metrics import StoredMetricLog, format_value, to_number
+from katib_callbacks.wire.messages import describe, message_class, pool_of
 
 _logger = logging.getLogger(__name__)
 
@@ -21,16 +22,34 @@ _CHECKSUM_BYTES = 4
 _MAX_RECORD_BYTES = 1 << 26
 """A longer record is no scalar, and as likely a damaged length."""
 
-# Numbers of fields in TensorFlow's messages Event, Summary, Summary.Value and TensorProto.
-_WALL_TIME, _SUMMARY = 1, 5
-_VALUE = 1
-_TAG, _SIMPLE_VALUE, _TENSOR = 1, 2, 8
-_DTYPE, _CONTENT = 1, 4
+# TensorFlow's messages Event, Summary, Summary.Value and TensorProto, as ``describe`` takes them.
+_MESSAGES = {
+    "Event": {"wall_time": "double", "step": "", "file_version": "", "graph_def": "", "summary": "Summary"},
+    "Summary": {"value": "[Value]"},
+    "Value": {
+        "tag": "bytes",
+        "simple_value": "float?",
+        "obsolete_old_style_histogram": "",
+        "image": "",
+        "histo": "",
+        "audio": "",
+        "node_name": "",
+        "tensor": "Tensor?",
+    },
+    "Tensor": {
+        "dtype": "int32",
+        "tensor_shape": "",
+        "version_number": "",
+        "tensor_content": "bytes",
+        "float_val": "[float]",
+        "double_val": "[double]",
+    },
+}
+_POOL = pool_of(describe("katib_callbacks/event.proto", "tensorflow", _MESSAGES))
+_Event = message_class("tensorflow.Event", _POOL)
 
 # {DataType: (the type's name, how one number is packed, the field that may hold it instead of the content)}
-_TYPES = {1: ("float32", "<f", 5), 2: ("float64", "<d", 6)}
-
-_FIXED_64, _BYTES, _FIXED_32 = 1, 2, 5  # wire types; 0 is a varint
+_TYPES = {1: ("float32", "<f", "float_val"), 2: ("float64", "<d", "double_val")}
 
 
 def collect_events(folder: Path, metrics: Sequence[str]) -> list[StoredMetricLog]:
@@ -64,16 +83,12 @@ def _scalars(path: Path) -> Iterator[tuple[str, datetime, float | None]]:
     try:
         with path.open("rb") as file:
             for record in _records(file):
-                time_s, summaries = 0.0, []
-                for number, value in _fields(record):
-                    if number == _WALL_TIME:
-                        time_s = struct.unpack("<d", value)[0]
-                    elif number == _SUMMARY:
-                        summaries.append(value)
-                for summary in summaries:
-                    for number, value in _fields(summary):
-                        if number == _VALUE and (scalar := _scalar(value)) is not None:
-                            yield scalar[0], datetime.fromtimestamp(time_s, timezone.utc), scalar[1]
+                event = _Event.FromString(record)
+                for value in event.summary.value:
+                    number = _tensor(value.tensor) if value.HasField("tensor") else None
+                    if number is not None or value.HasField("simple_value"):
+                        tag, time = value.tag.decode(errors="replace"), event.wall_time
+                        yield tag, datetime.fromtimestamp(time, timezone.utc), number
     except Exception as error:  # noqa: BLE001  a file may hold anything, and must not end the other trials with its own
         _logger.warning("%s is damaged, and read no further: %s", path, error)
 
@@ -90,29 +105,15 @@ def _records(file: Any) -> Iterator[bytes]:
         yield record
 
 
-def _scalar(summary: bytes) -> tuple[str, float | None] | None:
-    tag, number, is_scalar = "", None, False
-    for field, value in _fields(summary):
-        if field == _TAG:
-            tag = value.decode(errors="replace")
-        elif field == _SIMPLE_VALUE:
-            is_scalar = True
-        elif field == _TENSOR:
-            number = _tensor(value)
-            is_scalar |= number is not None
-    return (tag, number) if is_scalar else None
-
-
-def _tensor(message: bytes) -> float | None:
+def _tensor(tensor: Any) -> float | None:
     """Return the number of a tensor of one float; None for any other."""
-    fields = dict(_fields(message))
-    if fields.get(_DTYPE) not in _TYPES:
+    if tensor.dtype not in _TYPES:
         return None
-    dtype, layout, field = _TYPES[fields[_DTYPE]]
-    packed = fields.get(_CONTENT) or fields.get(field)
-    if not isinstance(packed, bytes) or len(packed) != struct.calcsize(layout):
-        return None
-    return to_number("", _Scalar(struct.unpack(layout, packed)[0], dtype))
+    dtype, layout, field = _TYPES[tensor.dtype]
+    packed, numbers = tensor.tensor_content, getattr(tensor, field)
+    if len(packed) == struct.calcsize(layout):
+        numbers = struct.unpack(layout, packed)
+    return to_number("", _Scalar(numbers[0], dtype)) if len(numbers) == 1 else None
 
 
 class _Scalar:
@@ -125,37 +126,3 @@ class _Scalar:
 
     def item(self) -> float:
         return self._number
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of a protobuf message's fields: an int of a varint, the bytes of any other."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == 0:
-            value: Any
-            value, at = _varint(message, at)
-        else:
-            if kind == _BYTES:
-                length, at = _varint(message, at)
-            elif kind in {_FIXED_64, _FIXED_32}:
-                length = 8 if kind == _FIXED_64 else 4
-            else:
-                raise ValueError(f"a field of the unknown kind {kind}")
-            value, at = message[at : at + length], at + length
-            if at > len(message):
-                raise ValueError("a field is cut off")
-        yield key >> 3, value
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise ValueError("a number is cut off")
-        number |= (message[at] & 0x7F) << shift
-        at += 1
-        if message[at - 1] < 0x80:  # noqa: PLR2004  the last byte of a varint
-            return number, at
-    raise ValueError("a number is too long")

@@ -11,9 +11,9 @@ import selectors
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.plan import Budget, resolve
@@ -24,7 +24,7 @@ from katib_callbacks.local.state.states import with_condition
 from katib_callbacks.local.state.store import ExperimentRow, ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.experiment import TRAINER_STATUS
 from katib_callbacks.local.trainer.status_server import TrainerStatusServer
-from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict, Workplace
+from katib_callbacks.local.trials.attempt import Attempt, Receiver, Verdict
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.gpus import GPUs, visible_gpus
 from katib_callbacks.local.trials.orphans import end_orphans
@@ -35,8 +35,7 @@ BUDGET_CHECK_INTERVAL_S = 1.0
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """A change that an onlooker wants to know; ``trial`` is None for one of the experiment."""
 
     trial: TrialRow | None
@@ -113,8 +112,7 @@ class Controller:
                 return self._row.state
             for attempt in self._ended():
                 self._finish(attempt)
-            if self._receiver.has_ended:  # running trials wait for it
-                self._receiver.revive()
+            self._receiver.revive()  # running trials wait for it
             if version != (version := self._store.version()):  # also after each write of the DB manager
                 row = self._store.experiment(self._row.name)
                 self._is_stopping |= row.is_deleted
@@ -223,8 +221,7 @@ class Controller:
             self._stored = trial.number + 1
         self._on_event(Event(started, self._row.state, "is running"))
         try:
-            workplace = Workplace(self._home, self._row.folder, self._row.workdir, self._receiver)
-            attempt = Attempt(self._plan, started, workplace, gpus)
+            attempt = Attempt(self._plan, self._row, started, home=self._home, receiver=self._receiver, gpus=gpus)
         except (OSError, ValueError) as error:  # ValueError: of what the parameters make of the template
             message = f"Trial has failed. Job message: it could not be started: {error}"
             self._conclude(started, Verdict(states.FAILED, "TrialFailed", message))

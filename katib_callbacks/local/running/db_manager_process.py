@@ -42,11 +42,6 @@ class DBManagerProcess:
         self._popen = self._start(_FREE_PORT)
 
     @property
-    def pid(self) -> int:
-        """The child's number."""
-        return self._popen.pid
-
-    @property
     def address(self) -> str:
         """The child's address. Waits until it listens; if it ended instead, the KatibCallbacksError has its words."""
         if self._address is None:
@@ -63,16 +58,13 @@ class DBManagerProcess:
         del trial
         return []
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it runs no longer."""
-        return self._popen.poll() is not None
-
     def revive(self) -> None:
         """Start it again, at the same address, if it has ended."""
+        if self._popen.poll() is None:
+            return
         address = self.address
         give_up_at_s = time.monotonic() + START_TIMEOUT_S
-        while self.has_ended:
+        while self._popen.poll() is not None:
             self._close_pipes()
             self._popen = self._start(address)
             try:
@@ -129,7 +121,7 @@ def main() -> None:
     try:
         from katib_callbacks.db_manager import DBManager  # noqa: PLC0415  only in the child; SQLAlchemy may be missing
 
-        db_manager = DBManager(sys.argv[1], sys.argv[2]).start()
+        db_manager = DBManager(sys.argv[1], sys.argv[2], is_own_users_only=True).start()
     except KatibCallbacksError as error:
         os.write(sys.stdout.fileno(), f"error {error}\n".encode())
         sys.exit(1)

@@ -1,9 +1,9 @@
 """Stored experiments, created, run and deleted: one process at a time runs one, and holds its lock."""
 
 import logging
+import re
 import secrets
 import shutil
-import string
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from typing import Any
 from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCallbacksError
 from katib_callbacks.local import certificates
 from katib_callbacks.local.algorithms.settings import check_installed
-from katib_callbacks.local.api.manifest import Manifest, read
+from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.plan import ResolvedExperiment, resolve
 from katib_callbacks.local.running.controller import Controller, Event
 from katib_callbacks.local.running.locks import held
@@ -38,7 +38,7 @@ LOCK_TIMEOUT_S = 30.0
 _SEED_BITS = 31
 _SUFFIX_BYTES = 3
 _LOCK = ".lock"
-_NAME_CHARACTERS = string.ascii_lowercase + string.digits + "-"
+_NAME = re.compile("[a-z0-9-]+")
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def database(home: Path) -> Path:
 @contextmanager
 def locked(home: Path, name: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[int]:
     """Hold an experiment's lock; yields its descriptor. Free once all holders have ended; else ExperimentError."""
-    _check_name(name)
+    if not _NAME.fullmatch(name):  # before it becomes part of a path
+        raise ExperimentError(f"{name!r} is not the name of an experiment")
     refusal = f"experiment {name!r} is run by another process"
     with held(home / name / _LOCK, timeout_s=timeout_s, refusal=refusal) as descriptor:
         yield descriptor
@@ -168,18 +169,17 @@ def admit(experiment: object) -> tuple[str, dict[str, Any], ResolvedExperiment]:
     metadata = manifest["metadata"]
     name: str = metadata.setdefault("name", f"{metadata.get('generateName')}{secrets.token_hex(_SUFFIX_BYTES)}")
     is_trainers = is_optimization_job(manifest) or is_train_job(manifest)
-    plan = _resolved_of_trainer(manifest) if is_trainers else resolve(manifest)
+    if is_trainers:
+        certificates.check_installed()
+        check_trainers(manifest)
+    try:
+        plan = resolve(as_experiment(manifest))
+    except ConfigurationError as error:
+        if not is_trainers:
+            raise
+        raise in_its_words(error, manifest) from error
     check_installed(plan.algorithm)  # now, and not in the thread or process that runs it
     return name, manifest, plan
-
-
-def _resolved_of_trainer(manifest: Manifest) -> ResolvedExperiment:
-    certificates.check_installed()
-    check_trainers(manifest)
-    try:
-        return resolve(as_experiment(manifest))
-    except ConfigurationError as error:
-        raise in_its_words(error, manifest) from error
 
 
 def stop(home: Path, name: str) -> bool:
@@ -218,9 +218,3 @@ def _ended(store: ExperimentStore, home: Path, name: str) -> Iterator[None]:
             yield
     finally:
         store.update_experiment(name, delete_by_s=None)
-
-
-def _check_name(name: str) -> None:
-    """Refuse a name that is no experiment's, before it becomes part of a path."""
-    if not name or set(name) - set(_NAME_CHARACTERS):
-        raise ExperimentError(f"{name!r} is not the name of an experiment")

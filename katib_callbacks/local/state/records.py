@@ -6,6 +6,7 @@ from pathlib import Path
 from katib_callbacks.local.algorithms.space import read_parameter
 from katib_callbacks.local.api.manifest import Manifest
 from katib_callbacks.local.api.models import V1beta1ParameterSpec
+from katib_callbacks.local.api.serialization import plain
 from katib_callbacks.local.state.store import ExperimentStore, TrialRow
 from katib_callbacks.local.trainer.objects import verdict
 from katib_callbacks.local.trials.files import TrialFiles
@@ -51,7 +52,7 @@ def trial_record(
         number=trial.number,
         state=trial.state,
         reason=str(told["reason"]),
-        message=str(told["message"]),
+        message=plain(told["message"]),  # it may name a path that is no Unicode
         parameters=trial.assignments,
         objective=trial.value,
         metrics={one["name"]: one for one in trial.observation or ()},

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.local.api.models import utc_seconds
+from katib_callbacks.local.api.models import time_text
 from katib_callbacks.local.state import states
 from katib_callbacks.local.state.status import assignments, best_trial, experiment_object, trial_object
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
@@ -21,13 +21,17 @@ JOB_NAME_LABEL = "trainer.kubeflow.org/optimizationjob-name"
 _ENDS = {states.SUCCEEDED: COMPLETE, states.FAILED: FAILED}
 
 
-def stored_object(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
-    """Return an Experiment, an OptimizationJob or a TrainJob with its status."""
-    if row.is_train_job:
-        status = _given(conditions=list(_train_job_conditions(row, trials)))
-        metadata = {**row.source["metadata"], "creationTimestamp": _time(row.created_s)}
-        return {**row.source, "metadata": metadata, **_given(status=status)}
-    return _optimization_job(row, trials) if row.is_optimization_job else experiment_object(row, trials).serialize()
+def stored_object(row: ExperimentRow, trials: Sequence[TrialRow], home: Path | None = None) -> dict[str, Any]:
+    """Return an Experiment, an OptimizationJob or a TrainJob with its status, some of which lies in files of a home."""
+    if row.is_experiment:
+        return experiment_object(row, trials).serialize()
+    best = best_trial(row.manifest, trials)
+    result = None if best is None else {"trainJobName": best.name, "parameters": assignments(best)}
+    metadata = {**row.source["metadata"], "creationTimestamp": time_text(row.created_s)}
+    status = _given(conditions=_conditions(row, trials), result=result)
+    if row.is_train_job and status and home is not None:  # it is over
+        status |= _given(trainerStatus=TrialFiles(home, row.name, row.name).status)
+    return {**row.source, "metadata": metadata, **_given(status=status)}
 
 
 def stored_trial(row: ExperimentRow, trial: TrialRow, home: Path) -> dict[str, Any]:
@@ -39,16 +43,8 @@ def verdict(row: ExperimentRow, trials: Sequence[TrialRow]) -> tuple[str, str]:
     """Return the type and the message of the condition that holds now."""
     if row.is_experiment:
         return row.state, str(row.conditions[-1]["message"])
-    conditions = list((_train_job_conditions if row.is_train_job else _conditions)(row, trials))
+    conditions = _conditions(row, trials)
     return (conditions[-1]["type"], conditions[-1]["message"]) if conditions else (CREATED, "it has not begun")
-
-
-def _optimization_job(row: ExperimentRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
-    conditions = list(_conditions(row, trials))
-    best = best_trial(row.manifest, trials)
-    result = None if best is None else {"trainJobName": best.name, "parameters": assignments(best)}
-    metadata = {**row.source["metadata"], "creationTimestamp": _time(row.created_s)}
-    return {**row.source, "metadata": metadata, **_given(status=_given(conditions=conditions, result=result))}
 
 
 def train_job(row: ExperimentRow, trial: TrialRow, home: Path | None) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def train_job(row: ExperimentRow, trial: TrialRow, home: Path | None) -> dict[st
     labels = {**(metadata.get("labels") or {}), **({JOB_NAME_LABEL: row.name} if row.is_optimization_job else {})}
     conditions = [_train_job_condition(trial)] if trial.state in states.FINAL_TRIAL_STATES else []
     shown = None if home is None else TrialFiles(home, row.name, trial.name).status
-    metadata = {**metadata, "labels": labels, "creationTimestamp": _time(trial.created_s)}
+    metadata = {**metadata, "labels": labels, "creationTimestamp": time_text(trial.created_s)}
     return {**rendered, "metadata": metadata, **_given(status=_given(conditions=conditions, trainerStatus=shown))}
 
 
@@ -67,7 +63,11 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[dict[str, Any]]:
+def _conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> list[dict[str, Any]]:
+    return list((_train_job_conditions if row.is_train_job else _optimization_job_conditions)(row, trials))
+
+
+def _optimization_job_conditions(row: ExperimentRow, trials: Sequence[TrialRow]) -> Iterator[dict[str, Any]]:
     if row.started_s is not None:
         yield _condition(CREATED, "AlgorithmServiceCreated", "Search algorithm service is running", row.started_s)
     if row.state in _ENDS:
@@ -107,8 +107,5 @@ def _train_job_condition(trial: TrialRow) -> dict[str, Any]:
 
 
 def _condition(kind: str, reason: str, message: str, at_s: float) -> dict[str, Any]:
-    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": _time(at_s)}
-
-
-def _time(seconds: float) -> str:
-    return utc_seconds(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"type": kind, "status": "True", "reason": reason, "message": message}
+    return {**told, "lastTransitionTime": time_text(at_s)}

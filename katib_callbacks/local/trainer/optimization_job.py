@@ -4,7 +4,7 @@ Source: pkg/apis/trainer/v1alpha1/optimizationjob_types.go and trainjob_types.go
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
@@ -66,13 +66,9 @@ OptimizationJob = model("OptimizationJob", api_version=str, kind=str, metadata=V
 TrainJob = model("TrainJob", api_version=str, kind=str, metadata=V1ObjectMeta, spec=_TRAIN_JOB)
 
 
-def read(data: dict[str, Any]) -> Model:
+def read(data: dict[str, Any]) -> Any:
     """Check an OptimizationJob in JSON's form and return it with the CRD's defaults; the error names every fault."""
-    found = list(field_faults(OptimizationJob, data, ""))
-    job: Any = OptimizationJob.from_dict(data)
-    found = found or list(_faults(job))
-    if found:
-        raise ConfigurationError("; ".join(found))
+    job = _read(OptimizationJob, data, _faults)
     spec = job.spec
     spec.num_trials, spec.parallel_trials = spec.num_trials or 1, spec.parallel_trials or 1
     spec.search_algorithm = spec.search_algorithm or _ALGORITHM.from_dict({"random": {}})
@@ -81,33 +77,29 @@ def read(data: dict[str, Any]) -> Model:
         for space in (parameter.search_space.uniform, parameter.search_space.log_uniform):
             if space is not None:
                 space.type = space.type or FLOAT
-    checked: Model = job
-    return checked
+    return job
 
 
-def read_train_job(data: dict[str, Any]) -> Model:
+def read_train_job(data: dict[str, Any]) -> Any:
     """Check a TrainJob in JSON's form and return it; the error names every fault."""
-    found = list(field_faults(TrainJob, data, ""))
-    job: Any = TrainJob.from_dict(data)
+    return _read(TrainJob, data, _train_job_faults)
+
+
+def _read(kind: type[Model], data: dict[str, Any], faults: Callable[[Any, str], Iterator[str]]) -> Any:
+    """Return an object; ``faults`` are what is wrong with its spec, if names and types are right."""
+    job: Any = kind.from_dict(data)
+    found = list(field_faults(kind, data, ""))
     if not found:
         if job.api_version != API_VERSION:
             found.append(f"apiVersion: must be {API_VERSION}, not {job.api_version!r}")
         found += name_faults(job.metadata)
-        found += ["spec: must be specified"] if job.spec is None else _train_job_faults(job.spec, "spec")
+        found += ["spec: must be specified"] if job.spec is None else faults(job.spec, "spec")
     if found:
         raise ConfigurationError("; ".join(found))
-    checked: Model = job
-    return checked
+    return job
 
 
-def _faults(job: Any) -> Iterator[str]:
-    if job.api_version != API_VERSION:
-        yield f"apiVersion: must be {API_VERSION}, not {job.api_version!r}"
-    yield from name_faults(job.metadata)
-    spec = job.spec
-    if spec is None:
-        yield "spec: must be specified"
-        return
+def _faults(spec: Any, _path: str) -> Iterator[str]:
     if len(spec.objectives or ()) != 1:
         yield f"spec.objectives: must have exactly one objective, not {len(spec.objectives or ())}"
     for objective in (spec.objectives or ())[:1]:

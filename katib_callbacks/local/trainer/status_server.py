@@ -37,6 +37,9 @@ _MAX_INT32 = 2**31 - 1
 HOST = "localhost"
 """The one name in the certificate, as the real one has one only."""
 
+MAX_CONNECTIONS = 200
+"""At a time, each with a thread; the further ones are closed."""
+
 _CONNECTION_S = 60.0
 _MOST_READ_BYTES = 1 << 20
 _POLL_S = 0.2
@@ -59,9 +62,6 @@ class _Admission:
 class TrainerStatusServer:
     """Takes the statuses of running trials and keeps each one's last: the files beside the logs have them as well."""
 
-    has_ended = False
-    """Whether it runs no longer; it ends with its runner."""
-
     def __init__(self, namespace: str, *, runtime: Runtime = DEFAULT_RUNTIME) -> None:
         self._namespace = namespace
         self._runtime = runtime
@@ -77,7 +77,7 @@ class TrainerStatusServer:
         self._thread.start()
 
     def revive(self) -> None:
-        """Nothing is to be started again."""
+        """Do nothing: it ends with its runner."""
 
     def stop(self) -> None:
         """End it, and wait for that."""
@@ -167,7 +167,7 @@ def _read(body: bytes) -> tuple[dict[str, Any], str | None]:
     try:
         status = json.loads(body)["trainerStatus"]
         return status, _fault(status)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, "Invalid payload"
 
 
@@ -194,13 +194,26 @@ def _fault(status: Any) -> str | None:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # five, which it is, make the sixth of many trials that end at once wait for a second
     owner: TrainerStatusServer
     context: ssl.SSLContext
 
+    def __init__(self, *arguments: Any) -> None:
+        self._places = threading.Semaphore(MAX_CONNECTIONS)
+        super().__init__(*arguments)
+
     def get_request(self) -> tuple[Any, Any]:
-        connection, address = super().get_request()
-        connection.settimeout(_CONNECTION_S)
-        return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+        plain, address = super().get_request()
+        plain.settimeout(_CONNECTION_S)
+        connection = self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        if not self._places.acquire(blocking=False):
+            connection.close()
+            raise BlockingIOError
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._places.release()
 
     def service_actions(self) -> None:
         self.owner.renew_tokens()
@@ -224,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         try:
-            length = int(self.headers.get("Content-Length") or 0)
+            length = max(0, int(self.headers.get("Content-Length") or 0))
         except ValueError:
             length = 0
         content = self.rfile.read(min(length, _MOST_READ_BYTES))  # unread, it would make the answer a reset connection

@@ -24,7 +24,7 @@ from katib_callbacks.local.collectors.stdout import OutputReader
 from katib_callbacks.local.collectors.tensorflow_event import collect_events
 from katib_callbacks.local.plan import ResolvedExperiment
 from katib_callbacks.local.state import states
-from katib_callbacks.local.state.store import TrialRow
+from katib_callbacks.local.state.store import ExperimentRow, TrialRow
 from katib_callbacks.local.trainer.experiment import NO_OBJECTIVE, TRAINER_STATUS
 from katib_callbacks.local.trials.files import TrialFiles
 from katib_callbacks.local.trials.isolation import local_path, place
@@ -65,10 +65,6 @@ class Verdict:
 class Receiver(Protocol):
     """The server that running trials report to."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it runs no longer."""
-
     def revive(self) -> None:
         """Start it again, at the same address, if it has ended."""
 
@@ -82,16 +78,6 @@ class Receiver(Protocol):
         """End it, and wait for that."""
 
 
-@dataclass(frozen=True)
-class Workplace:
-    """The folders in which an experiment's trials work (None: of their own), and what they report to."""
-
-    home: Path
-    submit_folder: Path
-    workdir: Path | None
-    receiver: Receiver
-
-
 class Attempt:
     """The processes of a trial's last attempt, and what becomes of them; ``gpus`` are those of each node.
 
@@ -99,17 +85,24 @@ class Attempt:
     """
 
     def __init__(
-        self, plan: ResolvedExperiment, trial: TrialRow, workplace: Workplace, gpus: Sequence[Sequence[str]] = ()
+        self,
+        plan: ResolvedExperiment,
+        row: ExperimentRow,
+        trial: TrialRow,
+        *,
+        home: Path,
+        receiver: Receiver,
+        gpus: Sequence[Sequence[str]],
     ) -> None:
         self._plan = plan
-        self._submit_folder = workplace.submit_folder
-        self._receiver = workplace.receiver
-        self._files = TrialFiles(workplace.home, trial.experiment, trial.name)
+        self._submit_folder = row.folder
+        self._receiver = receiver
+        self._files = TrialFiles(home, row.name, trial.name)
         self._files.prepare()
         self.trial = trial
         self.gpus = gpus
         own = {
-            **workplace.receiver.admit(trial.name, self._files),
+            **receiver.admit(trial.name, self._files),
             settings.LOCAL_ATTEMPT: trial.attempts[-1],
             settings.TERMINATION_MESSAGE_PATH: str(self._files.termination_log),
             settings.LOCAL_PROGRESS: str(self._files.progress),
@@ -121,13 +114,8 @@ class Attempt:
             checkpoints = self._files.take_over_checkpoints(trial.number, trial.point.get(PARENT))
             mounts[plan.algorithm.arguments["suggestion_trial_dir"]] = str(checkpoints)
         planned = plan.template.plan(trial.name, trial.assignments, free_port=free_port, mounts=mounts)
-        placed = place(
-            planned,
-            folder=self._files.folder,
-            submit_folder=workplace.submit_folder,
-            workdir=workplace.workdir,
-            gpus=gpus,
-        )
+        folder = self._files.folder
+        placed = place(planned, folder=folder, submit_folder=row.folder, workdir=row.workdir, gpus=gpus)
         self._output = OutputReader(self._files.log, plan.metrics, plan.filters) if plan.collector == "StdOut" else None
         self._is_collected = plan.collector == "Push"
         self._primary = wrapped(planned.processes[0], placed.processes[0], plan.collector, self._files.log)
@@ -135,7 +123,7 @@ class Attempt:
         if plan.collector in {"StdOut", "File"}:
             path = self._files.log if plan.collector == "StdOut" else self._metrics_path()
             own[settings.LOCAL_COLLECTOR] = told(plan.collector, str(path), plan.metrics_format or "TEXT", plan.filters)
-        self.processes = RunningTrial(placed, own=own, folder=self._files.folder, log=self._files.log)
+        self.processes = RunningTrial(placed, own=own, folder=folder, log=self._files.log)
 
     def collect(self) -> list[StoredMetricLog]:
         """Return the rows that the trial has not pushed, but written, since the last call: its files' in the end."""

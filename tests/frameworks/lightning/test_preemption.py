@@ -1,14 +1,11 @@
-"""A pod that is preempted: Lightning ends as if all had gone well, and what docs/frameworks.md has one do about it."""
+"""A pod that is preempted: Lightning ends as if all had gone well, and what docs/lightning.md has one do about it."""
 
-import re
 import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
 import pytest
+from pages import blocks
 
-PAGE = (Path(__file__).parents[3] / "docs" / "frameworks.md").read_text(encoding="utf-8")
 SCRIPT = """
 import os, signal, warnings
 warnings.simplefilter("ignore")
@@ -39,8 +36,8 @@ trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpoi
 
 
 def advice():
-    (code,) = re.findall(r"```python\n(try:.*?trainer\.received_sigterm.*?)```", PAGE, re.DOTALL)
-    return textwrap.dedent(code)
+    (block,) = (block for block in blocks("lightning.md") if block.mark == "preemption")
+    return block.code
 
 
 @pytest.mark.parametrize(("call", "status"), [("trainer.fit(model, train_loader)", 0), (advice(), 143)])

@@ -7,8 +7,7 @@ are made by the first API server of a home, and cost a home without one nothing.
 import functools
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,26 +46,20 @@ class ChangeLog(ExperimentStore):
             for table in _TABLES:
                 _make_triggers(connection, table)
 
-    def state(self) -> tuple[list[ExperimentRow], list[TrialRow], list[Change]]:
+    def state(self) -> tuple[list[ExperimentRow | TrialRow], list[Change]]:
         """Return all rows as they are, and the changes that led there, as far as they are kept."""
-        with self._reading():
-            return self.experiments(has_train_jobs=True), self.trials(), self.changes(0)
+        with self._mapped_errors():
+            self._connection.execute("BEGIN")  # nothing that is read changes meanwhile
+            try:
+                return [*self.experiments(has_train_jobs=True), *self.trials()], self.changes(0)
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def changes(self, since: int) -> list[Change]:
         """Return the changes after one, in order."""
         query = "SELECT * FROM local_changes WHERE version > ? ORDER BY version"
         with self._mapped_errors():
             return [_change(*row) for row in self._connection.execute(query, (since,))]
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Hold still what is read until the end."""
-        with self._mapped_errors():
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("ROLLBACK")
 
 
 def _change(version: int, table: str, earlier: str | None, later: str | None) -> Change:

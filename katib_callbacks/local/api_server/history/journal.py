@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.local.api_server.history.change_log import Change, ChangeLog
@@ -66,8 +66,7 @@ class Entry:
         return {**kind, **shown, "metadata": metadata}
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """An object, and how it came to be so."""
 
     kind: str
@@ -99,15 +98,17 @@ class Journal:
 
     def __init__(self, path: Path, table: Iterable[Resource]) -> None:
         self._log = ChangeLog(path)
+        self._home = path.parent
         self._signal = asyncio.Event()
         self._snapshots: dict[str, Snapshot] = {}
         self._seen: int | None = None
-        experiments, trials, changes = self._log.state()
-        rows: dict[tuple[type, str], ExperimentRow | TrialRow] = {}
-        rows.update({(ExperimentRow, row.name): row for row in experiments})
-        rows.update({(TrialRow, row.name): row for row in trials})
+        now, changes = self._log.state()
+        rows = {(type(row), row.name): row for row in now}
         for change in reversed(changes):  # back to where the log begins
-            _put(rows, change.later, change.earlier)
+            if change.later is not None:
+                rows.pop((type(change.later), change.later.name), None)
+            if change.earlier is not None:
+                rows[type(change.earlier), change.earlier.name] = change.earlier
         self._number = changes[0].version - 1 if changes else 0
         self._streams = {resource: _Stream(resource, self.version) for resource in table}
         for one in sorted(rows.values(), key=lambda row: isinstance(row, TrialRow)):
@@ -175,7 +176,7 @@ class Journal:
         elif change.later is None:
             del self._snapshots[name]
         else:
-            self._snapshots[name] = before._replace(row=row) if before else Snapshot(row)
+            self._snapshots[name] = before._replace(row=row) if before else Snapshot(row, self._home)
         after = self._snapshots.get(name)
         self._number = change.version
         for resource, stream in self._streams.items():
@@ -203,19 +204,9 @@ class Journal:
                 stream.add(Event(kind, entry))
 
 
-def _put(rows: dict[Any, Any], now: Any, then: Any) -> None:
-    if now is not None:
-        rows.pop((type(now), now.name), None)
-    if then is not None:
-        rows[type(then), then.name] = then
-
-
 def _views(resource: Resource, snapshot: Snapshot | None, row: ExperimentRow | TrialRow | None) -> dict[Key, View]:
     """Return what of a resource a changed row comes to."""
-    views: list[View] = []
-    if snapshot is not None:
-        if resource.of_experiment is not None:
-            views += resource.of_experiment(snapshot)
-        if resource.of_trial is not None and isinstance(row, TrialRow):
-            views += resource.of_trial(snapshot, row)
-    return {view.key: view for view in views}
+    if snapshot is None:
+        return {}
+    of_trial = resource.of_trial(snapshot, row) if isinstance(row, TrialRow) else ()
+    return {view.key: view for view in (*resource.of_experiment(snapshot), *of_trial)}

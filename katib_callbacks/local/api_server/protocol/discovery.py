@@ -22,7 +22,7 @@ VERSION = {
 }
 """Of the API that is spoken: clients compare it with their own."""
 
-_READS, _CREATES, _EDITS, _DELETES = ("get", "list", "watch"), ("create",), ("patch", "update"), ("delete",)
+_READS, _WRITES = ("get", "list", "watch"), ("create", "delete", "patch", "update")
 
 
 def answers(table: Sequence[Resource], writable: Collection[Resource]) -> dict[tuple[str, ...], Callable[[], Any]]:
@@ -30,26 +30,20 @@ def answers(table: Sequence[Resource], writable: Collection[Resource]) -> dict[t
     found: dict[tuple[str, ...], Callable[[], Any]] = {
         **dict.fromkeys([("healthz",), ("readyz",), ("livez",)], lambda: "ok"),
         ("version",): lambda: VERSION,
-        ("api",): core_versions,
+        ("api",): lambda: {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []},
         ("apis",): partial(groups, table),
     }
     for one in table:
-        path = ("apis", one.group, one.version) if one.group else ("api", one.version)
-        found[path] = partial(resources, table, one.api_version, writable)
+        found[one.path] = partial(resources, table, one.api_version, writable)
         if one.group:
             about = {"kind": "APIGroup", "apiVersion": "v1", **group(one.group, one.version)}
-            found[path[:2]] = partial(dict, about)
+            found[one.path[:2]] = partial(dict, about)
     return found
 
 
 def verbs(resource: Resource, writable: Collection[Resource]) -> list[str]:
     """Return what may be done with a resource."""
-    return sorted((*_READS, *((*_CREATES, *_EDITS, *_DELETES) if resource in writable else ())))
-
-
-def core_versions() -> dict[str, Any]:
-    """Return the answer to ``/api``."""
-    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+    return sorted((*_READS, *(_WRITES if resource in writable else ())))
 
 
 def groups(table: Iterable[Resource]) -> dict[str, Any]:
@@ -69,17 +63,10 @@ def resources(table: Iterable[Resource], api_version: str, writable: Collection[
     found = []
     for one in table:
         if one.api_version == api_version:
-            found.append(
-                {
-                    "name": one.plural,
-                    "singularName": one.singular,
-                    "namespaced": one.is_namespaced,
-                    "kind": one.kind,
-                    "verbs": verbs(one, writable),
-                    **({"shortNames": list(one.short_names)} if one.short_names else {}),
-                    **({"categories": list(one.categories)} if one.categories else {}),
-                }
-            )
+            about = {"name": one.plural, "singularName": one.kind.lower(), "namespaced": one.is_namespaced}
+            names = {"shortNames": list(one.short_names), "categories": list(one.categories)}
+            names = {key: value for key, value in names.items() if value}
+            found.append({**about, "kind": one.kind, "verbs": verbs(one, writable), **names})
             if one.has_logs:
                 log = {"name": f"{one.plural}/log", "singularName": "", "namespaced": True, "kind": one.kind}
                 found.append({**log, "verbs": ["get"]})
@@ -103,13 +90,12 @@ def aggregated(table: Iterable[Resource], writable: Collection[Resource], *, is_
 
 
 def _aggregated(one: Resource, writable: Collection[Resource]) -> dict[str, Any]:
-    kind = {"group": one.group, "version": one.version, "kind": one.kind}
-    log = {"subresource": "log", "responseKind": kind, "verbs": ["get"]}
+    log = {"subresource": "log", "responseKind": one.group_version_kind, "verbs": ["get"]}
     return {
         "resource": one.plural,
-        "responseKind": kind,
+        "responseKind": one.group_version_kind,
         "scope": "Namespaced" if one.is_namespaced else "Cluster",
-        "singularResource": one.singular,
+        "singularResource": one.kind.lower(),
         "verbs": verbs(one, writable),
         "shortNames": list(one.short_names),
         "categories": list(one.categories),

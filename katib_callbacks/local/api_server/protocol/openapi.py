@@ -30,51 +30,40 @@ _OBJECT = {
 
 def answers(table: Sequence[Resource], writable: Collection[Resource]) -> dict[tuple[str, ...], Callable[[], Any]]:
     """Return what is answered about schemas, by the words of the path."""
-    found: dict[tuple[str, ...], Callable[[], Any]] = {("openapi", "v3"): partial(index, table, writable)}
-    for path in {_path(resource) for resource in table}:
-        words = ("openapi", "v3", *path.split("/"))
-        found[words] = partial(document, table, path, writable)
-    return found
+    paths = {resource.path for resource in table}
+    found = {("openapi", "v3", *path): partial(document, table, path, writable) for path in paths}
+    return {**found, ("openapi", "v3"): partial(index, table, writable)}
 
 
 def index(table: Sequence[Resource], writable: Collection[Resource]) -> dict[str, Any]:
     """Return the answer to ``/openapi/v3``: where the document of each group and version is."""
     paths = {}
-    for resource in table:
-        path = _path(resource)
-        text = json.dumps(document(table, path, writable), sort_keys=True)
+    for words in dict.fromkeys(resource.path for resource in table):
+        text, path = json.dumps(document(table, words, writable), sort_keys=True), "/".join(words)
         paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={hashlib.sha256(text.encode()).hexdigest()}"}
     return {"paths": paths}
 
 
-def document(table: Iterable[Resource], path: str, writable: Collection[Resource]) -> dict[str, Any]:
-    """Return the document of a group and version, such as ``apis/kubeflow.org/v1beta1``."""
+def document(table: Iterable[Resource], path: tuple[str, ...], writable: Collection[Resource]) -> dict[str, Any]:
+    """Return the document of a group and version."""
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for resource in table:
-        if _path(resource) == path:
+        if resource.path == path:
             name = _schema(resource, schemas)
             operations = _operations(resource, name, is_writable=resource in writable)
-            root = f"/{path}/namespaces/{{namespace}}" if resource.is_namespaced else f"/{path}"
+            root = "/".join(("", *path, *(("namespaces", "{namespace}") if resource.is_namespaced else ())))
             paths[f"{root}/{resource.plural}"] = operations[0]
             paths[f"{root}/{resource.plural}/{{name}}"] = operations[1]
     info = {"title": "Kubernetes' API of katib-callbacks", "version": "v1"}
     return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
 
-def _path(resource: Resource) -> str:
-    return f"apis/{resource.api_version}" if resource.group else f"api/{resource.version}"
-
-
-def _kind(resource: Resource) -> dict[str, str]:
-    return {"group": resource.group, "version": resource.version, "kind": resource.kind}
-
-
 def _operations(resource: Resource, schema: str, *, is_writable: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what may be asked of a resource as a whole, and of one object."""
     body = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     answer = {"200": {"description": "OK", "content": {"application/json": body}}}
-    kind = {"x-kubernetes-group-version-kind": _kind(resource)}
+    kind = {"x-kubernetes-group-version-kind": resource.group_version_kind}
     options = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in _WRITE_OPTIONS]
     write = {"parameters": options, "responses": answer, **kind}
     whole: dict[str, Any] = {"get": {"responses": answer, "x-kubernetes-action": "list", **kind}}
@@ -93,14 +82,12 @@ def _schema(resource: Resource, schemas: dict[str, Any]) -> str:
     """Add a resource's schema and those that it refers to; returns its name."""
     prefix = ".".join((*reversed(resource.group.split(".")), resource.version)).strip(".")
     name = f"{prefix}.{resource.kind}"
-    if isinstance(resource.schema, Mapping):
-        schema = dict(resource.schema)
-    elif resource.schema is None:
-        schema = {**_OPEN, "description": resource.description, "properties": dict(_OBJECT)}
+    if resource.schema is None:
+        schema: dict[str, Any] = {**_OPEN, "description": resource.description, "properties": dict(_OBJECT)}
     else:
         schema = _of_model(resource.schema, prefix, schemas)
         schema["properties"] |= _OBJECT
-    schemas[name] = {**schema, "x-kubernetes-group-version-kind": [_kind(resource)]}
+    schemas[name] = {**schema, "x-kubernetes-group-version-kind": [resource.group_version_kind]}
     return name
 
 

@@ -48,20 +48,16 @@ def merged(found: Any, patch: Any) -> Any:
 def _operated(found: dict[str, Any], operations: Sequence[Any]) -> dict[str, Any]:
     """Return an object after the operations of a JSON patch (RFC 6902)."""
     whole: Any = {"": copy.deepcopy(found)}
+    copied = 0
     try:
-        _operate_all(whole, operations)
+        for one in operations:
+            copied += _operate(whole, one)
+            if copied > MAX_COPIED_BYTES:
+                raise ValueError(f"the operations copy more than {MAX_COPIED_BYTES} bytes")  # noqa: TRY301  as others
         result: dict[str, Any] = whole[""]
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise ApiError("Invalid", f"the server rejected our request due to an error in our request: {error}") from error
     return result
-
-
-def _operate_all(whole: Any, operations: Sequence[Any]) -> None:
-    copied = 0
-    for one in operations:
-        copied += _operate(whole, one)
-        if copied > MAX_COPIED_BYTES:
-            raise ValueError(f"the operations copy more than {MAX_COPIED_BYTES} bytes")
 
 
 def _operate(whole: Any, one: Mapping[str, Any]) -> int:

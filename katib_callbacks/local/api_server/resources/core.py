@@ -3,12 +3,11 @@
 import hashlib
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.local.api.models import utc_seconds
+from katib_callbacks.local.api.models import time_text
 from katib_callbacks.local.api.validation import API_VERSION
 from katib_callbacks.local.api_server.resources.katib import AGE, NAME, TRIAL_LABEL, key_of
 from katib_callbacks.local.api_server.resources.resource import Column, Key, Object, Snapshot, View, identity, owner
@@ -30,21 +29,11 @@ _NAMESPACES = ("default", "kubeflow")
 _JOB_NAME, _CONTROLLER = "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"
 
 
-def time_text(seconds: float) -> str:
-    """Return a time as Kubernetes writes it."""
-    return utc_seconds(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def pod_name(trial: str, number: int) -> str:
-    """Return the name of the pod that stands for one of a trial's processes."""
-    return f"{trial}-{number}"
-
-
 def pods(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield a Pod for each process of a trial, the primary one's first."""
     stamp = (trial.state, trial.attempts)
     for number, process in enumerate(_processes(snapshot.row, trial)):
-        key = key_of(snapshot.row, pod_name(trial.name, number))
+        key = key_of(snapshot.row, f"{trial.name}-{number}")
         yield View(key, stamp, partial(_pod, snapshot.row, trial, key, process))
 
 
@@ -56,18 +45,12 @@ def jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
 
 def experiment_events(snapshot: Snapshot) -> Iterator[View]:
     """Yield an Event for each condition of an experiment."""
-    row = snapshot.row
-    if row.is_experiment:
-        times = {states.CREATED: row.created_s, states.RUNNING: row.started_s}
-        yield from _events(API_VERSION, "Experiment", key_of(row), row.created_s, row.conditions, times)
+    yield from _events(snapshot, "Experiment", snapshot.row)
 
 
 def trial_events(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield an Event for each condition of a trial."""
-    if snapshot.row.is_experiment:
-        times = {states.CREATED: trial.created_s, states.RUNNING: trial.started_s}
-        key = key_of(snapshot.row, trial.name)
-        yield from _events(API_VERSION, "Trial", key, trial.created_s, trial.conditions, times)
+    yield from _events(snapshot, "Trial", trial)
 
 
 def namespace(name: str) -> View:
@@ -219,26 +202,23 @@ def _job(row: ExperimentRow, trial: TrialRow) -> Object:
     }
 
 
-def _events(
-    api_version: str,
-    kind: str,
-    key: Key,
-    created_s: float,
-    conditions: list[dict[str, Any]],
-    times: Mapping[str, float | None],
-) -> Iterator[View]:
-    for condition in conditions:
+def _events(snapshot: Snapshot, kind: str, stored: ExperimentRow | TrialRow) -> Iterator[View]:
+    if not snapshot.row.is_experiment:
+        return
+    key = key_of(snapshot.row, stored.name)
+    times = {states.CREATED: stored.created_s, states.RUNNING: stored.started_s}
+    for condition in stored.conditions:
         at_s = times.get(condition["type"]) or condition["lastTransitionTime"]
         words = f"{kind}/{key}/{condition['type']}/{condition['reason']}/{at_s:.2f}"
         name = f"{key[1]}.{hashlib.sha256(words.encode()).hexdigest()[:16]}"
         event = {
             "metadata": {"name": name, "uid": identity("Event", (key[0], name), at_s)},
             "involvedObject": {
-                "apiVersion": api_version,
+                "apiVersion": API_VERSION,
                 "kind": kind,
                 "name": key[1],
                 "namespace": key[0],
-                "uid": identity(kind, key, created_s),
+                "uid": identity(kind, key, stored.created_s),
             },
             "type": "Warning" if condition["type"] in _WARNINGS else "Normal",
             "reason": condition["reason"].partition(".")[0],
@@ -263,10 +243,6 @@ def _reason(shown: Object) -> str:
     return state.get("reason") or str(shown["status"]["phase"])
 
 
-def _completions(shown: Object) -> str:
-    return f"{shown['status'].get('succeeded', 0)}/1"
-
-
 POD_COLUMNS = (
     NAME,
     Column("Ready", _ready),
@@ -279,7 +255,7 @@ POD_COLUMNS = (
 JOB_COLUMNS = (
     NAME,
     Column("Status", lambda shown: (shown["status"].get("conditions") or [{"type": "Running"}])[-1]["type"]),
-    Column("Completions", _completions),
+    Column("Completions", lambda shown: f"{shown['status'].get('succeeded', 0)}/1"),
     AGE,
 )
 EVENT_COLUMNS = (

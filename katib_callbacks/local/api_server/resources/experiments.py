@@ -8,7 +8,7 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCal
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, invalid, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
-from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot, View
+from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot
 from katib_callbacks.local.api_server.resources.trainer import RUNTIMES
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.budget import budget_changes
@@ -36,6 +36,7 @@ class ExperimentWriter:
         """Store an experiment and start it."""
         _check_metadata(given)
         given = {**_without(given, ("status",)), "metadata": _without(given["metadata"], _SERVERS_OWN)}
+        named = str(given["metadata"].get("name"))
         try:
             name, manifest, plan = runner.admit(given)
             with ExperimentStore(runner.database(self._home)) as store:
@@ -44,9 +45,9 @@ class ExperimentWriter:
             if not is_dry_run:
                 runner.create(self._home, manifest, folder=self._folder)
         except ConfigurationError as error:
-            raise self._refused(error, str(given["metadata"].get("name"))) from error
+            raise self._refused(error, named) from error
         except ExperimentError as error:
-            raise already_exists(self._resource, str(given["metadata"].get("name"))) from error
+            raise already_exists(self._resource, named) from error
         if not is_dry_run:
             self._start(name)
         notes = f"without effect on one machine: {', '.join(plan.notes)}"
@@ -57,8 +58,9 @@ class ExperimentWriter:
         """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
-                (view,) = (self._resource.of_experiment or _no_views)(Snapshot(row).put(*store.trials(row.name)))
-                changes = self._edited(row, change(view.shown()), trials=len(store.trials(row.name)))
+                snapshot = Snapshot(row, self._home).put(*store.trials(row.name))
+                (view,) = self._resource.of_experiment(snapshot)
+                changes = self._edited(row, change(view.shown()), trials=snapshot.trial_count)
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}
                 columns.update(changes)
@@ -173,7 +175,3 @@ def _check_metadata(given: Any) -> None:
 
 def _without(mapping: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name not in names}
-
-
-def _no_views(_snapshot: Snapshot) -> tuple[View, ...]:
-    return ()

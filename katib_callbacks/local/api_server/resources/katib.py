@@ -38,35 +38,36 @@ def suggestions(snapshot: Snapshot) -> Iterator[View]:
         yield View(key_of(row), stamp, partial(_suggestion, snapshot))
 
 
-def owned_by_experiment(row: ExperimentRow) -> list[Object]:
-    """Return the references of what belongs to an experiment."""
+def _owner(row: ExperimentRow) -> list[Object]:
     return owner(API_VERSION, "Experiment", key_of(row), row.created_s)
 
 
 def _experiment(snapshot: Snapshot) -> Object:
     row = snapshot.row
     shown = experiment_object(row, snapshot.trials).serialize()
-    return _with_metadata(shown, uid=identity("Experiment", key_of(row), row.created_s))
+    return with_metadata(shown, uid=identity("Experiment", key_of(row), row.created_s))
 
 
 def _trial(row: ExperimentRow, trial: TrialRow) -> Object:
     shown = trial_object(trial, row.manifest).serialize()
     uid = identity("Trial", key_of(row, trial.name), trial.created_s)
-    return _with_metadata(shown, uid=uid, ownerReferences=owned_by_experiment(row))
+    return with_metadata(shown, uid=uid, ownerReferences=_owner(row))
 
 
 def _suggestion(snapshot: Snapshot) -> Object:
     row = snapshot.row
     shown = suggestion_object(row, snapshot.trials).serialize()
     uid = identity("Suggestion", key_of(row), row.created_s)
-    return _with_metadata(shown, uid=uid, ownerReferences=owned_by_experiment(row))
+    return with_metadata(shown, uid=uid, ownerReferences=_owner(row))
 
 
-def _with_metadata(shown: Object, **more: Any) -> Object:
+def with_metadata(shown: Object, **more: Any) -> Object:
+    """Return an object with more in its metadata."""
     return {**shown, "metadata": {**shown["metadata"], **more}}
 
 
-def _condition(field: str, shown: Object) -> Any:
+def condition(field: str, shown: Object) -> Any:
+    """Return a field of an object's last condition."""
     conditions = (shown.get("status") or {}).get("conditions") or [{}]
     return conditions[-1].get(field)
 
@@ -95,7 +96,7 @@ def _value(shown: Object) -> str:
 
 NAME = Column("Name", lambda shown: shown["metadata"]["name"])
 AGE = Column("Age", lambda shown: shown["metadata"].get("creationTimestamp"), "date")
-_TYPE, _STATUS = Column("Type", partial(_condition, "type")), Column("Status", partial(_condition, "status"))
+_TYPE, _STATUS = Column("Type", partial(condition, "type")), Column("Status", partial(condition, "status"))
 
 EXPERIMENT_COLUMNS = (
     NAME,

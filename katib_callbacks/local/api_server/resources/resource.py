@@ -3,8 +3,9 @@
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from katib_callbacks.local.api.serialization import Model
 from katib_callbacks.local.state.store import ExperimentRow, TrialRow
@@ -19,12 +20,13 @@ _PART_TRIALS = 64
 
 
 class Snapshot(NamedTuple):
-    """An experiment and its trials at one moment.
+    """An experiment and its trials at one moment, in a home.
 
     The trials lie in parts, by their numbers: moments that are kept share all parts but those that changed between.
     """
 
     row: ExperimentRow
+    home: Path
     parts: Mapping[int, Mapping[str, TrialRow]] = MappingProxyType({})
 
     @property
@@ -43,13 +45,13 @@ class Snapshot(NamedTuple):
         for trial in trials:
             number = trial.number // _PART_TRIALS
             parts[number] = {**parts.get(number, {}), trial.name: trial}
-        return Snapshot(self.row, parts)
+        return self._replace(parts=parts)
 
     def without(self, trial: TrialRow) -> "Snapshot":
         """Return this without a trial."""
         number = trial.number // _PART_TRIALS
         part = {name: one for name, one in self.parts.get(number, {}).items() if name != trial.name}
-        return Snapshot(self.row, {**self.parts, number: part})
+        return self._replace(parts={**self.parts, number: part})
 
 
 class View(NamedTuple):
@@ -77,30 +79,16 @@ class Made(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class Writer(Protocol):
-    """A resource's way into the store. Blocks; an ApiError is the answer to the client."""
-
-    def create(self, given: Object, *, is_dry_run: bool) -> Made:
-        """Store an object and begin what it asks for."""
-
-    def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
-        """Store what ``change`` makes of an object as it is; returns what it would be, in a dry run."""
-
-    def delete(self, key: Key) -> None:
-        """End what the object stands for, and delete it."""
-
-
 @dataclass(frozen=True, eq=False)
 class Resource:
     """A resource: one row of the table.
 
     Args:
-        of_experiment: What an experiment with its trials comes to.
-        of_trial: What one of its trials comes to.
+        of_experiment: What an experiment with its trials comes to, if anything.
+        of_trial: What one of its trials comes to, if anything.
         fixed: What is there in any case.
         named: What is there under any name, though it is not listed.
-        named: What is there under a name that is not listed.
-        schema: For OpenAPI: the model of the objects, or a mapping; None for any object.
+        schema: For OpenAPI: the model of the objects; None for any object.
         fields: Paths by which field selectors may choose, beside metadata.name and metadata.namespace.
     """
 
@@ -109,11 +97,11 @@ class Resource:
     plural: str
     kind: str
     columns: tuple[Column, ...]
-    of_experiment: Callable[[Snapshot], Iterable[View]] | None = None
-    of_trial: Callable[[Snapshot, TrialRow], Iterable[View]] | None = None
+    of_experiment: Callable[[Snapshot], Iterable[View]] = lambda _: ()
+    of_trial: Callable[[Snapshot, TrialRow], Iterable[View]] = lambda *_: ()
     fixed: tuple[View, ...] = ()
     named: Callable[[str], View] | None = None
-    schema: type[Model] | Mapping[str, Any] | None = None
+    schema: type[Model] | None = None
     description: str = ""
     is_namespaced: bool = True
     short_names: tuple[str, ...] = ()
@@ -122,14 +110,19 @@ class Resource:
     has_logs: bool = False
 
     @property
-    def singular(self) -> str:
-        """The name of one."""
-        return self.kind.lower()
-
-    @property
     def api_version(self) -> str:
         """The group and the version, as objects have them."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The words of the path of the group and the version."""
+        return ("apis", self.group, self.version) if self.group else ("api", self.version)
+
+    @property
+    def group_version_kind(self) -> dict[str, str]:
+        """Its names, as discovery and OpenAPI tell them."""
+        return {"group": self.group, "version": self.version, "kind": self.kind}
 
 
 def identity(kind: str, key: Key, created_s: float) -> str:

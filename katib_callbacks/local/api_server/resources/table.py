@@ -7,7 +7,7 @@ from katib_callbacks.local.api.models import V1beta1Experiment, V1beta1Trial
 from katib_callbacks.local.api.suggestions import V1beta1Suggestion
 from katib_callbacks.local.api_server.resources import core, katib, trainer
 from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter, TrainerWriter, TrainJobWriter
-from katib_callbacks.local.api_server.resources.resource import Resource, Writer
+from katib_callbacks.local.api_server.resources.resource import Resource
 from katib_callbacks.local.trainer.optimization_job import OptimizationJob
 
 _EVENT_FIELDS = (
@@ -64,7 +64,8 @@ TABLE = (
 )  # fmt: skip
 
 
-def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, Writer]:
+def writers(home: Path, folder: Path, start: Callable[[str], None]) -> Mapping[Resource, ExperimentWriter]:
     """Return what writes the resources of a home that can be written."""
+    kinds: dict[str, type[ExperimentWriter]]
     kinds = {"experiments": ExperimentWriter, "optimizationjobs": TrainerWriter, "trainjobs": TrainJobWriter}
     return {one: kinds[one.plural](home, one, folder, start) for one in TABLE if one.plural in kinds}

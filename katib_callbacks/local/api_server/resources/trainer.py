@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from katib_callbacks.local.api_server.resources.katib import AGE, NAME, key_of
+from katib_callbacks.local.api_server.resources.katib import AGE, NAME, condition, key_of, with_metadata
 from katib_callbacks.local.api_server.resources.resource import Column, Object, Snapshot, View, identity
+from katib_callbacks.local.state import states
 from katib_callbacks.local.state.status import EXPERIMENT_LABEL
-from katib_callbacks.local.state.store import ExperimentRow, TrialRow
+from katib_callbacks.local.state.store import TrialRow
 from katib_callbacks.local.trainer.objects import stored_object, train_job
 
 FRAMEWORK_LABEL = "trainer.kubeflow.org/framework"
@@ -17,7 +17,7 @@ def train_jobs(snapshot: Snapshot, trial: TrialRow) -> Iterator[View]:
     """Yield a trial's TrainJob, where its template has one."""
     row = snapshot.row
     if row.manifest["spec"]["trialTemplate"]["trialSpec"].get("kind") == "TrainJob" and not row.is_train_job:
-        yield View(key_of(row, trial.name), trial.state, partial(_train_job, row, trial))
+        yield View(key_of(row, trial.name), trial.state, partial(_train_job, snapshot, trial))
 
 
 def own_train_jobs(snapshot: Snapshot) -> Iterator[View]:
@@ -32,17 +32,16 @@ def optimization_jobs(snapshot: Snapshot) -> Iterator[View]:
         yield View(key_of(snapshot.row), snapshot, partial(_stored, "OptimizationJob", snapshot))
 
 
-def _train_job(row: ExperimentRow, trial: TrialRow) -> Object:
-    shown = train_job(row, trial, None)
+def _train_job(snapshot: Snapshot, trial: TrialRow) -> Object:
+    row, is_over = snapshot.row, trial.state in states.FINAL_TRIAL_STATES
+    shown = train_job(row, trial, snapshot.home if is_over else None)  # until then it changes without a new version
     uid = identity("TrainJob", key_of(row, trial.name), trial.created_s)
-    labels = {**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}
-    return {**shown, "metadata": {**shown["metadata"], "labels": labels, "uid": uid}}
+    return with_metadata(shown, labels={**shown["metadata"]["labels"], EXPERIMENT_LABEL: row.name}, uid=uid)
 
 
 def _stored(kind: str, snapshot: Snapshot) -> Object:
-    shown = stored_object(snapshot.row, snapshot.trials)
-    uid = identity(kind, key_of(snapshot.row), snapshot.row.created_s)
-    return {**shown, "metadata": {**shown["metadata"], "uid": uid}}
+    shown = stored_object(snapshot.row, snapshot.trials, snapshot.home)
+    return with_metadata(shown, uid=identity(kind, key_of(snapshot.row), snapshot.row.created_s))
 
 
 def _runtime(name: str, framework: str, policy: Object) -> View:
@@ -70,10 +69,5 @@ def _runtime(name: str, framework: str, policy: Object) -> View:
 RUNTIMES = (_runtime("torch-distributed", "torch", {"torch": {"numProcPerNode": "auto"}}),)
 
 
-def _state(shown: Object) -> Any:
-    conditions = (shown.get("status") or {}).get("conditions") or [{}]
-    return conditions[-1].get("type")
-
-
-TRAIN_JOB_COLUMNS = (NAME, Column("State", _state), AGE)
+TRAIN_JOB_COLUMNS = (NAME, Column("State", partial(condition, "type")), AGE)
 RUNTIME_COLUMNS = (NAME, Column("Framework", lambda shown: shown["metadata"]["labels"][FRAMEWORK_LABEL]), AGE)

@@ -101,8 +101,11 @@ class Growth:
 
 
 def exponent_of(points: Mapping[int, float]) -> float:
-    """Fit a power of n to the costs at the last hundredth of n and above: a fixed cost hides the growth below."""
-    tail = [(math.log(n), math.log(cost)) for n, cost in points.items() if n >= max(points) / 100]
+    """Fit a power of n to the costs at the last hundredth of n and above: a fixed cost hides the growth below.
+
+    A cost of 0 is below what the clock can tell, and tells nothing.
+    """
+    tail = [(math.log(n), math.log(cost)) for n, cost in points.items() if n >= max(points) / 100 and cost > 0]
     slope, _ = statistics.linear_regression(*zip(*tail, strict=True))
     return slope
 

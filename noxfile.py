@@ -317,9 +317,9 @@ def demo(session: nox.Session) -> None:
     _install_torch(session)
     session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
-    if IS_CI:  # here is what the notebook needs as well
+    if IS_CI:  # here is what the notebook needs as well, and what the demo prints
         session.install("nbclient", "nbformat", "ipykernel", *TEST_TOOLS)
-        session.run("pytest", "tests/notebooks")
+        session.run("pytest", "tests/demo")
 
 
 @nox.session
@@ -580,6 +580,16 @@ def docs(session: nox.Session) -> None:
         session.posargs[0] if session.posargs else "site",
         env={"NO_MKDOCS_2_WARNING": "1"},
     )
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Follow the links of the site and of README.md that lead elsewhere. No part of CI: other servers may be away."""
+    session.install("-e", ".[db-manager]", "mkdocs-material==9.*", "mkdocstrings[python]>=1,<2", "linkchecker>=10")
+    site = Path(session.create_tmp()).resolve() / "site"
+    session.run("mkdocs", "build", "--quiet", "--site-dir", str(site), env={"NO_MKDOCS_2_WARNING": "1"})
+    elsewhere = re.findall(r"\]\((https?://[^)\s]+)\)", Path("README.md").read_text(encoding="utf-8"))
+    session.run("linkchecker", "--no-status", "--check-extern", str(site / "index.html"), *elsewhere)
 
 
 @nox.session

@@ -3,12 +3,15 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from katib_callbacks import StoreError
+from katib_callbacks.db_manager.store import group_commit
 from katib_callbacks.db_manager.store.errors import UnstorableError
 from katib_callbacks.db_manager.store.group_commit import (
     MAX_GROUP_BATCHES,
@@ -85,6 +88,36 @@ def test_a_group_has_its_bounds(writer, commit):
     for sent in [*many, *large]:
         sent.wait()
     assert [len(group) for group in writer.groups] == [1, MAX_GROUP_BATCHES, 3, 1]
+
+
+@pytest.mark.parametrize(("coming", "together"), [(3, 4), (50, 1 + 5)])
+def test_after_a_group_of_several_the_next_one_waits_while_others_come_but_not_for_long(
+    writer, commit, monkeypatch, coming, together
+):
+    batches = [batch(f"t{number}", number) for number in range(1 + coming)]
+    now_s = [0.0]
+
+    def sleep(duration_s):
+        now_s[0] += duration_s
+        for sent in islice(late, 1):
+            commit.submit(sent)
+
+    monkeypatch.setattr(group_commit, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=sleep))
+    monkeypatch.setattr(group_commit, "QUIET_S", 1.0)
+    monkeypatch.setattr(group_commit, "GATHER_S", 5.0)
+    late = iter(batches)
+    alone = batch("alone", 0)
+    commit.submit(alone)
+    alone.wait()
+    assert now_s == [0.0], "one that reports alone waited"
+    writer.is_writing.clear()
+    several = [batch("a", 1), batch("b", 1)]
+    send_while_busy(writer, commit, several)
+    for sent in several:
+        sent.wait()
+    commit.submit(next(late))
+    batches[0].wait()
+    assert len(writer.groups[3]) == together
 
 
 def test_nobody_is_told_before_the_group_is_written(writer, commit):

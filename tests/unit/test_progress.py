@@ -8,7 +8,6 @@ import pytest
 
 from katib_callbacks import KatibReporter, MetricValueError, ReporterClosedError
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import largest, share_of_epochs
 from katib_callbacks.reporting import progress_file
 from katib_callbacks.reporting.progress import ALMOST_DONE, Place, Progress
@@ -221,7 +220,7 @@ def test_a_local_trial_writes_its_epochs_into_a_file_that_its_runner_reads(tmp_p
     assert (before.fraction, before.place, before.latest) == (0.0, None, {})
 
     for epoch in (1, 2):
-        recorder.record({"acc": epoch / 10, "other": 7.0}, row=Position(epoch=epoch))
+        recorder.record({"acc": epoch / 10, "other": 7.0}, row=(epoch, None, 0))
     clock.now_s += 1
     recorder.progress.show(0.25)
     recorder.record({"acc": 0.3})  # of the same row, as an adapter that sees validation later

@@ -112,6 +112,7 @@ class DatabaseServer(Database):
     driver = ""
     extra = ""
     package = ""
+    create_table = ""
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -156,14 +157,13 @@ class DatabaseServer(Database):
         """Set up one new connection of the driver."""
 
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
-        """Wait until the database answers, and make the tables and the index."""
         with self._connect(connect_timeout_s) as connection:
             self.warn_of_lost_writes(connection)
             if is_initialized:
                 return
             try:
                 self._lock_initialization(connection)
-                self.create_table(connection)
+                connection.exec_driver_sql(self.create_table)
                 for table in extra_tables:
                     table.create(connection, checkfirst=True)
                 try:
@@ -194,16 +194,13 @@ class DatabaseServer(Database):
                 time.sleep(CONNECT_INTERVAL_S)
 
     def reading(self) -> Connection:
-        """Open a transaction that sees one state of the database."""
         return self._readers.connect()
 
     def checking(self) -> Connection:
-        """Open a transaction past everybody who waits."""
         return self._checker.connect()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
-        """Open a transaction that is on disk when the block is left."""
         # Whoever waits for a lock must not keep the one writer from other trials' rows.
         with (self._readers if is_patient else self._writer).connect() as connection:
             driver = connection.connection.driver_connection
@@ -237,10 +234,6 @@ class DatabaseServer(Database):
 
     def unlock(self, connection: Connection) -> None:
         """Give back locks that do not end with the transaction."""
-
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        raise NotImplementedError
 
     def create_index(self, connection: Connection) -> None:
         """Make the index unless it is there."""

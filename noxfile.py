@@ -315,9 +315,9 @@ def demo(session: nox.Session) -> None:
     _install_torch(session)
     session.install(".[lightning,local,plot]", "scikit-learn")
     session.run("python", "examples/demo.py", *session.posargs)
-    if IS_CI:  # here is what the notebook needs as well
+    if IS_CI:  # here is what the notebook needs as well, and what the demo prints
         session.install("nbclient", "nbformat", "ipykernel", *TEST_TOOLS)
-        session.run("pytest", "tests/notebooks")
+        session.run("pytest", "tests/demo")
 
 
 @nox.session
@@ -541,7 +541,8 @@ def coverage(session: nox.Session) -> None:
         *((part, environment) for part, _ in _core_suites(folders)),
     ]
     session.run("coverage", "erase")
-    pytest = ["coverage", "run", "-m", "pytest", "-m", "not long"]
+    source = Path("katib_callbacks").resolve()  # by its path: of what Python starts with, one has a name of its own
+    pytest = ["coverage", "run", f"--source={source}", "-m", "pytest", "-m", "not long"]
     _run_suites(session, [(session.posargs, environment)] if session.posargs else suites, pytest)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
@@ -593,6 +594,16 @@ def docs(session: nox.Session) -> None:
         session.posargs[0] if session.posargs else "site",
         env={"NO_MKDOCS_2_WARNING": "1"},
     )
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """Follow the links of the site and of README.md that lead elsewhere. No part of CI: other servers may be away."""
+    session.install("-e", ".[db-manager]", "mkdocs-material==9.*", "mkdocstrings[python]>=1,<2", "linkchecker>=10")
+    site = Path(session.create_tmp()).resolve() / "site"
+    session.run("mkdocs", "build", "--quiet", "--site-dir", str(site), env={"NO_MKDOCS_2_WARNING": "1"})
+    elsewhere = re.findall(r"\]\((https?://[^)\s]+)\)", Path("README.md").read_text(encoding="utf-8"))
+    session.run("linkchecker", "--no-status", "--check-extern", str(site / "index.html"), *elsewhere)
 
 
 @nox.session

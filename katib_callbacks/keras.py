@@ -82,7 +82,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Begin a run."""
-        del logs
         self._forget()
         self._recorder.start(_jax_rank())
         self._has_begun, self._batches, self._steps_per_epoch, self._has_validated = False, 0, None, False
@@ -90,7 +89,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Add to the last epoch's row what later callbacks put into its logs."""
-        del logs
         if len(self._logs) > self._taken:
             self._take_additions()
         if self._kept_by is not None:
@@ -102,7 +100,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _show_progress(self, batch: int, logs: Any = None) -> None:
         """Show how far the training is, about once a second: ``on_train_batch_end`` where a sink shows it."""
-        del logs
         self._batches = batch + 1
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
@@ -128,12 +125,10 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Note that a validation has run."""
-        del logs
         self._has_validated = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Deliver."""
-        del logs
         self._take_additions()
         self._notice_kept()
         self._forget()
@@ -153,7 +148,6 @@ class KatibReportCallback(ReportingCallback, Callback):  # type: ignore[misc]  #
 
     def _is_awaited(self, name: str) -> bool:
         """Return whether a validation may be yet to come; whether there will be one is not known."""
-        del name
         return not self._has_validated and self._recorder.row_count <= _PATIENCE_EPOCHS
 
     def _find_kept(self) -> None:

@@ -86,7 +86,6 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Forget a checkpoint that was loaded for something else; one for this fit is loaded after this hook."""
-        del trainer, pl_module
         if stage == "fit":
             self._restored_kept = None
             self._recorder.restore(None)
@@ -107,7 +106,6 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
-        del pl_module, outputs, batch
         self._has_trained = True
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
@@ -115,12 +113,10 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Look whether the last validation's model was kept."""
-        del trainer, pl_module
         self._notice_kept()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the row of a validation within a fit; report a ``trainer.validate`` after training."""
-        del pl_module
         if trainer.state.fn == "validate":
             self._recorder.evaluated(trainer.callback_metrics, is_validation=True)
         elif trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -130,14 +126,12 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Add to the last epoch's row what was logged after our hook: by the module itself, by later callbacks."""
-        del pl_module
         self._take(trainer, is_new=False)
         self._notice_kept()
         self._has_ended_epoch = trainer.current_epoch > self._first_epoch
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the epoch's row: training and validation metrics are both there."""
-        del pl_module
         is_new = self._has_trained or self._unread is not None
         if is_new and self._unread is None:
             self._notice_kept()
@@ -151,24 +145,20 @@ class KatibReportCallback(ReportingCallback, *_callback_classes()):  # type: ign
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the values while they are complete; Lightning's own last checkpoint may still be written."""
-        del pl_module
         self._take(trainer, is_new=False)
         self._notice_kept()
         self._recorder.finish()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Deliver."""
-        del trainer, pl_module
         self._recorder.deliver()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Deliver nothing of a failed or interrupted run: Katib never reads a failed trial's rows."""
-        del trainer, pl_module, exception
         self._recorder.abandon()
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Report a ``trainer.test`` after training."""
-        del pl_module
         self._recorder.evaluated(trainer.callback_metrics, is_validation=False)
 
     def _share(self, trainer: Any, steps: int) -> float | None:

@@ -64,7 +64,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin a run; once more where ``auto_find_batch_size`` begins anew."""
-        del control
         if self._is_superfluous():
             self._read = self._trial_to_name = None
             self._recorder.abandon()
@@ -103,26 +102,22 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Name the trial in the Trainer's state, now that every callback has seen whose rows a checkpoint had."""
-        del args, control
         if self._trial_to_name is not None:
             state.trial_name, self._trial_to_name = self._trial_to_name, None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Show how far the training is, about once a second, where a sink shows it."""
-        del args, control
         progress = self._recorder.progress
         if progress is not None and progress.is_due():
             progress.show_share(_share, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Take what was logged, from ``log_history``: other callbacks change ``logs``."""
-        del control
         if self._read is not None:
             self._take(args, state, logs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Deliver: the last checkpoint is written and the best model loaded."""
-        del control
         if self._read is None:
             return
         self._take(args, state)
@@ -144,7 +139,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report a ``trainer.evaluate`` after training; in training rows come by ``on_log``, and it may be the end."""
-        del args
         if self._read is not None:
             if not self._validated or not self._recorder.selection.has_all:
                 self._validated.add(tuple(metrics))
@@ -155,7 +149,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **_: Any) -> None:
         """Report what was named of a ``trainer.predict`` after training."""
-        del args, state, control
         self._recorder.evaluated(metrics, is_validation=False)
 
     def _kubeflows(self) -> Any:
@@ -170,7 +163,8 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
         progress, other = self._recorder.progress, self._kubeflows()
         if progress is None or TRAINJOB not in progress.late or other is None:
             return
-        shown = {str(name): value for name, value in getattr(other, "_metrics", {}).items() if _is_finite(value)}
+        metrics = getattr(other, "_metrics", {}).items()
+        shown = {str(n): value for n, value in metrics if isinstance(value, int | float) and math.isfinite(value)}
         progress.show(None, shown)
         other._initialized = False  # noqa: SLF001  it has no other switch, and turns it on with the next training
 
@@ -267,7 +261,6 @@ class KatibReportCallback(ReportingCallback, TrainerCallback):  # type: ignore[m
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
         """Durations, counters, memory. The learning rate and the gradient's norm are metrics to some."""
-        del names
         return name.removeprefix("eval_") in _BOOKKEEPING or name.endswith(_BOOKKEEPING_SUFFIXES) or "_mem_" in name
 
 
@@ -279,10 +272,6 @@ def _share(state: Any) -> float | None:
 def _is_evaluation(row: Mapping[str, Any]) -> bool:
     """Return whether a row of ``log_history`` is an evaluation's, of any prefix; the summary of a training is none."""
     return "total_flos" not in row and any(str(name).endswith("_runtime") for name in row)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _copied(value: Any) -> Any:

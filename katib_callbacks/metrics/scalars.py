@@ -10,7 +10,7 @@ from typing import Any
 from katib_callbacks.errors import MetricValueError
 from katib_callbacks.metrics.names import shorten
 
-_FLOAT32 = struct.Struct("f")
+_FLOAT32, _FLOAT16 = struct.Struct("f"), struct.Struct("e")
 
 # Compiled, and kept by ``re``, on first use: a trial that reports Python floats does not need it.
 _REDUCED_PRECISION = r"\b(bfloat16|float16|half|float32)\b"
@@ -76,17 +76,12 @@ def _only_element(value: Any) -> Any:
     array = value.numpy() if not hasattr(value, "item") and hasattr(value, "numpy") else value  # TensorFlow
     if not hasattr(array, "item"):
         return array
-    size = _element_count(array)
-    if size is not None and size != 1:
+    size = array.numel() if callable(getattr(array, "numel", None)) else getattr(array, "size", None)
+    if isinstance(size, int) and size != 1:
         raise MetricValueError(f"a {_describe_type(value)} with {size} elements is not a scalar")
     if getattr(array, "shape", None):  # older JAX calls float(), which numpy is giving up for these
         array = array.reshape(())
     return array.item()
-
-
-def _element_count(array: Any) -> int | None:
-    count = array.numel() if callable(getattr(array, "numel", None)) else getattr(array, "size", None)
-    return count if isinstance(count, int) else None
 
 
 def _shortest(number: float, dtype: str) -> float:
@@ -113,28 +108,25 @@ def _shortest(number: float, dtype: str) -> float:
 def _round_trip(dtype: str) -> Callable[[float], float] | None:
     """Return what rounds to the precision of ``dtype``; None if it is that of a Python float."""
     match = re.search(_REDUCED_PRECISION, dtype)
-    return None if match is None else {"float32": _as_float32, "bfloat16": _as_bfloat16}.get(match[1], _as_float16)
+    if match is None:
+        return None
+    return _as_bfloat16 if match[1] == "bfloat16" else _rounding(_FLOAT32 if match[1] == "float32" else _FLOAT16)
 
 
-def _as_float32(number: float) -> float:
-    try:
-        result: float = _FLOAT32.unpack(_FLOAT32.pack(number))[0]
-    except OverflowError:
-        return math.copysign(math.inf, number)
-    return result
+def _rounding(form: struct.Struct) -> Callable[[float], float]:
+    def as_packed(number: float) -> float:
+        try:
+            result: float = form.unpack(form.pack(number))[0]
+        except OverflowError:
+            return math.copysign(math.inf, number)
+        return result
 
-
-def _as_float16(number: float) -> float:
-    try:
-        result: float = struct.unpack("e", struct.pack("e", number))[0]
-    except OverflowError:
-        return math.copysign(math.inf, number)
-    return result
+    return as_packed
 
 
 def _as_bfloat16(number: float) -> float:
     """Round to bfloat16, the upper half of a float32, ties to even."""
-    bits: int = struct.unpack("<I", struct.pack("<f", _as_float32(number)))[0]
+    bits: int = struct.unpack("<I", struct.pack("<f", _rounding(_FLOAT32)(number)))[0]
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     result: float = struct.unpack("<f", struct.pack("<I", rounded))[0]
     return result

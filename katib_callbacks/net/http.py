@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 class HTTPRequest:
-    """One request: :meth:`send` it once; :meth:`abort` it from another thread, even before."""
+    """One request: :meth:`send` it once; :meth:`abort` it from another thread, even before, and it ``is_aborted``."""
 
     def __init__(self, url: URL, timeout_s: float) -> None:
         self._url = url
@@ -73,7 +73,7 @@ class HTTPRequest:
         self._lock = threading.Lock()
         self._stirred = threading.Event()  # ends the wait for the look-up of a name
         self._socket: socket.socket | None = None
-        self._is_aborted = False
+        self.is_aborted = False
 
     def send(
         self,
@@ -112,15 +112,10 @@ class HTTPRequest:
             raise ExchangeError("the answer ends in the middle")
         return answer
 
-    @property
-    def is_aborted(self) -> bool:
-        """Whether it was given up here."""
-        return self._is_aborted
-
     def abort(self) -> None:
         """End it."""
         with self._lock:
-            self._is_aborted = True
+            self.is_aborted = True
             self._stirred.set()
             if self._socket is not None:
                 with contextlib.suppress(OSError):
@@ -191,11 +186,11 @@ class HTTPRequest:
         """Note what :meth:`abort` ends."""
         with self._lock:
             self._socket = used
-            if self._is_aborted and used is not None:
+            if self.is_aborted and used is not None:
                 raise ConnectionAbortedError
 
     def _explained(self, error: Exception) -> ExchangeError:
-        if self._is_aborted:
+        if self.is_aborted:
             return ExchangeError("the request was given up")
         if isinstance(error, ssl.SSLCertVerificationError):
             return UntrustedServerError(

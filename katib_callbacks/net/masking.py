@@ -37,11 +37,6 @@ def scrub(text: str, name: str) -> str:
     return text
 
 
-def describe(error: BaseException, name: str) -> str:
-    """Return an error's type and message, scrubbed."""
-    return f"{type(error).__name__}: {scrub(str(error), name)}"
-
-
 # Compiled, and kept by ``re``, on first use: a report that arrives needs none.
 _CREDENTIALS = (
     (r"(://)[^/\s@]+@", rf"\g<1>{MASK}@"),  # of a URL

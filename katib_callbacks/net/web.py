@@ -2,13 +2,16 @@
 
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlencode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 LOOPBACK = "127.0.0.1"
 
@@ -22,13 +25,12 @@ MAX_CONNECTIONS = 500
 HEADER_TIMEOUT_S = 10.0
 """How long a connection may ask for nothing, twice at most; those whose request is being answered stay."""
 
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+_HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application."""
-Refusal = Callable[[int, str], tuple[str, bytes]]
-"""What makes the body of an answer, and its content type, of its HTTP status and a sentence."""
+Refusal = Callable[[int, str], tuple[str, str]]
+"""What makes the body of an answer, and its media type, of its HTTP status and a sentence."""
 
 
 def new_token() -> str:
@@ -135,26 +137,32 @@ class Door:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._cookie = f"katib-callbacks-{port}"  # cookies do not know ports: two pages must not log each other out
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or let the application do it."""
-        headers = list(scope["headers"])
-        if not self._is_named(_values(headers, b"host")):
-            await self._refuse(send, 403, "This server does not answer to that name.")
-            return
-        in_url = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-        if scope["method"] == "GET" and scope["path"] == "/" and any(map(self._is_token, in_url)):
-            cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Lax; Path=/"
-            await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
-        elif any(map(self._is_token, self._shown(headers))):
-            await self._app(scope, receive, send)
-        else:
-            await self._refuse(
-                send, 401, "Open the URL that the command has printed: it has a token, which lets you in."
-            )
+        from starlette.requests import Request  # noqa: PLC0415  optional
 
-    async def _refuse(self, send: _Send, status: int, text: str) -> None:
-        body, content_type = self._refusal(status, text)
-        await _answer(send, status, body, [(b"content-type", content_type)])
+        await self._answer_of(Request(scope))(scope, receive, send)
+
+    def _answer_of(self, request: "Request") -> Any:
+        """Return the application that answers a request."""
+        from starlette.responses import RedirectResponse  # noqa: PLC0415  as above
+
+        if not self._is_named(request.headers.getlist("host")):
+            return self._refused(403, "This server does not answer to that name.")
+        in_url = request.query_params.getlist("token")
+        if request.method == "GET" and request.scope["path"] == "/" and any(map(self._is_token, in_url)):
+            answer = RedirectResponse("/", 303, headers=_HEADERS)
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+            return answer
+        if any(map(self._is_token, self._shown(request))):
+            return self._app
+        return self._refused(401, "Open the URL that the command has printed: it has a token, which lets you in.")
+
+    def _refused(self, status: int, text: str) -> Any:
+        from starlette.responses import Response  # noqa: PLC0415  as above
+
+        body, media_type = self._refusal(status, text)
+        return Response(body, status, headers=_HEADERS, media_type=media_type)
 
     def _is_named(self, hosts: list[str]) -> bool:
         """Return whether a request names this server; elsewhere than on loopback by any number, too."""
@@ -170,37 +178,17 @@ class Door:
             return False
         return not self._is_loopback
 
-    def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
+    def _shown(self, request: "Request") -> Iterator[str]:
         """Yield the tokens that a request shows."""
-        for value in _values(headers, b"authorization"):
+        for value in request.headers.getlist("authorization"):
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer":
                 yield token.strip()
-        for value in _values(headers, b"cookie"):
-            for pair in value.split(";"):  # by hand: SimpleCookie gives up at one that another program has set
-                name, _, token = pair.strip().partition("=")
-                if name == self._cookie:
-                    yield token
+        yield request.cookies.get(self._cookie, "")
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(errors="replace"), self._token.encode())
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if key.lower() == name]
-
-
-def _plain_refusal(_status: int, text: str) -> tuple[str, bytes]:
-    return f"{text}\n", b"text/plain; charset=utf-8"
-
-
-async def _answer(send: _Send, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    body = text.encode()
-    fixed = [
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": [*fixed, *headers]})
-    await send({"type": "http.response.body", "body": body})
+def _plain_refusal(_status: int, text: str) -> tuple[str, str]:
+    return f"{text}\n", "text/plain"

@@ -131,18 +131,15 @@ class ReportingCallback:
     @staticmethod
     def _is_bookkeeping(name: str, names: Collection[str]) -> bool:
         """Return whether the framework shows this name, among others, for its own purposes."""
-        del name, names
         return False
 
     def _may_follow(self, name: str) -> bool:
         """Return whether an evaluation after training may bring a name that training has not shown."""
-        del name
         return False
 
     @staticmethod
     def _may_be_old(name: str) -> bool:
         """Return whether the last value of this name is worth a word if it is not of the end of the training."""
-        del name
         return True
 
 

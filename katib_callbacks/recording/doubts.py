@@ -18,12 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Missing:
-    """Metrics that were asked for and do not appear; ``may_follow`` tells which an evaluation may still bring."""
+class Doubts:
+    """Doubts about the metrics of one callback.
+
+    ``may_follow`` tells which an evaluation may still bring, ``may_be_old`` which are worth a word of their age.
+    """
 
     options: RecordingOptions
     selection: Selection
+    numbers: Numbers
     may_follow: Callable[[str], bool]
+    may_be_old: Callable[[str], bool]
 
     def warn_early(self, had: Collection[str], is_awaited: Callable[[str], bool]) -> None:
         """Warn of a missing metric while the training can still be corrected for little, once a name."""
@@ -34,10 +39,11 @@ class Missing:
                 warn_once = self.selection.voice.warn_once
                 warn_once(f"missing {name}", "Metric %r has not appeared so far. %s", name, seen)
 
-    def check(self, had: Collection[str], pod: Runtime | None) -> str | None:
-        """Warn at the training's end, or return what is to be raised; ``pod`` has the termination message, if any.
+    def check_missing(self, had: Collection[str], pod: Runtime | None) -> str | None:
+        """Warn of missing metrics at the training's end, or return what is to be raised.
 
-        Of a metric that an evaluation may still bring the process warns at its end, unless :meth:`withdraw` is called.
+        ``pod`` has the termination message. Of a metric that an evaluation may still bring the process warns at its
+        end, unless :meth:`withdraw` is called.
         """
         missing = {} if self.options.on_missing == "ignore" else self.selection.missing(had)
         messages = {name: f"Metric {name!r} never appeared. {seen}" for name, seen in missing.items()}
@@ -62,33 +68,7 @@ class Missing:
             _unsaid.pop((os.getpid(), id(self), name), None)
         termination.withdraw(pod, names)
 
-    def _follows(self, name: str) -> bool:
-        return self.options.after_training != "ignore" and self.may_follow(name)
-
-
-_unsaid: dict[tuple[int, int, str], tuple[str, Runtime | None]] = {}
-"""What is to be said at the process's end, by process, callback and metric, and whose termination message gets it."""
-
-
-def _say() -> None:
-    unsaid = {name: said for (pid, _, name), said in _unsaid.items() if pid == os.getpid()}
-    messages = dict.fromkeys(message for (pid, *_), (message, _) in _unsaid.items() if pid == os.getpid())
-    if messages:
-        logger.warning("%s", " ".join(messages))
-    for name, (message, pod) in unsaid.items():
-        termination.explain(pod, name, message)
-
-
-@dataclass(frozen=True)
-class ModelDoubts:
-    """Doubts about the one row that is reported; ``may_be_old`` tells which names are worth a word of their age."""
-
-    options: RecordingOptions
-    selection: Selection
-    numbers: Numbers
-    may_be_old: Callable[[str], bool]
-
-    def check(self, rows: RowBuffer, *, is_kept_wanted: bool) -> None:
+    def check_model(self, rows: RowBuffer, *, is_kept_wanted: bool) -> None:
         """Warn where the model has no row, or one that lacks values, or has some of an earlier model."""
         warn = self.selection.voice.warn
         model, latest = rows.of_model(is_kept_wanted=is_kept_wanted), rows.latest
@@ -140,3 +120,19 @@ class ModelDoubts:
                 where = f"epoch {epoch}{joint}{model_epoch}" if is_by_epoch else f"step {step}{joint}{model_step}"
                 old.append(f"{katib_name}={format_value(number)} is from {where}")
         return ", ".join(old)
+
+    def _follows(self, name: str) -> bool:
+        return self.options.after_training != "ignore" and self.may_follow(name)
+
+
+_unsaid: dict[tuple[int, int, str], tuple[str, Runtime | None]] = {}
+"""What is to be said at the process's end, by process, callback and metric, and whose termination message gets it."""
+
+
+def _say() -> None:
+    unsaid = {name: said for (pid, _, name), said in _unsaid.items() if pid == os.getpid()}
+    messages = dict.fromkeys(message for (pid, *_), (message, _) in _unsaid.items() if pid == os.getpid())
+    if messages:
+        logger.warning("%s", " ".join(messages))
+    for name, (message, pod) in unsaid.items():
+        termination.explain(pod, name, message)

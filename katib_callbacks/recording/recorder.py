@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError, KatibCallbacksError
 from katib_callbacks.metrics import MetricLog
-from katib_callbacks.recording.doubts import Missing, ModelDoubts
+from katib_callbacks.recording.doubts import Doubts
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.options import Metrics, RecordingArguments, resolve_options
 from katib_callbacks.recording.rows import RowBuffer, Values
@@ -26,6 +26,7 @@ from katib_callbacks.recording.stopping import Stopping, is_any_told
 from katib_callbacks.recording.thinning import readable
 from katib_callbacks.recording.voice import Voice
 from katib_callbacks.reporting import termination
+from katib_callbacks.reporting.progress import Progress
 from katib_callbacks.reporting.ranks import ProcessRank, announce_silence, process_rank
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks.auto import DISABLED, NOWHERE
@@ -34,7 +35,6 @@ from katib_callbacks.sinks.katib.asking import GO_ON, Decision
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from katib_callbacks.reporting.progress import Progress
     from katib_callbacks.reporting.receipt import ReportReceipt
     from katib_callbacks.reporting.reporter import KatibReporter
     from katib_callbacks.reporting.run import ReporterRun
@@ -96,8 +96,8 @@ class MetricRecorder:
         options = resolve_options(metrics, arguments, self._runtime, is_mode_deferred=is_mode_deferred)
         self._options = options
         self.selection = Selection(options, is_bookkeeping, Voice())
-        self._missing = Missing(options, self.selection, may_follow)
-        self._may_be_old = may_be_old
+        self._numbers = Numbers(self.selection, options.on_nan)
+        self._doubts = Doubts(options, self.selection, self._numbers, may_follow, may_be_old)
         self.report = options.report
         self.monitor = options.monitor
         self.mode = options.mode
@@ -119,8 +119,8 @@ class MetricRecorder:
         self._end_run()
         self._stopping: Stopping | None = None
         self.selection.reset()
-        self._numbers = Numbers(self.selection, self._options.on_nan)
-        self._rows = RowBuffer(self.report, self.monitor, self.mode, self._numbers.number)
+        self._numbers.left_out = {}
+        self._rows = RowBuffer(self.report, self.monitor, self.mode, self._numbers)
         self._pending: list[MetricLog] | None = None
         self.is_recording = self._is_finished = False
 
@@ -158,7 +158,7 @@ class MetricRecorder:
         return not self._options.is_disabled and self._reporter.shows_progress
 
     @property
-    def progress(self) -> "Progress | None":
+    def progress(self) -> Progress | None:
         """The progress of the current run, shown by sinks; None where no sink shows it."""
         return None if self._run is None else self._run.progress
 
@@ -227,7 +227,7 @@ class MetricRecorder:
 
         ``share`` returns what was done before this process began, and is called only where somebody is told.
         """
-        if self._run is None or self._options.is_disabled:
+        if self._run is None:
             return
         try:
             self._run.begin_progress(
@@ -256,7 +256,7 @@ class MetricRecorder:
             if run is not None and run.progress is not None:
                 run.progress.update(self._numbers.shown(selected), rows.place)
             if is_new_row and not self.selection.has_all and rows.latest.row_count > 1:  # so the first row is complete
-                self._missing.warn_early(rows.latest.values, is_awaited)
+                self._doubts.warn_early(rows.latest.values, is_awaited)
         except Exception:
             logger.exception(_INTERNAL_ERROR)
 
@@ -313,8 +313,7 @@ class MetricRecorder:
             rows = self._rows.reduced(self._runtime.now(), is_kept_wanted=is_kept_wanted)
             self._pending = readable([self._numbers.logs(row.values, row.timestamp) for row in rows])
             if self.report != "history":
-                doubts = ModelDoubts(self._options, self.selection, self._numbers, self._may_be_old)
-                doubts.check(self._rows, is_kept_wanted=is_kept_wanted)
+                self._doubts.check_model(self._rows, is_kept_wanted=is_kept_wanted)
         except Exception:
             logger.exception(_INTERNAL_ERROR)
 
@@ -326,7 +325,7 @@ class MetricRecorder:
         try:
             if self.progress is not None:
                 self.progress.finish()
-            missing = self._missing.check(self._rows.latest.values, self._pod) if self.selection.seen else None
+            missing = self._doubts.check_missing(self._rows.latest.values, self._pod) if self.selection.seen else None
             if not logs and not self._numbers.left_out and not self._is_dry_run:
                 whose = "" if self.trial_name is None else f" of trial {self.trial_name}"
                 self.selection.voice.warn("Training%s ended without a metric to report.", whose)
@@ -353,7 +352,7 @@ class MetricRecorder:
             if self._options.after_training == "missing":
                 fresh = {name: value for name, value in fresh.items() if name not in latest}
             latest.update(fresh)
-            self._missing.withdraw(fresh, self._pod)
+            self._doubts.withdraw(fresh, self._pod)
             logs = self._numbers.logs(fresh, self._runtime.now())
         except Exception:
             logger.exception(_INTERNAL_ERROR)

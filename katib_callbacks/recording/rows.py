@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.metrics import format_timestamp, parse_timestamp
+from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.reporting.progress import Place
 from katib_callbacks.settings import Mode, Report
 
@@ -16,17 +17,6 @@ _MAX_ORIGINS = 64
 _UNNAMED = "unnamed"
 _RESUMED = "resumed"
 """The key of the row that was open when a checkpoint was written; no framework's epoch or step equals it."""
-
-
-class Position(NamedTuple):
-    """A row's place in a training, from epoch 1 or in optimizer steps; ``number`` tells rows of one step apart.
-
-    The adapters write the plain tuple, which equals it: they make one in every epoch.
-    """
-
-    epoch: int | None = None
-    step: int | None = None
-    number: int = 0
 
 
 class Row(NamedTuple):
@@ -41,7 +31,8 @@ class Values:
 
     Attributes:
         values: By the framework's names; floats once converted.
-        key: The key of the last row.
+        key: The key of the last row. The adapters' are its place in the training: epoch, from 1, and optimizer step,
+            each None where it does not count, and a number that tells rows of one step apart.
         row_count: How many rows there are.
     """
 
@@ -95,25 +86,18 @@ class Values:
 class RowBuffer:
     """Collects rows and reduces them. One row is open at a time and may still get values; the others are closed.
 
-    Args:
-        convert: Returns a value's number; None for what is none. Called at most once for each value.
+    Each value is converted once at most.
 
     Attributes:
         best: The values at the row where the monitored metric was best; None without a finite one in a closed row.
         kept: The values of the model that is kept; without values where it was kept before there was one.
     """
 
-    def __init__(
-        self,
-        report: Report,
-        monitor: str | None,
-        mode: Mode | None,
-        convert: Callable[[str, Any], float | None],
-    ) -> None:
+    def __init__(self, report: Report, monitor: str | None, mode: Mode | None, numbers: Numbers) -> None:
         self._report = report
         self._monitor = monitor
         self._mode = mode
-        self._convert = convert
+        self._numbers = numbers
         self.latest = Values()
         self.best: Values | None = None
         self.kept: Values | None = None
@@ -159,14 +143,17 @@ class RowBuffer:
         """Reduce the open row. The first of equally good rows is the best one, as it is for the frameworks."""
         self._open_key = None
         if self._opened_at is not None:
-            self._history.append(Row(self._opened_at, self._converted(self._open)))
+            is_converted = _FLOAT.issuperset(map(type, self._open.values()))
+            values = self._open if is_converted else self._numbers.convert(self._open)
+            self._history.append(Row(self._opened_at, values))
             self._open, self._opened_at = {}, None
         elif self._open and self._monitor is not None:
             value = self._open.pop(self._monitor)
-            number = value if type(value) is float else self._convert(self._monitor, value)
+            number = value if type(value) is float else self._numbers.number(self._monitor, value)
             if number is not None and math.isfinite(number):
                 self.latest.values[self._monitor] = number
-                if self._best_value is None or self._is_better(number, self._best_value):
+                best = self._best_value
+                if best is None or (number < best if self._mode == "min" else number > best):
                     self._best_value, self.best = number, self.latest.copy()
 
     def keep(self, model: Values | None = None, scores: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -176,15 +163,6 @@ class RowBuffer:
         """
         self.kept = self.latest.copy() if model is None else model
         self.kept.take(scores)
-
-    def _is_better(self, number: float, than: float) -> bool:
-        return number < than if self._mode == "min" else number > than
-
-    def _converted(self, values: dict[str, Any]) -> dict[str, float]:
-        if _FLOAT.issuperset(map(type, values.values())):
-            return values
-        numbers = ((name, self._convert(name, value)) for name, value in values.items())
-        return {name: number for name, number in numbers if number is not None}
 
     def of_model(self, *, is_kept_wanted: bool) -> Values | None:
         """Return the values of the kept or the best model; None where the latest ones or all rows are reported."""
@@ -206,7 +184,7 @@ class RowBuffer:
         for values in held:
             for name, value in values.items():
                 if id(value) not in numbers:
-                    numbers[id(value)] = self._convert(name, value)
+                    numbers[id(value)] = self._numbers.number(name, value)
         for values in held:
             converted = {name: numbers[id(value)] for name, value in values.items()}
             values.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from katib_callbacks.recording.numbers import Numbers
 from katib_callbacks.recording.rows import RowBuffer
 from katib_callbacks.recording.voice import Voice
+from katib_callbacks.reporting.ranks import is_one_of_many
 from katib_callbacks.sinks.katib.asking import GO_ON, Asker, Decision
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
     from katib_callbacks.settings.early_stopping import Policy
 
 logger = logging.getLogger(__name__)
-
-
-_SIZES = (
-    "WORLD_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "MV2_COMM_WORLD_SIZE",
-    "PMI_SIZE",
-    "SLURM_STEP_NUM_TASKS",
-    "HOROVOD_SIZE",
-)
-"""Where launchers say how many processes there are (reporting/ranks.py)."""
 
 
 def is_any_told(ask: Callable[[], bool], jax: Any, environ: Mapping[str, str]) -> bool | None:
@@ -43,7 +33,7 @@ def is_any_told(ask: Callable[[], bool], jax: Any, environ: Mapping[str, str]) -
     if jax is not None and jax.process_count() > 1:
         hosts = import_module(f"{jax.__name__}.experimental.multihost_utils")
         return bool(hosts.process_allgather(jax.numpy.asarray(ask())).any())
-    if jax is None and ("TF_CONFIG" in environ or any(environ.get(name, "1") != "1" for name in _SIZES)):
+    if jax is None and is_one_of_many(environ):
         return None
     return ask()
 

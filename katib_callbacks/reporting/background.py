@@ -5,13 +5,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StillSendingError
+from typing import Any, NamedTuple
 
 from katib_callbacks.errors import DeliveryError, KatibCallbacksError
+from katib_callbacks.metrics import MetricLog
 from katib_callbacks.sinks import MetricSink, SinkOutcome, checked_outcome, close_quietly
-
-if TYPE_CHECKING:
-    from katib_callbacks.metrics import MetricLog
 
 logger = logging.getLogger(__name__)
 
@@ -24,34 +24,24 @@ MAX_WAITING_REPORTS = 1_000
 _WATCH_INTERVAL_S = 0.1
 
 
-class PendingOutcome:
-    """One report on its way to one sink."""
-
-    def __init__(self) -> None:
-        self._outcome: SinkOutcome | None = None
-        self._is_done = threading.Event()
-        self._patience_ends_s = time.monotonic() + GRACE_S
-
-    def settle(self, outcome: SinkOutcome) -> None:
-        """Note what became of it."""
-        self._outcome = outcome
-        self._is_done.set()
-
-    def outcome(self) -> SinkOutcome:
-        """Return what became of it; waits for that until ``GRACE_S`` have passed since the report."""
-        self._is_done.wait(max(0.0, self._patience_ends_s - time.monotonic()))
-        return self._outcome or SinkOutcome(delivered=0, attempts=0, error="still sending when it was asked for")
-
-
 class Outcomes(Mapping[str, SinkOutcome]):
-    """The outcomes of all sinks by name, the later ones known when they are read, so that a report need not wait."""
+    """The outcomes of all sinks by name, the later ones known when they are read, so that a report need not wait.
 
-    def __init__(self, outcomes: Mapping[str, SinkOutcome | PendingOutcome]) -> None:
+    To read one waits until ``GRACE_S`` have passed since the report.
+    """
+
+    def __init__(self, outcomes: "Mapping[str, SinkOutcome | Future[SinkOutcome]]") -> None:
         self._outcomes = outcomes
+        self._patience_ends_s = time.monotonic() + GRACE_S
 
     def __getitem__(self, name: str) -> SinkOutcome:
         found = self._outcomes[name]
-        return found.outcome() if isinstance(found, PendingOutcome) else found
+        if isinstance(found, SinkOutcome):
+            return found
+        try:
+            return found.result(max(0.0, self._patience_ends_s - time.monotonic()))
+        except StillSendingError:
+            return SinkOutcome(delivered=0, attempts=0, error="still sending when it was asked for")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._outcomes)
@@ -68,9 +58,9 @@ class Outcomes(Mapping[str, SinkOutcome]):
 
 class _Job(NamedTuple):
     trial_name: str
-    logs: "Sequence[MetricLog]"
+    logs: Sequence[MetricLog]
     ends_s: float
-    delivery: PendingOutcome
+    outcome: "Future[SinkOutcome]"
 
 
 class BackgroundSender:
@@ -93,9 +83,9 @@ class BackgroundSender:
         self._is_late = False
         self._busy_since_s = 0.0
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", deadline_s: float) -> PendingOutcome:
+    def send(self, trial_name: str, logs: Sequence[MetricLog], deadline_s: float) -> "Future[SinkOutcome]":
         """Let a report be delivered within ``deadline_s`` from now, without waiting."""
-        job = _Job(trial_name, logs, time.monotonic() + deadline_s, PendingOutcome())
+        job = _Job(trial_name, logs, time.monotonic() + deadline_s, Future())
         with self._lock:
             if len(self._waiting) >= MAX_WAITING_REPORTS:
                 return self._refuse(job, f"{MAX_WAITING_REPORTS:,} earlier reports still wait for it")
@@ -105,7 +95,7 @@ class BackgroundSender:
                 if reason is not None:
                     self._waiting.remove(job)
                     return self._refuse(job, reason)
-        return job.delivery
+        return job.outcome
 
     def close(self) -> None:
         """Close the sink, if it is one's own, once it has what was sent; waits for neither."""
@@ -144,8 +134,7 @@ class BackgroundSender:
                     break
                 job = self._waiting.popleft()
             self._busy_since_s = time.monotonic()
-            outcome = self._deliver(job)
-            job.delivery.settle(outcome)
+            job.outcome.set_result(self._deliver(job))
         if is_to_close:
             self._close_sink()
 
@@ -189,10 +178,10 @@ class BackgroundSender:
             if not main.is_alive():
                 end_s = min(end_s, time.monotonic() + GRACE_S)
 
-    def _refuse(self, job: _Job, reason: str) -> PendingOutcome:
+    def _refuse(self, job: _Job, reason: str) -> "Future[SinkOutcome]":
         self._complain("failed", reason)
-        job.delivery.settle(SinkOutcome(delivered=0, attempts=0, error=reason))
-        return job.delivery
+        job.outcome.set_result(SinkOutcome(delivered=0, attempts=0, error=reason))
+        return job.outcome
 
     def _complain(self, what: str, reason: str) -> None:
         """Log one line, and then no other before the sink has worked again."""

@@ -26,7 +26,12 @@ class Place(NamedTuple):
 
 
 class Progress:
-    """Tells the sinks of one training, each with its name for messages; those in ``late`` of its end only."""
+    """Tells the sinks of one training, each with its name for messages; those in ``late`` of its end only.
+
+    Attributes:
+        fraction: The share that was shown last, 0 to 1; None as long as none is known.
+        latest: The latest value of each metric that was shown.
+    """
 
     def __init__(
         self, sinks: Sequence[tuple[str, Any]], monotonic: Callable[[], float], *, late: Collection[str] = ()
@@ -34,33 +39,23 @@ class Progress:
         self._sinks = [named for named in sinks if named[0] not in late]
         self._late = [named for named in sinks if named[0] in late]
         self._monotonic = monotonic
-        self._latest: dict[str, float] = {}
-        self._fraction: float | None = None
+        self.latest: dict[str, float] = {}
+        self.fraction: float | None = None
         self._start_fraction = 0.0
         self._start_s = self._due_s = monotonic()
-
-    @property
-    def fraction(self) -> float | None:
-        """The share that was shown last, 0 to 1; None as long as none is known."""
-        return self._fraction
 
     @property
     def late(self) -> list[str]:
         """The names of the sinks that wait for the end."""
         return [name for name, _ in self._late]
 
-    @property
-    def latest(self) -> Mapping[str, float]:
-        """The latest value of each metric that was shown."""
-        return self._latest
-
     def begin(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
         """Begin a training, here or where another process has left it, with the values that are known already."""
-        self._fraction = None if fraction is None else _almost(fraction)
-        self._start_fraction = self._fraction or 0.0
+        self.fraction = None if fraction is None else _almost(fraction)
+        self._start_fraction = self.fraction or 0.0
         self._start_s = self._monotonic()
         self._due_s = self._start_s + INTERVAL_S
-        self._latest = dict(latest or {})
+        self.latest = dict(latest or {})
         self._tell()
 
     def is_due(self) -> bool:
@@ -70,10 +65,10 @@ class Progress:
     def show(self, fraction: float | None, latest: Mapping[str, float] | None = None) -> None:
         """Show the share that is done, 0 to 1; None if it cannot be known. And newer values, if there are any."""
         if latest:
-            self._latest = {**self._latest, **latest}
+            self.latest = {**self.latest, **latest}
         self._due_s = self._monotonic() + INTERVAL_S
         if fraction is not None:
-            self._fraction = max(_almost(fraction), self._fraction or 0.0)
+            self.fraction = max(_almost(fraction), self.fraction or 0.0)
         self._tell()
 
     def show_share(self, compute: Callable[..., float | None], *arguments: Any) -> None:
@@ -87,7 +82,7 @@ class Progress:
     def update(self, latest: Mapping[str, float], place: Place | None = None) -> None:
         """Show newer values, by their names in Katib, and where they belong; those of other names stay."""
         if latest:
-            self._latest = {**self._latest, **latest}
+            self.latest = {**self.latest, **latest}
             for _, sink in self._sinks if place is not None else ():
                 if hasattr(sink, "take_row"):
                     sink.take_row(place, latest)
@@ -95,7 +90,7 @@ class Progress:
 
     def finish(self) -> None:
         """Show that the training has ended."""
-        self._fraction = 1.0
+        self.fraction = 1.0
         self._sinks, self._late = self._sinks + self._late, []
         self._tell()
 
@@ -105,19 +100,19 @@ class Progress:
         for named in list(self._sinks):
             name, sink = named
             try:
-                sink.progress(self._fraction, remaining_s, dict(self._latest))  # its own, to keep or to change
+                sink.progress(self.fraction, remaining_s, dict(self.latest))  # its own, to keep or to change
             except Exception as error:  # noqa: BLE001  whatever a sink raises; the training goes on
                 self._sinks.remove(named)
                 logger.warning("The sink %r does not show progress: %s: %s", name, type(error).__name__, error)
 
     def _remaining_s(self, now_s: float) -> float | None:
         """Go on from what this process has done in its own time."""
-        if self._fraction is None:
+        if self.fraction is None:
             return None
-        if self._fraction >= 1:
+        if self.fraction >= 1:
             return 0.0
-        done = self._fraction - self._start_fraction
-        return (now_s - self._start_s) * (1 - self._fraction) / done if done > 0 else None
+        done = self.fraction - self._start_fraction
+        return (now_s - self._start_s) * (1 - self.fraction) / done if done > 0 else None
 
 
 def _almost(fraction: float) -> float:

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks.reporting.progress import Place
-
-if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
+from katib_callbacks.settings import Runtime
 
 FREE_BYTES = 1 << 20
 """How much is written without a thought: thousands of epochs."""
@@ -32,7 +30,7 @@ _NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError
 class ProgressFile:
     """Takes the progress of one training, as a sink's ``progress`` does, and its rows."""
 
-    def __init__(self, path: str, runtime: "Runtime") -> None:
+    def __init__(self, path: str, runtime: Runtime) -> None:
         self._path = path
         self._runtime = runtime
         self._written = 0

@@ -7,7 +7,7 @@ single-device Trainers under torchrun call themselves rank zero in every process
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from katib_callbacks import settings
@@ -75,6 +75,11 @@ def process_rank(environ: Mapping[str, str], *, framework: ProcessRank | None = 
     return first if first is not None else ProcessRank(is_global_zero=True, rank=0, source="default", detail="0")
 
 
+def is_one_of_many(environ: Mapping[str, str]) -> bool:
+    """Return whether a launcher says that there are several processes; SLURM's allocation says nothing of a step."""
+    return "TF_CONFIG" in environ or any(_size(environ, sizes[:1]) > 1 for sizes in _LAUNCHERS.values())
+
+
 def framework_rank(*, is_global_zero: bool, rank: int | None = None, source: str = "framework") -> ProcessRank:
     """Wrap what a framework says of this process; ``rank`` where it tells more than yes or no."""
     if rank is None and is_global_zero:
@@ -105,8 +110,7 @@ def announce_silence(rank: ProcessRank, *, is_in_trial: bool, runtime: settings.
 
 def _joined_rank() -> ProcessRank | None:
     """Ask what joins processes; return the first answer that denies rank zero, otherwise the first."""
-    ask: tuple[Callable[[], ProcessRank | None], ...] = (_torch_rank, _jax_rank)
-    answers = [answer for each in ask if (answer := each()) is not None]
+    answers = [answer for answer in (_torch_rank(), _jax_rank()) if answer is not None]
     return next((answer for answer in answers if not answer.is_global_zero), answers[0] if answers else None)
 
 

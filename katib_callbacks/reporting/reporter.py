@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Any, SupportsFloat
 
 from katib_callbacks import settings
@@ -262,9 +261,7 @@ class KatibReporter:
     def __enter__(self) -> "KatibReporter":  # noqa: PYI034  typing.Self came with Python 3.11
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

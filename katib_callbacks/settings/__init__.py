@@ -223,7 +223,8 @@ def warn_of_unknown_variables(runtime: Runtime) -> None:
 
 def unknown_variables(runtime: Runtime) -> dict[str, str | None]:
     """Return the variables with our prefix that nothing reads, each with the nearest one that is read, if any."""
-    known, nearest = _known_variables(), {}
+    known = {each for each in globals().values() if isinstance(each, str) and each.startswith(PREFIX)} - {PREFIX}
+    nearest = {}
     for name in sorted(runtime.environ()):
         if name.startswith(PREFIX) and name not in known:
             from difflib import get_close_matches  # noqa: PLC0415  rarely needed
@@ -232,10 +233,6 @@ def unknown_variables(runtime: Runtime) -> dict[str, str | None]:
             near = get_close_matches(name.removeprefix(PREFIX), words, n=1)
             nearest[name] = PREFIX + near[0] if near else None
     return nearest
-
-
-def _known_variables() -> set[str]:
-    return {value for value in globals().values() if isinstance(value, str) and value.startswith(PREFIX)} - {PREFIX}
 
 
 def is_conspicuous(runtime: Runtime) -> bool:

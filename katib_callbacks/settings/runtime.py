@@ -18,11 +18,6 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def wait_for_event(event: threading.Event, timeout_s: float) -> bool:
-    """Sleep up to ``timeout_s``; return True as soon as ``event`` is set."""
-    return event.wait(timeout_s)
-
-
 def random_between(low: float, high: float) -> float:
     """Return a random float between two bounds."""
     import random  # noqa: PLC0415  only a retry needs it
@@ -45,7 +40,7 @@ class Runtime:
     environ: Callable[[], Mapping[str, str]] = process_environment
     monotonic: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = utc_now
-    wait: Callable[[threading.Event, float], bool] = wait_for_event
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait
     uniform: Callable[[float, float], float] = random_between
 
     def variable(self, name: str) -> str | None:

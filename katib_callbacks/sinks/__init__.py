@@ -4,14 +4,12 @@ A sink knows one destination and nothing of who sends.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from katib_callbacks.metrics import MetricLog
-    from katib_callbacks.settings import Runtime
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.settings import Runtime
 
 __all__ = ["MetricSink", "SinkOptions", "SinkOutcome"]
 
@@ -33,7 +31,7 @@ class SinkOptions:
     name: str = field(repr=False)
     label: str
     trial_name: str | None
-    runtime: "Runtime" = field(repr=False)
+    runtime: Runtime = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class MetricSink(Protocol):
     once; then it is not called any more in that training.
     """
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
+    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
         """Deliver the rows, blocking.
 
         Args:

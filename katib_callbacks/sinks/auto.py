@@ -6,15 +6,13 @@ variable, or what Katib's webhook has made of the container.
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.settings import Runtime
+from katib_callbacks.sinks import MetricSink
 from katib_callbacks.sinks.collector import collector_here
-
-if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
-    from katib_callbacks.sinks import MetricSink
 
 AUTO = "auto"
 KATIB = "katib"
@@ -41,7 +39,7 @@ class ChosenSink(NamedTuple):
         sign: What that was read from: ``KATIB_TRIAL_NAME=digits-abc``.
     """
 
-    sink: "MetricSink | str"
+    sink: MetricSink | str
     reason: str
     sign: str
 
@@ -60,11 +58,11 @@ class Whereabouts(NamedTuple):
     advice: str = ""
 
     @property
-    def sinks(self) -> tuple["MetricSink | str", ...]:
+    def sinks(self) -> tuple[MetricSink | str, ...]:
         """The sinks, by name or as objects."""
         return tuple(each.sink for each in self.chosen)
 
-    def level_of_nothing(self, runtime: "Runtime") -> int:
+    def level_of_nothing(self, runtime: Runtime) -> int:
         """Return how loudly it is to be said that nothing is reported: WARNING where somebody seems to expect it."""
         is_expected = self.nothing == DISABLED or not settings.is_conspicuous(runtime)
         return logging.INFO if is_expected else logging.WARNING
@@ -82,7 +80,7 @@ NOWHERE = Whereabouts((), DISABLED)
 """Where all is turned off."""
 
 
-def sinks_here(runtime: "Runtime", trial_name: str | None) -> Whereabouts:
+def sinks_here(runtime: Runtime, trial_name: str | None) -> Whereabouts:
     """Return what ``auto`` stands for: the trial's collector or DB manager, then the TrainJob's status."""
     found: list[ChosenSink] = []
     advice = ""
@@ -100,7 +98,7 @@ def sinks_here(runtime: "Runtime", trial_name: str | None) -> Whereabouts:
     return Whereabouts(tuple(found), None if found else NO_TRIAL, "" if found else advice)
 
 
-def _sink_of_trial(runtime: "Runtime", trial_name: str) -> ChosenSink:
+def _sink_of_trial(runtime: Runtime, trial_name: str) -> ChosenSink:
     """Return where Katib looks for the metrics of this trial: its collector in StdOut and File mode, else the DB."""
     collector = collector_here(runtime, trial_name)
     if collector is None:
@@ -116,14 +114,14 @@ def _sink_of_trial(runtime: "Runtime", trial_name: str) -> ChosenSink:
     return ChosenSink(KATIB, f"{reason}, but that of this process goes to {collector.lost}", collector.sign)
 
 
-def advice_of_nothing(sinks: Sequence["MetricSink | str"], runtime: "Runtime") -> str:
+def advice_of_nothing(sinks: Sequence[MetricSink | str], runtime: Runtime) -> str:
     """Return what to do where none of the sinks that were named has a destination here."""
     if TRAINJOB in sinks or settings.is_disabled(runtime) or runtime.variable(settings.TRAINER_SERVER_URL) is None:
         return ""
     return f"{settings.TRAINER_SERVER_URL} is set: name the sink {TRAINJOB!r} to show the status of this TrainJob."
 
 
-def _problem_of_status_server(runtime: "Runtime") -> str | None:
+def _problem_of_status_server(runtime: Runtime) -> str | None:
     """Return why what Kubeflow Trainer injects cannot be right; nobody has asked for it, so it must not raise."""
     from katib_callbacks.sinks.trainjob.server import resolve_status_server  # noqa: PLC0415  in a TrainJob alone
 

@@ -9,13 +9,11 @@ shares the pod's process namespace. The runner of local trials says it in a vari
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
+from katib_callbacks.settings import Runtime
 
 METRICS_LOG = "/var/log/katib/metrics.log"
 """Where StdOut mode leads the output, and File mode's default (pkg/metricscollector/v1beta1/common/const.go)."""
@@ -50,7 +48,7 @@ class Collector(NamedTuple):
     lost: str | None = None
 
 
-def collector_here(runtime: "Runtime", trial_name: str | None) -> Collector | None:
+def collector_here(runtime: Runtime, trial_name: str | None) -> Collector | None:
     """Find the collector of this trial; None in Push mode. Reads a few files of ``/proc``, in a trial only."""
     local = runtime.variable(settings.LOCAL_COLLECTOR)
     if local is not None:

@@ -76,7 +76,9 @@ class SharedFile:
                     _append(descriptor, "".join(lines).encode(), self._path, own_start, is_alone=is_locked)
                 finally:
                     # By name: a process that was forked meanwhile has the descriptor, and would hold the lock.
-                    _unlock(descriptor)
+                    if fcntl is not None:
+                        with contextlib.suppress(OSError):
+                            fcntl.flock(descriptor, fcntl.LOCK_UN)
         except DeliveryError as error:
             error.attempts, error.pending = 1, len(lines)
             raise
@@ -130,12 +132,6 @@ def _try_lock(descriptor: int) -> bool | None:
             raise
         return False
     return True
-
-
-def _unlock(descriptor: int) -> None:
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _line(trial_name: str, log: MetricLog) -> str:

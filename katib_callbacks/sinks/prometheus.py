@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from katib_callbacks import settings
@@ -47,6 +47,7 @@ _PAUSES_S = (0.1, 0.4, None)  # after each try; None after the last
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 
+_CONTENT = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 _HELP = "The last value of a metric of a Katib trial."
 _PLAIN_LABEL = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 
@@ -102,7 +103,7 @@ class PushgatewaySink:
         try:
             if self._closing.is_set():
                 request.abort()
-            answer = request.send("POST", headers={**self._target.authorization, **push.headers}, body=push.body)
+            answer = request.send("POST", headers={**_CONTENT, **self._target.authorization}, body=push.body)
         except ExchangeError as error:
             kind = RejectedError if isinstance(error, UntrustedServerError) else UnavailableError
             failure = kind(f"{self._target.label}: {error}")
@@ -119,39 +120,35 @@ class PushgatewaySink:
             request.abort()
 
 
-@dataclass(frozen=True)
-class Push:
-    """One post to a gateway, without the headers of authentication."""
+class Push(NamedTuple):
+    """One post to a gateway."""
 
     url: str
-    headers: dict[str, str]
     body: bytes
 
 
 @dataclass(frozen=True)
 class Target:
-    """A gateway; ``url`` has neither user nor password, and no message shows the secrets in ``name``."""
+    """A gateway; ``url`` has neither user nor password, and no message shows the secrets in ``name``.
+
+    ``credentials`` are those of basic authentication, encoded; None where there are none.
+    """
 
     name: str = field(repr=False)
     label: str
     url: str
-    user: str | None = field(repr=False)
-    password: str = field(repr=False)
+    credentials: str | None = field(repr=False)
 
     @property
     def authorization(self) -> dict[str, str]:
         """The header of basic authentication, if there is any."""
-        return {} if self.user is None else {"Authorization": f"Basic {self._credentials}"}
-
-    @property
-    def _credentials(self) -> str:
-        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {} if self.credentials is None else {"Authorization": f"Basic {self.credentials}"}
 
     def refusal(self, answer: Answer) -> DeliveryError | None:
         """Return what is wrong with an answer; None if nothing is."""
         if answer.is_success:
             return None
-        said = answer.said(lambda text: scrub(text.replace(self._credentials, MASK), self.name))
+        said = answer.said(lambda text: scrub(text.replace(self.credentials or MASK, MASK), self.name))
         if answer.is_redirect:
             said = f"a redirect, which is not followed: {said}"
         may_pass = answer.status >= _SERVER_ERRORS or answer.status == _TOO_MANY_REQUESTS
@@ -159,35 +156,21 @@ class Target:
 
 
 def push_request(gateway: str, gauges: Mapping[str, float], labels: Mapping[str, str]) -> Push:
-    """Return the post by which prometheus-client would add gauges, by their safe names, to a group."""
+    """Return the post that adds gauges, by their safe names, to a group, as prometheus-client's ``pushadd`` does."""
     import prometheus_client  # noqa: PLC0415  nothing that is not sent needs it
 
     registry = prometheus_client.CollectorRegistry()
     for name, value in gauges.items():
         prometheus_client.Gauge(name, _HELP, registry=registry).set(value)
-    made: list[Push] = []
-
-    def keep(*, url: str, method: str, timeout: float | None, headers: Any, data: bytes) -> Any:
-        del method, timeout  # POST, and ours
-        return lambda: made.append(Push(url, dict(headers), data))
-
-    prometheus_client.pushadd_to_gateway(gateway, JOB, registry, _grouping_key(labels), handler=keep)
-    return made[0]
+    group = "/".join(_segments(label, value) for label, value in sorted(labels.items()))
+    return Push(f"{gateway.rstrip('/')}/metrics/job/{JOB}/{group}", prometheus_client.generate_latest(registry))
 
 
-def _grouping_key(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels as path segments can carry them.
-
-    prometheus-client encodes only slashes, and later releases spaces, but not ``.`` and ``..``, which servers resolve.
-    """
-    return {
-        **{label: value for label, value in labels.items() if re.fullmatch(_PLAIN_LABEL, value)},
-        **{
-            f"{label}@base64": base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
-            for label, value in labels.items()
-            if not re.fullmatch(_PLAIN_LABEL, value)
-        },
-    }
+def _segments(label: str, value: str) -> str:
+    """Return a label and its value as path segments can carry them: ``.`` and ``..`` would be resolved by servers."""
+    if re.fullmatch(_PLAIN_LABEL, value):
+        return f"{label}/{value}"
+    return f"{label}@base64/{base64.urlsafe_b64encode(value.encode()).decode().rstrip('=')}"
 
 
 def target_of(options: SinkOptions) -> Target:
@@ -196,6 +179,7 @@ def target_of(options: SinkOptions) -> Target:
     credentials, at, _ = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")
     url = scheme + slashes + rest.removeprefix(credentials + at)
     user, _, password = map(unquote, credentials.partition(":"))
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode() if at else None
     problem = None if re.fullmatch("[!-~]*", credentials) else "it has a blank or a character that is not ASCII"
     try:
         problem = problem or ("it has a query" if "?" in split_url(url).target else None)
@@ -203,4 +187,4 @@ def target_of(options: SinkOptions) -> Target:
         problem = str(error)
     if problem:
         raise ConfigurationError(f"the sink {options.label!r} is not the URL of a gateway: {problem}")
-    return Target(options.name, options.label, url, user=user if at else None, password=password)
+    return Target(options.name, options.label, url, encoded)

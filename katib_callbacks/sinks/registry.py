@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
-from katib_callbacks.net.masking import describe, label_of, scheme_of
+from katib_callbacks.net.masking import label_of, scheme_of, scrub
 from katib_callbacks.process_state import out_of_report
 from katib_callbacks.settings import PreviousAttempt, Runtime, Verify
 from katib_callbacks.sinks import MetricSink, SinkOptions
@@ -123,7 +123,10 @@ def _check_sink(source: str, sink: object) -> None:
         if scheme in _BARE and sink != scheme:
             raise ConfigurationError(f"{source}: nothing may follow the name {scheme!r}, as in {label!r}")
         if scheme not in _BARE and scheme not in _MAKERS and not _plug_ins(scheme):
-            known = ", ".join(map(repr, [*_BARE, *(each for each in _MAKERS if each not in _BARE), *_plug_in_names()]))
+            from importlib.metadata import entry_points  # noqa: PLC0415  for plug-ins alone
+
+            offered = sorted(entry.name for entry in entry_points(group=GROUP))
+            known = ", ".join(map(repr, dict.fromkeys([*_BARE, *_MAKERS, *offered])))
             raise ConfigurationError(
                 f"{source}: there is no sink {label!r}; known are {known}, and no installed package has another of "
                 f"that name (entry-point group {GROUP})"
@@ -143,12 +146,6 @@ def _plug_ins(scheme: str) -> "list[EntryPoint]":
     return list({entry.value: entry for entry in found}.values())
 
 
-def _plug_in_names() -> list[str]:
-    from importlib.metadata import entry_points  # noqa: PLC0415  as above
-
-    return sorted({entry.name for entry in entry_points(group=GROUP)} - {*_BARE, *_MAKERS})
-
-
 def _make_plug_in(options: SinkOptions) -> MetricSink:
     entry, *others = _plug_ins(scheme_of(options.name))
     if others:
@@ -166,7 +163,7 @@ def _attempt(step: Callable[[], Any], name: str, what: str) -> Any:
     try:
         return step()
     except Exception as error:  # noqa: BLE001  whatever a plug-in raises
-        text = describe(error, name)
+        text = f"{type(error).__name__}: {scrub(str(error), name)}"
         cause = error if text == f"{type(error).__name__}: {error}" else None  # a traceback would show the secret
         raise ConfigurationError(f"{what}: {text}") from cause
 

@@ -31,7 +31,6 @@ class StdoutSink(LineSink):
         self._is_closed.set()
 
     def _write(self, lines: Sequence[str], collector: Collector | None, end_s: float, *, row_count: int) -> None:
-        del collector
         stream = _stream()
         if stream is None:
             raise DeliveryError("stdout is closed", attempts=1, pending=row_count)

@@ -1,17 +1,14 @@
 """FakeReporter and RecordingSink: rows that end in memory."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
+from katib_callbacks.metrics import MetricLog
+from katib_callbacks.reporting.ranks import ProcessRank
 from katib_callbacks.reporting.receipt import ReportReceipt
 from katib_callbacks.reporting.reporter import KatibReporter
 from katib_callbacks.reporting.run import ReporterRun
 from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks import SinkOutcome
-
-if TYPE_CHECKING:
-    from katib_callbacks.metrics import MetricLog
-    from katib_callbacks.reporting.ranks import ProcessRank
 
 DEFAULT_TRIAL_NAME = "test-trial"
 
@@ -31,9 +28,8 @@ class RecordingSink:
         self.rows: list[MetricLog] = []
         self.error = error
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
+    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
         """Keep the rows, or raise the error."""
-        del trial_name, deadline_s
         if self.error is not None:
             raise self.error
         self.rows.extend(logs)
@@ -75,7 +71,7 @@ class FakeReporter(KatibReporter):
         super().__init__(trial_name=trial_name, sinks=[self.sink], _runtime=Runtime(environ=dict))
 
     @property
-    def rows(self) -> "list[MetricLog]":
+    def rows(self) -> list[MetricLog]:
         """The rows that were delivered, in the order of their arrival."""
         return self.sink.rows
 
@@ -84,7 +80,7 @@ class FakeReporter(KatibReporter):
         return self.sink.latest()
 
     def open_run(
-        self, *, rank: "ProcessRank | None" = None, late: Collection[str] = (), is_own: bool = False
+        self, *, rank: ProcessRank | None = None, late: Collection[str] = (), is_own: bool = False
     ) -> ReporterRun:
         """Open a run whose receipts are kept; see ``KatibReporter``."""
         run = super().open_run(rank=rank, late=late, is_own=is_own)
@@ -98,7 +94,7 @@ class _NotingRun(ReporterRun):
         self.__dict__.update(run.__dict__)
         self._receipts = receipts
 
-    def deliver(self, rows: "Sequence[MetricLog]") -> ReportReceipt:
+    def deliver(self, rows: Sequence[MetricLog]) -> ReportReceipt:
         receipt = super().deliver(rows)
         self._receipts.append(receipt)
         return receipt

@@ -1,5 +1,6 @@
 """Typed calls on a gRPC channel: what Katib's generated stub does, without the generated code."""
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,6 @@ from katib_callbacks.wire import methods
 from katib_callbacks.wire.encoding import report_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     import grpc
 
 __all__ = ["DBManagerStub"]
@@ -28,7 +27,7 @@ class DBManagerStub:
         read_token: Returns the bearer token that each call carries; None for calls without one.
     """
 
-    def __init__(self, channel: "grpc.Channel", read_token: "Callable[[], str] | None" = None) -> None:
+    def __init__(self, channel: "grpc.Channel", read_token: Callable[[], str] | None = None) -> None:
         self._channel = channel
         self._read_token = read_token
 
@@ -36,11 +35,11 @@ class DBManagerStub:
         """Close the channel."""
         self._channel.close()
 
-    def report(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> None:
+    def report(self, trial_name: str, logs: Iterable[MetricLog], *, timeout_s: float) -> None:
         """Store the rows in one atomic batch."""
         self._call(methods.REPORT_OBSERVATION_LOG, report_request(trial_name, logs), timeout_s)
 
-    def report_first(self, trial_name: str, logs: "Iterable[MetricLog]", *, timeout_s: float) -> bool:
+    def report_first(self, trial_name: str, logs: Iterable[MetricLog], *, timeout_s: float) -> bool:
         """Store the rows as :meth:`report` does; return whether the server tells that the trial has earlier ones.
 
         Katib's own DB manager tells nothing.
@@ -97,7 +96,7 @@ class DBManagerStub:
         experiment: str,
         policy: str,
         run: str,
-        epochs: "Iterable[tuple[int, float]]",
+        epochs: Iterable[tuple[int, float]],
         has_ended: bool = False,
         timeout_s: float,
     ) -> tuple[bool, str]:

@@ -6,12 +6,10 @@ UNIMPLEMENTED.
 
 from typing import Any
 
-from google.protobuf import descriptor_pool
-
 from katib_callbacks.wire import methods
 from katib_callbacks.wire.messages import describe, message_class, pool_of
 
-_PACKAGE, _, _SERVICE = methods.EARLY_STOPPING_SERVICE.rpartition(".")
+_PACKAGE = methods.EARLY_STOPPING_SERVICE.rpartition(".")[0]
 
 # As in messages.py: fields in the order of their numbers.
 _MESSAGES = {
@@ -27,15 +25,9 @@ _MESSAGES = {
     "JudgeReply": {"stop": "bool", "reason": "string"},
 }
 
+_SERVICES = {methods.EARLY_STOPPING_SERVICE: {"Judge": ("JudgeRequest", "JudgeReply")}}
 
-def _build_pool() -> descriptor_pool.DescriptorPool:
-    file = describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES)
-    service = file.service.add(name=_SERVICE)
-    service.method.add(name="Judge", input_type=f".{_PACKAGE}.JudgeRequest", output_type=f".{_PACKAGE}.JudgeReply")
-    return pool_of(file)
-
-
-POOL = _build_pool()
+POOL = pool_of(describe("katib_callbacks/extension.proto", _PACKAGE, _MESSAGES, _SERVICES))
 
 Epoch: Any = message_class(f"{_PACKAGE}.Epoch", POOL)
 JudgeRequest: Any = message_class(f"{_PACKAGE}.JudgeRequest", POOL)

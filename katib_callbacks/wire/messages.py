@@ -4,6 +4,8 @@ Source of the fields: kubeflow/katib v0.19.0, pkg/apis/manager/v1beta1/api.proto
 The wire sees only field numbers and method paths, so the files' names are our own.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -48,13 +50,21 @@ _KATIB_MESSAGES = {
     "DeleteObservationLogRequest": {"trial_name": "string"},
     "DeleteObservationLogReply": {},
 }
-_KATIB_METHODS = {
-    name: (f"{name}Request", f"{name}Reply")
-    for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
+_KATIB_SERVICES = {
+    methods.DB_MANAGER_SERVICE: {
+        name: (f"{name}Request", f"{name}Reply")
+        for name in ("ReportObservationLog", "GetObservationLog", "DeleteObservationLog")
+    }
 }
 _HEALTH_MESSAGES = {
     "HealthCheckRequest": {"service": "string"},
     "HealthCheckResponse": {"status": "HealthCheckResponse.ServingStatus"},
+}
+_HEALTH_SERVICES = {
+    methods.HEALTH_SERVICE: {
+        "Check": ("HealthCheckRequest", "HealthCheckResponse"),
+        "Watch": ("HealthCheckRequest", "stream HealthCheckResponse"),
+    }
 }
 _SERVING_STATUS = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
@@ -65,8 +75,13 @@ _SCALARS = {
 }
 
 
-def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> descriptor_pb2.FileDescriptorProto:
-    """Return the descriptor of a file with these messages, written as those above are."""
+def describe(
+    name: str,
+    package: str,
+    messages: Mapping[str, Mapping[str, str]],
+    services: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({}),
+) -> descriptor_pb2.FileDescriptorProto:
+    """Return the descriptor of a file with these messages and services, written as those above are."""
     file = descriptor_pb2.FileDescriptorProto(name=name, package=package, syntax="proto3")
     for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
@@ -85,6 +100,16 @@ def describe(name: str, package: str, messages: dict[str, dict[str, str]]) -> de
             else:
                 field.type = _Field.TYPE_ENUM if element.endswith("Status") else _Field.TYPE_MESSAGE
                 field.type_name = f".{package}.{element}"
+    for service_name, calls in services.items():
+        service = file.service.add(name=service_name.rpartition(".")[2])
+        for method, (request, reply) in calls.items():
+            service.method.add(
+                name=method,
+                input_type=f".{package}.{request.removeprefix('stream ')}",
+                output_type=f".{package}.{reply.removeprefix('stream ')}",
+                client_streaming=request.startswith("stream "),
+                server_streaming=reply.startswith("stream "),
+            )
     return file
 
 
@@ -97,25 +122,11 @@ def pool_of(*files: descriptor_pb2.FileDescriptorProto) -> descriptor_pool.Descr
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:
-    katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES)
-    service = katib.service.add(name=methods.DB_MANAGER_SERVICE.rpartition(".")[2])
-    for name, (request, reply) in _KATIB_METHODS.items():
-        service.method.add(
-            name=name, input_type=f".{_KATIB_PACKAGE}.{request}", output_type=f".{_KATIB_PACKAGE}.{reply}"
-        )
-
-    health = describe("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES)
+    katib = describe("katib_callbacks/katib.proto", _KATIB_PACKAGE, _KATIB_MESSAGES, _KATIB_SERVICES)
+    health = describe("katib_callbacks/health.proto", _HEALTH_PACKAGE, _HEALTH_MESSAGES, _HEALTH_SERVICES)
     statuses = health.message_type[-1].enum_type.add(name="ServingStatus")
     for number, status in enumerate(_SERVING_STATUS):
         statuses.value.add(name=status, number=number)
-    service = health.service.add(name=methods.HEALTH_SERVICE.rpartition(".")[2])
-    for name, is_streaming in (("Check", False), ("Watch", True)):
-        service.method.add(
-            name=name,
-            input_type=f".{_HEALTH_PACKAGE}.HealthCheckRequest",
-            output_type=f".{_HEALTH_PACKAGE}.HealthCheckResponse",
-            server_streaming=is_streaming,
-        )
     return pool_of(katib, health)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 
 from katib_callbacks.wire import extension, messages, methods
@@ -45,21 +44,14 @@ _MESSAGES = {
 }
 
 
-def _file(package: str) -> descriptor_pb2.FileDescriptorProto:
-    name = f"katib_callbacks/{package.rpartition('.')[2]}_reflection.proto"
-    file = messages.describe(name, package, _MESSAGES)
-    file.service.add(name="ServerReflection").method.add(
-        name="ServerReflectionInfo",
-        input_type=f".{package}.ServerReflectionRequest",
-        output_type=f".{package}.ServerReflectionResponse",
-        client_streaming=True,
-        server_streaming=True,
-    )
-    return file
-
+_SERVICES = {
+    "ServerReflection": {"ServerReflectionInfo": ("stream ServerReflectionRequest", "stream ServerReflectionResponse")}
+}
 
 for _package in VERSIONS:
-    messages.POOL.AddSerializedFile(_file(_package).SerializeToString())
+    _name = f"katib_callbacks/{_package.rpartition('.')[2]}_reflection.proto"
+    _described = messages.describe(_name, _package, _MESSAGES, _SERVICES)
+    messages.POOL.AddSerializedFile(_described.SerializeToString())
 
 Request = messages.message_class(f"{VERSIONS[0]}.ServerReflectionRequest")
 Response = messages.message_class(f"{VERSIONS[0]}.ServerReflectionResponse")
@@ -74,6 +66,17 @@ _FILES: tuple[FileDescriptor, ...] = tuple(
     (extension.POOL if name == methods.EARLY_STOPPING_SERVICE else messages.POOL).FindServiceByName(name).file
     for name in SERVICES
 )
+
+
+def _symbols(file: Any) -> Iterator[str]:
+    """Yield the full names of services, methods, messages, and the fields and enums in these."""
+    for service in file.services_by_name.values():
+        yield from (service.full_name, *(method.full_name for method in service.methods))
+    for message in file.message_types_by_name.values():
+        yield from (message.full_name, *(part.full_name for part in (*message.fields, *message.enum_types)))
+
+
+_FILE_OF = {symbol: file for file in _FILES for symbol in _symbols(file)}
 
 
 def generic_handler(version: str) -> grpc.GenericRpcHandler:
@@ -103,28 +106,12 @@ def answer(request: Any) -> Any:
     if question == "file_by_filename":
         file = next((file for file in _FILES if file.name == request.file_by_filename), None)
     elif question == "file_containing_symbol":
-        file = next((file for file in _FILES if _has_symbol(file, request.file_containing_symbol)), None)
+        file = _FILE_OF.get(request.file_containing_symbol.lstrip("."))
     if file is not None:
         response.file_descriptor_response.file_descriptor_proto.append(file.serialized_pb)
-    elif question == "all_extension_numbers_of_type" and any(
-        _has_symbol(file, request.all_extension_numbers_of_type) for file in _FILES
-    ):
+    elif question == "all_extension_numbers_of_type" and request.all_extension_numbers_of_type.lstrip(".") in _FILE_OF:
         response.all_extension_numbers_response.base_type_name = request.all_extension_numbers_of_type
     else:
         response.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]
         response.error_response.error_message = "there is no such file, symbol or extension"
     return response
-
-
-def _has_symbol(file: FileDescriptor, symbol: str) -> bool:
-    """Return whether a service, method, message or a field or enum in one, by its full name, stands in a file."""
-    package, _, name = symbol.lstrip(".").partition(file.package + ".")
-    head, _, tail = name.partition(".")
-    if package or not head:
-        return False
-    if head in file.services_by_name:
-        return not tail or tail in file.services_by_name[head].methods_by_name
-    if head not in file.message_types_by_name:
-        return False
-    message = file.message_types_by_name[head]
-    return not tail or tail in message.fields_by_name or tail in message.enum_types_by_name

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.prometheus import ServerMetrics
@@ -68,7 +69,7 @@ def test_the_services_are_listed(reflect):
 )
 def test_a_symbol_is_found_in_its_file_and_the_file_by_its_name(reflect, symbol):
     (data,) = reflect(file_containing_symbol=symbol).file_descriptor_response.file_descriptor_proto
-    file = reflection.descriptor_pb2.FileDescriptorProto.FromString(data)
+    file = descriptor_pb2.FileDescriptorProto.FromString(data)
     assert symbol.startswith(file.package + ".")
     assert file.service
     (again,) = reflect(file_by_filename=file.name).file_descriptor_response.file_descriptor_proto

@@ -3,12 +3,15 @@
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from katib_callbacks import StoreError
+from katib_callbacks.db_manager.store import group_commit
 from katib_callbacks.db_manager.store.errors import UnstorableError
 from katib_callbacks.db_manager.store.group_commit import (
     MAX_GROUP_BATCHES,
@@ -80,11 +83,41 @@ def test_what_comes_while_the_last_was_written_is_written_together(writer, commi
 
 def test_a_group_has_its_bounds(writer, commit):
     many = [batch(f"t{number}", number) for number in range(MAX_GROUP_BATCHES + 1)]
-    large = [batch(f"large{number}", *range(MAX_GROUP_ROWS // 2)) for number in range(3)]
+    large = [batch(f"large{rows}", *range(rows)) for rows in (MAX_GROUP_ROWS - 2, 1, 1)]
     send_while_busy(writer, commit, [*many, *large])
     for sent in [*many, *large]:
         sent.wait()
     assert [len(group) for group in writer.groups] == [1, MAX_GROUP_BATCHES, 3, 1]
+
+
+@pytest.mark.parametrize(("coming", "together"), [(3, 4), (50, 1 + 5)])
+def test_after_a_group_of_several_the_next_one_waits_while_others_come_but_not_for_long(
+    writer, commit, monkeypatch, coming, together
+):
+    batches = [batch(f"t{number}", number) for number in range(1 + coming)]
+    now_s = [0.0]
+
+    def sleep(duration_s):
+        now_s[0] += duration_s
+        for sent in islice(late, 1):
+            commit.submit(sent)
+
+    monkeypatch.setattr(group_commit, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=sleep))
+    monkeypatch.setattr(group_commit, "QUIET_S", 1.0)
+    monkeypatch.setattr(group_commit, "GATHER_S", 5.0)
+    late = iter(batches)
+    alone = batch("alone", 0)
+    commit.submit(alone)
+    alone.wait()
+    assert now_s == [0.0], "one that reports alone waited"
+    writer.is_writing.clear()
+    several = [batch("a", 1), batch("b", 1)]
+    send_while_busy(writer, commit, several)
+    for sent in several:
+        sent.wait()
+    commit.submit(next(late))
+    batches[0].wait()
+    assert len(writer.groups[3]) == together
 
 
 def test_nobody_is_told_before_the_group_is_written(writer, commit):
@@ -153,27 +186,32 @@ def test_what_is_queued_at_the_end_is_written_and_nothing_comes_after_it(writer,
     for sent in batches:
         sent.wait()
     commit.close()
-    with pytest.raises(StoreError, match="closed"):
+    with pytest.raises(StoreError, match=r"^the store is closed$"):
         commit.submit(batch("t", 1))
 
 
 values = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 
 
-@given(st.lists(values, max_size=5), st.lists(st.integers(0, 3), max_size=6))
+@given(
+    st.lists(st.tuples(st.sampled_from("tu"), values), max_size=5),
+    st.lists(st.tuples(st.sampled_from("tu"), st.integers(0, 3)), max_size=6),
+)
 def test_of_equal_rows_as_many_are_added_as_a_batch_has_more(batches, stored):
-    """As if each batch came alone and were compared with what is stored by then."""
+    """As if each batch came alone and were compared with what is stored of its trial by then."""
     log = lambda value: (NOON, "loss", str(value))  # noqa: E731
-    expected = Counter(map(log, stored))
+    expected = Counter((trial_name, *log(value)) for trial_name, value in stored)
     added = []
-    for numbers in batches:
+    for trial_name, numbers in batches:
         here = Counter(expected)
         for value in numbers:
-            if here[log(value)] > 0:
-                here[log(value)] -= 1
+            row = (trial_name, *log(value))
+            if here[row] > 0:
+                here[row] -= 1
             else:
-                added.append(log(value))
-                expected[log(value)] += 1
-    sent = [Batch("t", [log(value) for value in numbers]) for numbers in batches]
-    missing = missing_logs(sent, [("t", *log(value)) for value in stored])
-    assert [log for trial_name, logs in missing for log in logs if trial_name == "t"] == added
+                added.append(row)
+                expected[row] += 1
+    sent = [Batch(trial_name, [log(value) for value in numbers]) for trial_name, numbers in batches]
+    missing = missing_logs(sent, [(trial_name, *log(value)) for trial_name, value in stored])
+    assert [(trial_name, *log) for trial_name, logs in missing for log in logs] == added
+    assert all(logs for _, logs in missing), "a trial that lacks nothing is not written"

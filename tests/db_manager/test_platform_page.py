@@ -56,7 +56,7 @@ BLOCKS = {
 RUN = [
     *("image", "before", "index: mysql", "index: postgresql", "manager", "certificate", "authenticated"),
     *("token", "report", "refused", "fence", "monitoring"),
-    *("back: fence", "back: manager", "back: return", "back: mysql", "back: postgresql"),
+    *("back: fence", "back: monitoring", "back: manager", "back: return", "back: mysql", "back: postgresql"),
 ]
 
 KATIBS_DEPLOYMENT = {
@@ -349,8 +349,8 @@ def test_the_tour(platform, open_channel, tmp_path):
         judge_alerts(platform, tmp_path)
 
     # And back: Katib's manager on all of it.
-    platform.block("back: fence")
-    platform.block("back: manager")
+    for mark in ("back: fence", "back: monitoring", "back: manager"):
+        platform.block(mark)
     calls = platform.calls()
     assert "-n kubeflow rollout undo deployment/katib-db-manager --to-revision=4" in calls
     applied = [call.rpartition(" ")[2] for call in calls if call.startswith("apply")]

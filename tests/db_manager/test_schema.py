@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -12,6 +13,7 @@ from servers import SERVERS, STORES
 
 from katib_callbacks import StoreError
 from katib_callbacks.db_manager import DBManager
+from katib_callbacks.db_manager.store import mysql
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire.client import DBManagerStub
 
@@ -105,6 +107,38 @@ def test_what_katib_wrote_is_read_and_both_can_go_on(database, ask, open_raw):
         ask(url, insert + "('t', '2026-01-31 12:00:02', 'loss', '0.125')")
         assert [value for _, _, value in raw.get("t")] == ["unavailable", "0.5", "0.5", "0.25", "0.125"]
     assert len(ask(url, "SELECT * FROM observation_logs")) == 6
+
+
+def test_a_manager_waits_for_another_one_that_makes_the_index(database, monkeypatch, caplog):
+    monkeypatch.setattr(mysql, "LOCK_TIMEOUT_S", 1)
+    url = database.create_database()
+    first = ObservationLogStore(url, max_connections=4)
+    try:
+        with first._database._creator.connect() as connection, ThreadPoolExecutor(1) as threads:
+            first._database.lock(connection, ["initialization"], is_patient=True)
+            second = threads.submit(lambda: DBManager(url).start().stop())
+            try:
+                until(lambda: is_waiting(database, caplog))
+                assert not second.done()
+            finally:
+                first._database.unlock(connection)
+                connection.rollback()  # PostgreSQL's lock ends with the transaction
+            second.result(timeout=240)
+    finally:
+        first.close()
+
+
+def is_waiting(database, caplog):
+    if database.dialect == "mysql":
+        return "waiting for another manager, which makes the table or its index" in caplog.text
+    return database.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'") != []
+
+
+def until(is_true):
+    end_s = time.monotonic() + 240
+    while not is_true():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 def test_with_skip_db_initialization_nothing_is_made(database, ask):

@@ -31,7 +31,6 @@ def test_a_token_grants_what_its_entry_says(trials):
     names = {"trial-1": True, "trial-": True, "xy": True, "x": False, "Trial-1": False, "a trial-1": False}
     assert {name: grant.covers(name) for name in names} == names
     assert (tokens.authenticate("x" * 32).caller, tokens.authenticate("x" * 32).namespace) == ("b", None)
-    tokens.close()
 
 
 @pytest.mark.parametrize("token", ["", "x", TOKEN[:-1], f"{TOKEN}x", hashlib.sha256(TOKEN.encode()).hexdigest(), "*"])

@@ -12,7 +12,7 @@ from katib_callbacks.cli.log_format import JsonFormatter
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.service import limits
 from katib_callbacks.db_manager.service.limits import Buckets, FailureLimit, host_of
-from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, Refusal, plain
+from katib_callbacks.db_manager.trials.audit import TOTAL_BURST, Audit, plain
 from katib_callbacks.wire import methods
 
 AUDIT = "katib_callbacks.db_manager.trials.audit"
@@ -167,7 +167,7 @@ def test_one_address_leaves_lines_for_others_and_all_together_are_limited(caplog
     audit = Audit(clock)
 
     def write(host):
-        audit.write(Refusal("m", f"ipv4:{host}:1", "UNAUTHENTICATED", "because"))
+        audit.write("m", f"ipv4:{host}:1", "UNAUTHENTICATED", "because")
 
     for _ in range(1_000):
         write("10.0.0.1")

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 from partners import NOON, FastClock, Fault, Proxy, ScriptedDBManager, stored_values
 
-from katib_callbacks import DeliveryError, KatibReporter, RejectedError
+from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, process_state
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
@@ -177,6 +177,19 @@ pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss":
     assert server.values(trial) == [("loss", "1"), ("loss", "2")]
 
 
+@pytest.mark.parametrize("is_used", [True, False])
+def test_a_reporter_that_was_sent_clears_where_it_was_not_used_before(server, trial, monkeypatch, is_used):
+    reporter = KatibReporter(server.address, trial_name=trial, previous_attempt="clear")
+    if is_used:
+        reporter.report({"loss": 1})
+    sent = pickle.dumps(reporter)
+    monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
+
+    pickle.loads(sent).report({"loss": 2})  # noqa: S301  our own bytes
+
+    assert server.values(trial) == [("loss", "1"), ("loss", "2")][not is_used :]
+
+
 def test_a_forked_child_clears_no_more(katib_db_manager):
     code = """
 import os
@@ -194,6 +207,21 @@ with KatibReporter(previous_attempt="clear") as reporter:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
     assert [log.name for log in katib_db_manager.metrics()] == ["parent", "child"]
+
+
+def test_our_db_manager_tells_once_of_rows_from_before_this_process(katib_db_manager, monkeypatch, caplog):
+    KatibReporter().report_logs([MetricLog("before", 1, NOON)])
+    monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
+    caplog.clear()
+
+    for number in range(2):
+        KatibReporter().report({"loss": number})
+
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith(
+        f"Trial {KatibReporter().trial_name!r} had rows when this process began to report, and Katib"
+    )
+    assert "set previous_attempt='clear' (KATIB_CALLBACKS_PREVIOUS_ATTEMPT) to have them deleted." in message
 
 
 def test_a_refused_report_still_counts_as_the_first(server, trial):

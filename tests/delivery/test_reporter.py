@@ -344,8 +344,10 @@ def test_a_delivery_error_pickles(server, reporter):
 def test_a_closed_reporter_reports_no_more(server):
     reporter = KatibReporter(server.address, trial_name="trial")
     reporter.report({"loss": 1})
+    assert repr(reporter) == f"<KatibReporter of trial 'trial' to {server.address}>"
     reporter.close()
     reporter.close()
+    assert repr(reporter) == f"<KatibReporter of trial 'trial' to {server.address}, closed>"
 
     with pytest.raises(ReporterClosedError):
         reporter.report({"loss": 2})

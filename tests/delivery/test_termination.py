@@ -58,6 +58,14 @@ def test_a_metric_that_a_later_training_reports_is_missing_no_more(server, messa
     assert message.read_text() == ""
 
 
+def test_a_metric_that_an_evaluation_brings_after_all_is_missing_no_more(server, message):
+    recorder = MetricRecorder("a", _runtime=runtime(message, KATIB_DB_MANAGER_ADDRESS=server.address))
+    train(recorder, {"b": 1})
+    recorder.evaluated({"a": 1}, is_validation=True)
+    assert server.values() == [("a", "1")]
+    assert message.read_text() == ""
+
+
 def test_a_training_without_any_metric_says_so(server, message):
     train(MetricRecorder(_runtime=runtime(message, KATIB_DB_MANAGER_ADDRESS=server.address)), {})
     assert message.read_text() == "katib-callbacks: training ended without a metric to report\n"

@@ -8,6 +8,7 @@ comes from, the port (a free one), and that the second command waits until the f
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class Model(LightningModule):
 
 def loader():
     x = torch.randn(64, 2)
-    return DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=8)
+    return DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=32)
 
 
 model, train_loader, val_loader = Model(), loader(), loader()
@@ -95,6 +96,11 @@ def run(commands, folder, programs):
     )
 
 
+def processor_s():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.fixture
 def programs(tmp_path):
     """Return the folder of a Python, pip and our commands: a new environment's, or those of this one."""
@@ -118,7 +124,7 @@ def test_a_plain_lightning_script_reports_after_what_the_readme_says(tmp_path, p
     folder.mkdir()
     script = folder / "train.py"
     script.write_text(PLAIN, encoding="utf-8")
-    started_s = time.monotonic()
+    started_s, busy_s = time.monotonic(), processor_s()
 
     install = block("install")
     assert install == 'pip install ".[db-manager]"\n'
@@ -140,9 +146,10 @@ def test_a_plain_lightning_script_reports_after_what_the_readme_says(tmp_path, p
         programs,
     )
     if PACKAGES:
-        sys.stderr.write(f"\nfrom README's first command to the metric: {time.monotonic() - started_s:.0f} s\n")
+        took = f"{time.monotonic() - started_s:.0f} s, {processor_s() - busy_s:.0f} s of them a processor's"
+        sys.stderr.write(f"\nfrom README's first command to the metric: {took}\n")
 
     assert done.returncode == 0, done
     trained_to = float(re.search(r"^trained to (\S+)$", done.stdout, re.MULTILINE)[1])
     (row,) = re.findall(r"^.*\baccuracy\s.*$", done.stdout, re.MULTILINE)
-    assert trained_to in map(float, re.findall(r"(?<!\S)\d\.\d+(?!\S)", row)), done.stdout  # of 64 samples: exact
+    assert trained_to in map(float, re.findall(r"(?<!\S)\d(?:\.\d+)?(?!\S)", row)), done.stdout  # of 64 samples: exact

@@ -1,10 +1,15 @@
 """Whole experiments: states and their reasons, budgets, goals, strategies, going on."""
 
+import os
+import signal
+import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from homes import REPORT, SUBMITTED, experiment
+from homes import REPORT, SUBMITTED, experiment, wait_until
 
 from katib_callbacks.errors import ExperimentError
 from katib_callbacks.local.running.runner import Runner, locked
@@ -303,3 +308,35 @@ def test_a_name_may_be_made_up(local):
     first, second = local.store(one), local.store(one)
     assert first != second
     assert first.startswith("many-")
+
+
+def db_managers_of(home):
+    """Return the numbers of the processes that are a home's DB managers."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (folder / "cmdline").read_bytes() if folder.name.isdecimal() else b""
+            if b"db_manager_process import main" in command and str(home).encode() in command:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_db_manager_that_is_killed_is_started_again_where_it_was(local):
+    code = (
+        f"{SUBMITTED}(submitted / 'begun').touch()\nwhile not (submitted / 'go').exists(): time.sleep(0.02)\n"
+        f"{REPORT}report({{'loss': 1}})"
+    )
+    own = Runner(local.home, local.store(experiment(code, maxTrialCount=1, parallelTrialCount=1)))
+    own.start()
+    wait_until((local.folder / "begun").exists)
+    (killed,) = db_managers_of(local.home)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: db_managers_of(local.home) not in ([], [killed]))
+    (local.folder / "go").touch()
+    own.join()
+
+    (trial,) = local.trials()
+    assert trial.state == "Succeeded"
+    assert local.rows(trial.name) == [("loss", "1")]
+    assert db_managers_of(local.home) == []

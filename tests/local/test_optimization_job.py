@@ -289,6 +289,10 @@ def test_what_a_running_trial_shows_can_be_seen(local):
         ({"numTrials": None}, "spec.parallelTrials: 2 is above numTrials 1 (the default)"),
         ({"parallelTrials": 4}, "spec.parallelTrials: 4 is above numTrials 3"),
         ({"trainJobTemplate": None}, "spec.trainJobTemplate: must be specified"),
+        (
+            {"parameters": [{"name": "a", "searchSpace": {"uniform": {"min": "1", "max": "2", "type": "Long"}}}]},
+            "uniform.type: must be Float or Int, not 'Long'",
+        ),
         ({"earlyStopping": {}}, "spec.earlyStopping: Kubeflow Trainer knows no such field"),
     ],
 )
@@ -297,6 +301,18 @@ def test_it_is_judged_as_its_crd_does(changes, fault):
         read(job(**changes))
 
     assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"spec": None}, "spec: must be specified"),
+        ({"apiVersion": "trainer.kubeflow.org/v2"}, "apiVersion: must be trainer.kubeflow.org/v1alpha1, not "),
+    ],
+)
+def test_what_is_no_such_object_is_refused(changes, fault):
+    with pytest.raises(ConfigurationError, match=fault):
+        read({**job(), **changes})
 
 
 @pytest.mark.parametrize("text", [".05", "+1", "007", "1.", "inf", "0x1", "1e", " 1"])

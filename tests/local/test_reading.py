@@ -175,6 +175,7 @@ ILLEGAL = [
     (("spec", "maxTrialCount"), 0, r"spec\.maxTrialCount: must be at least 1, not 0"),
     (("spec", "parallelTrialCount"), 4, r"spec\.parallelTrialCount: 4 is above maxTrialCount 3"),
     (("spec", "maxFailedTrialCount"), -1, r"spec\.maxFailedTrialCount: must be at least 0"),
+    (("spec",), None, "spec: must be specified"),
     (("spec", "objective"), None, r"spec\.objective: must be specified"),
     (("spec", "objective", "type"), "min", r"spec\.objective\.type: must be minimize or maximize, not 'min'"),
     (("spec", "objective", "objectiveMetricName"), "", r"spec\.objective\.objectiveMetricName: must be specified"),
@@ -269,6 +270,16 @@ ILLEGAL = [
         r"spec\.trialTemplate\.trialParameters\[0\]\.reference: 'y' is not one of spec\.parameters: x",
     ),
     (("spec", "trialTemplate", "trialParameters", 0, "name"), "y", r"'y' is used nowhere in trialSpec"),
+    (
+        ("spec", "trialTemplate", "trialParameters", 0, "reference"),
+        "",
+        r"trialParameters\[0\]: name and reference must be specified, and name without braces",
+    ),
+    (
+        ("spec", "trialTemplate", "trialParameters"),
+        [{"name": "x", "reference": "x"}, {"name": "y", "reference": "x"}],
+        r"trialParameters\[1\]: 'y' or its reference 'x' stands there twice",
+    ),
     (
         ("spec", "trialTemplate", "trialParameters"),
         [],

@@ -258,9 +258,10 @@ def is_alive(pid):
 
 
 def child_of(folder):
-    while not (folder / "child").exists():
+    path = folder / "child"
+    while not path.exists() or not path.read_text():  # it is made before it is written
         time.sleep(0.02)
-    return int((folder / "child").read_text())
+    return int(path.read_text())
 
 
 def one_trial(code, **spec):

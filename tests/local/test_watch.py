@@ -19,12 +19,11 @@ from katib_callbacks.pictures.sparkline import sparkline, text_plot, thinned
 TRIAL = f"""
 {SUBMITTED}
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 
 recorder = MetricRecorder(["loss"])
 recorder.start(None)
 recorder.begin_progress(lambda: 0.0)
-recorder.record({{"loss": 0.5}}, row=Position(epoch=3))
+recorder.record({{"loss": 0.5}}, row=(3, None, 0))
 recorder.progress.show(0.25)
 while not (submitted / "go").exists():
     time.sleep(0.02)

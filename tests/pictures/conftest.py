@@ -12,7 +12,6 @@ from homes import Local, experiment
 TRIAL = """
 import os, sys
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 
 x = float(os.environ["X"])
 recorder = MetricRecorder(["loss", "accuracy"], report="history" if x < 0.5 else "final")
@@ -20,7 +19,7 @@ recorder.start(None)
 recorder.begin_progress(lambda: 0.0)
 for epoch in range(1, 6):
     if x != 0.9:
-        recorder.record({"loss": x + 1 / epoch, "accuracy": 1 - x / epoch}, row=Position(epoch=epoch))
+        recorder.record({"loss": x + 1 / epoch, "accuracy": 1 - x / epoch}, row=(epoch, None, 0))
     if x == 0.7 and epoch == 3:
         sys.exit("out of memory")
 recorder.finish()

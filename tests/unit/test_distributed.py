@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from katib_callbacks.reporting.ranks import LAUNCHER_VARIABLES, framework_rank, process_rank
+from katib_callbacks.reporting.ranks import LAUNCHER_VARIABLES, framework_rank, is_one_of_many, process_rank
 
 
 def tf_config(kind, index, *cluster):
@@ -289,6 +289,26 @@ def test_every_launcher_is_believed_on_its_own(variable):
 )
 def test_a_rank_is_certain_if_there_are_that_many_processes(environ, is_certain):
     assert process_rank(environ, framework=framework_rank(is_global_zero=True)).is_certain is is_certain
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_one"),
+    [
+        ({}, False),
+        ({"RANK": "1"}, False),
+        ({"WORLD_SIZE": "1"}, False),
+        ({"WORLD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"PADDLE_TRAINERS_NUM": "2"}, True),
+        ({"KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}, True),
+        ({"PET_NNODES": "2"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_NTASKS": "4"}, False),  # of an allocation, in which this step may be alone
+        ({"TF_CONFIG": tf_config("worker", 0, "worker")}, True),
+    ],
+)
+def test_a_process_knows_of_others_without_a_group_by_what_its_launcher_says(environ, is_one):
+    assert is_one_of_many(environ) is is_one
 
 
 def test_launchers_are_believed_in_order():

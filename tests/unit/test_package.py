@@ -41,7 +41,7 @@ MAY_IMPORT_DB_MANAGER = {"cli", "local", "testing"}
 # Whatever is not named here imports the standard library alone.
 THIRD_PARTY = {
     "wire": {"google", "grpc"},
-    "net": {"grpc", "uvicorn"},
+    "net": {"grpc", "starlette", "uvicorn"},
     "sinks": {"grpc", "prometheus_client"},
     "db_manager": {"cryptography", "grpc", "jwt", "sqlalchemy", "prometheus_client"},
     "page": {"starlette"},

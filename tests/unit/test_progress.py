@@ -2,16 +2,18 @@
 
 import json
 import math
+import pickle
 
 import pytest
 
+from katib_callbacks import KatibReporter, MetricValueError, ReporterClosedError
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 from katib_callbacks.recording.shares import largest, share_of_epochs
 from katib_callbacks.reporting import progress_file
 from katib_callbacks.reporting.progress import ALMOST_DONE, Place, Progress
 from katib_callbacks.reporting.progress_file import ProgressFile, ProgressReader
 from katib_callbacks.settings import Runtime
+from katib_callbacks.testing import RecordingSink
 
 
 class Clock:
@@ -108,6 +110,98 @@ def test_the_limit_that_comes_first_counts():
     assert largest([None]) is None
 
 
+# -- a loop of one's own ----------------------------------------------------------------------------------------------
+
+
+class Shown(Told, RecordingSink):
+    """A sink that shows progress."""
+
+    def __init__(self):
+        RecordingSink.__init__(self)
+
+
+@pytest.fixture
+def shown():
+    return Shown()
+
+
+@pytest.fixture
+def reporter(shown, clock):
+    return KatibReporter(trial_name="t", sinks=[shown], _runtime=Runtime(environ=dict, monotonic=clock))
+
+
+def test_a_loop_shows_its_progress_once_a_second_and_at_its_end(reporter, shown, clock):
+    assert reporter.shows_progress
+    reporter.report_progress(0.0, {"loss": 4})
+    clock.now_s += 0.5
+    reporter.report_progress(0.1, {"accuracy": 0.5})
+    assert shown == [(0.0, None, {"loss": 4.0})]
+
+    clock.now_s += 1
+    reporter.report_progress(0.5, {"loss": 2.0, "nan": math.nan, "word": "many"})
+    reporter.report_progress(0.75, {"accuracy": 0.75})
+    reporter.report_progress(1, {"loss": 1.0})
+
+    assert shown[1:] == [
+        (0.5, 1.5, {"loss": 2.0, "accuracy": 0.5}),
+        (ALMOST_DONE, pytest.approx(0, abs=0.01), {"loss": 1.0, "accuracy": 0.75}),
+        (1.0, 0.0, {"loss": 1.0, "accuracy": 0.75}),
+    ]
+
+
+def test_a_share_that_is_a_little_lower_goes_on_and_one_that_is_lower_begins_another_training(reporter, shown, clock):
+    reporter.report_progress(0.5, {"loss": 1.0})
+    for fraction in (0.4995, 0.25, 0.75):
+        clock.now_s += 10
+        reporter.report_progress(fraction)
+
+    assert shown == [
+        (0.5, None, {"loss": 1.0}),
+        (0.5, None, {"loss": 1.0}),
+        (0.25, None, {}),
+        (0.75, 5.0, {}),
+    ]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
+def test_a_share_that_is_none_is_refused(reporter, shown, fraction):
+    with pytest.raises(MetricValueError, match=rf"^a share of the training is from 0 to 1, not {fraction}$"):
+        reporter.report_progress(fraction)
+    assert shown == []
+
+
+def test_a_closed_reporter_shows_no_progress_in_the_middle_of_a_second_either(reporter, shown):
+    reporter.report_progress(0.5)
+    reporter.close()
+    with pytest.raises(ReporterClosedError):
+        reporter.report_progress(0.6)
+    assert len(shown) == 1
+
+
+def test_off_rank_zero_and_where_no_sink_shows_it_progress_is_nothing(clock):
+    environ = {"RANK": "1"}
+    other = Shown()
+    for sinks, runtime in [
+        ([other], Runtime(environ=lambda: environ, monotonic=clock)),
+        ([RecordingSink()], Runtime(environ=dict, monotonic=clock)),
+    ]:
+        reporter = KatibReporter(trial_name="t", sinks=sinks, _runtime=runtime)
+        for fraction in (0.0, 0.5, 1.0):
+            reporter.report_progress(fraction, {"loss": 1.0})
+    assert not reporter.shows_progress
+    assert other == []
+
+
+def test_a_reporter_that_is_sent_to_another_process_shows_the_latest_values_there(reporter, shown):
+    reporter.report_progress(0.5, {"loss": 2.0, "accuracy": 0.5})
+    reporter.report_progress(0.6, {"loss": 1.0, "word": "many"})
+
+    sent, there = pickle.loads(pickle.dumps((reporter, shown)))  # noqa: S301  our own bytes
+    sent.report_progress(0.7)
+
+    assert there[len(shown) :] == [(0.7, None, {"loss": 1.0, "accuracy": 0.5})]
+
+
 # -- the file of a local trial -----------------------------------------------------------------------------------------
 
 
@@ -126,7 +220,7 @@ def test_a_local_trial_writes_its_epochs_into_a_file_that_its_runner_reads(tmp_p
     assert (before.fraction, before.place, before.latest) == (0.0, None, {})
 
     for epoch in (1, 2):
-        recorder.record({"acc": epoch / 10, "other": 7.0}, row=Position(epoch=epoch))
+        recorder.record({"acc": epoch / 10, "other": 7.0}, row=(epoch, None, 0))
     clock.now_s += 1
     recorder.progress.show(0.25)
     recorder.record({"acc": 0.3})  # of the same row, as an adapter that sees validation later

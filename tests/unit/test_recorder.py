@@ -2,12 +2,13 @@
 
 import logging
 import pickle
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
 
-from katib_callbacks import ConfigurationError, KatibReporter
+from katib_callbacks import ConfigurationError, KatibReporter, UnavailableError
 from katib_callbacks.metrics import RESOLUTION
 from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.recording.rows import Values
@@ -394,6 +395,37 @@ def test_a_foreign_error_in_delivery_never_breaks_training(error, caplog):
     assert record.exc_text.endswith(f"{type(error).__name__}: {error}")
 
 
+def test_where_no_metrics_were_named_those_that_are_reported_are_listed_once(caplog):
+    recorder = MetricRecorder(reporter=Reporter())
+    trained(recorder, {"a": 1, "b": 2})
+    trained(recorder, {"a": 1})
+    (message,) = caplog.messages
+    assert message.startswith(
+        "No metrics were named, so all are reported: a, b. Name those that the experiment declares:"
+    )
+
+
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_a_delivery_that_failed_is_told_or_raised_as_is_asked_for_and_leaves_no_receipt(on_error, caplog):
+    reporter = Reporter(error=UnavailableError("there is no DB manager"))
+    recorder = MetricRecorder("a", on_error=on_error, reporter=reporter)
+    with pytest.raises(UnavailableError) if on_error == "raise" else nullcontext():
+        trained(recorder, {"a": 1})
+    assert [message[:24] for message in caplog.messages] == (["there is no DB manager. "] if on_error == "warn" else [])
+    assert recorder.receipt is None
+    reporter.sink.error = None
+    trained(recorder, {"a": 2})
+    assert recorder.receipt.delivered == 1
+
+
+def test_outside_a_trial_names_are_checked_and_nothing_else_is_said(caplog):
+    environ = {}
+    trained(MetricRecorder(_runtime=Runtime(environ=lambda: environ)), {"a": 1})
+    assert caplog.messages == []
+    trained(MetricRecorder("b", _runtime=Runtime(environ=lambda: environ)), {"a": 1})
+    assert caplog.messages == ["Metric 'b' never appeared. Seen: a."]
+
+
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
     reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter, _runtime=Runtime(environ=lambda: {"RANK": "3", "WORLD_SIZE": "4"}))
@@ -504,7 +536,11 @@ def test_processes_that_cannot_agree_upon_stopping_go_on_and_say_so_once(caplog)
     assert caplog.messages == [
         "The processes of this training cannot agree upon early stopping, so it goes on to its end."
     ]
-    assert not recorder.is_to_stop(3, jax=SimpleNamespace(process_count=lambda: 1)), "one process of JAX"
+    caplog.clear()
+    recorder = MetricRecorder("a", reporter=reporter, _runtime=Runtime(environ=lambda: environ))
+    recorder.start(ZERO)
+    assert not recorder.is_to_stop(1, jax=SimpleNamespace(process_count=lambda: 1))
+    assert caplog.messages == [], "JAX knows of one process, which agrees with itself"
 
 
 @pytest.mark.logs_error(

@@ -4,21 +4,18 @@ TLS has proved that the caller has the key and that a client authority vouches f
 time only at the beginning of a connection, so it is checked here at each call.
 """
 
-import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timezone
-from threading import Lock
+from functools import lru_cache
 from typing import Any
 
-from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import NAMESPACE, Grant, RefusedError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
 MAX_REMEMBERED = 1_024
 """Certificates, so that one is read once and not for each call."""
 
-_NAMESPACE = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"  # a DNS label
 _TRIAL = "[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"  # what Kubernetes names objects by, RFC 1123
 _NAMESPACE_CHARACTERS = re.compile("[-a-z0-9]*", re.ASCII)
 
@@ -41,21 +38,11 @@ class CertificateNames:
         self._is_uri = "://" in template
         self._pattern = _compile(template)
         self._now = now or (lambda: datetime.now(timezone.utc))
-        self._lock = Lock()
-        self._known: OrderedDict[bytes, tuple[datetime, Grant | None]] = OrderedDict()
+        self._known = lru_cache(MAX_REMEMBERED)(self._read)
 
     def authenticate(self, pem: bytes) -> Grant:
         """Return what a certificate grants that TLS has accepted; else RefusedError."""
-        digest = hashlib.sha256(pem).digest()
-        with self._lock:
-            known = self._known.get(digest)
-        if known is None:
-            known = self._read(pem)
-            with self._lock:
-                self._known[digest] = known
-                if len(self._known) > MAX_REMEMBERED:
-                    self._known.popitem(last=False)
-        end, grant = known
+        end, grant = self._known(pem)
         if self._now() >= end:
             raise RefusedError(f"the client's certificate has expired on {end:%Y-%m-%d}")
         if grant is None:
@@ -105,5 +92,5 @@ def _compile(template: str) -> re.Pattern[str]:
         )
     pattern = re.escape(texts[0])
     for field, text in zip(fields, texts[1:], strict=True):
-        pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else _NAMESPACE}){re.escape(text)}"
+        pattern += f"(?P<{field}>{_TRIAL if field == 'trial' else NAMESPACE}){re.escape(text)}"
     return re.compile(pattern, re.ASCII)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+
+NAMESPACE = "[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+"""The names that namespaces may have: DNS labels (RFC 1123)."""
 
 
 class RefusedError(Exception):
@@ -40,16 +42,3 @@ class Grant:
         return trial_name in self.trial_names or any(
             fnmatchcase(trial_name, pattern) for pattern in self.trial_patterns
         )
-
-
-class TokenAuthenticator(Protocol):
-    """Judges bearer tokens. Every method may be called by several threads."""
-
-    def authenticate(self, token: str) -> Grant:
-        """Return what the text behind ``Bearer`` grants, printable ASCII below 16 KiB; else RefusedError.
-
-        Never blocks for long; where nobody can tell now it is an IssuerUnavailableError.
-        """
-
-    def close(self) -> None:
-        """Give up what it holds, threads and connections. May be called twice."""

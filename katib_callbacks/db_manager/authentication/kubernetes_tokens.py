@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any, NoReturn
 
-from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import NAMESPACE, Grant, RefusedError
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 
@@ -36,9 +36,7 @@ MAX_TOKEN_BYTES = 16 * 1024
 """gRPC takes no more metadata than this by default; Kubernetes' tokens have about 1 kB."""
 
 _SUBJECT = "system:serviceaccount:"
-_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_NAMESPACE = re.compile(_LABEL, re.ASCII)  # RFC 1123 label
-_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)  # RFC 1123 subdomain: trials, and service accounts
+_NAME = re.compile(rf"{NAMESPACE}(?:\.{NAMESPACE})*", re.ASCII)  # RFC 1123 subdomain: trials, and service accounts
 _MAX_NAME = 253
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _SHOWN_CHARACTERS = 64
@@ -71,14 +69,14 @@ class AudienceTemplate:
 
     def may_name_a_trial(self, audience: str) -> bool:
         """Return whether an audience would fit in some namespace; for telling why one was refused."""
-        patterns = {"{namespace}": _LABEL, "{trial}": _NAME.pattern}
+        patterns = {"{namespace}": NAMESPACE, "{trial}": _NAME.pattern}
         pieces = re.split(r"(\{namespace\}|\{trial\})", f"{self._head}{{trial}}{self._tail}")
         pattern = "".join(patterns.get(piece, re.escape(piece)) for piece in pieces)
         return len(audience) <= MAX_TOKEN_BYTES and re.fullmatch(pattern, audience, re.ASCII) is not None
 
 
 class ServiceAccountTokens:
-    """Judges the tokens of one issuer, as ``TokenAuthenticator``. Thread-safe.
+    """Judges the tokens of one issuer. Thread-safe.
 
     A thread of its own fetches the issuer's keys from the start on; until they were had once, nobody can be judged. The
     arguments are those of ``TrialListener``. The issuer is told by ``kubectl get --raw
@@ -189,7 +187,7 @@ def _namespace(claims: Mapping[str, Any]) -> str:
     """Return where the token's pod lives: what the API server wrote, twice."""
     kubernetes = claims.get("kubernetes.io")
     namespace = kubernetes.get("namespace") if isinstance(kubernetes, dict) else None
-    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+    if not isinstance(namespace, str) or not re.fullmatch(NAMESPACE, namespace, re.ASCII):
         raise RefusedError("the token names no namespace")
     subject = claims.get("sub")
     head = f"{_SUBJECT}{namespace}:"

@@ -23,7 +23,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from katib_callbacks.db_manager.authentication.grant import Grant, RefusedError
+from katib_callbacks.db_manager.authentication.grant import NAMESPACE, Grant, RefusedError
 from katib_callbacks.db_manager.authentication.reload_log import ReloadLog
 from katib_callbacks.errors import ConfigurationError
 
@@ -34,7 +34,6 @@ MAX_FILE_BYTES = 8 * 1024 * 1024
 
 _TOKEN = re.compile(rf"[\x21-\x7e]{{{MIN_TOKEN_CHARACTERS},}}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _KEYS = {"name", "sha256", "token", "trials", "namespace"}
 
 _UNSETTLED_NS = 2_000_000_000  # file systems tell times by ticks: within one a file may change and look the same
@@ -70,9 +69,6 @@ class TokenFile:
         if grant is None:
             raise RefusedError("the token is not in the token file")
         return grant
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to give up."""
 
     def _refresh(self) -> None:
         with self._lock:
@@ -149,7 +145,7 @@ def _parse_entry(place: str, entry: Any) -> tuple[bytes, Grant]:
         raise _BadFileError(f"{place}.name must be a printable text")
     if not isinstance(trials, list) or not trials or not all(isinstance(trial, str) and trial for trial in trials):
         raise _BadFileError(f"{place}.trials must be a list of patterns")
-    if namespace is not None and not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):
+    if namespace is not None and not (isinstance(namespace, str) and re.fullmatch(NAMESPACE, namespace, re.ASCII)):
         raise _BadFileError(f"{place}.namespace must be the name of a namespace")
     if ("sha256" in entry) == ("token" in entry):
         raise _BadFileError(f"{place} must have either sha256 or token")

@@ -9,7 +9,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 
 import grpc
 
@@ -76,28 +77,20 @@ class Arrivals:
         Yields a list with the request (empty where the client sent none). Take it out, and its bytes are given back
         while the block lasts. ``key`` is the caller or its connection.
         """
-        with ExitStack() as place, ExitStack() as work:
-            with self.limit(key, context) as call:
-                if key not in self._small:
-                    place.enter_context(self._place(call))
-                received = [data for data in (next(requests, None),) if data is not None]
+        with self.limit(key, context) as call, nullcontext() if key in self._small else self._place(call):
+            received = list(islice(requests, 1))
+            call.end()
             size = len(received[0]) if received else 0
             self._note(call, size)
-            work.enter_context(self._at_work.enter(weight=size, timeout_s=PLACE_TIMEOUT_S))
-            place.close()
+            room = self._at_work.enter(weight=size, timeout_s=PLACE_TIMEOUT_S)
+        with room:
             yield received
 
-    @contextmanager
-    def limit(self, key: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
-        """End a call, with CANCELLED, whose client keeps the block waiting: nothing else wakes its handler."""
+    def limit(self, key: str, context: grpc.ServicerContext) -> "_Call":
+        """End a call, with CANCELLED, whose client keeps the ``with`` block waiting: nothing else wakes its handler."""
         if len(self._calls) >= MAX_CALLS:
             self._make_room()
-        call = _Call(key, context)
-        self._calls[id(call)] = call
-        try:
-            yield call
-        finally:
-            self._calls.pop(id(call), None)
+        return _Call(key, context, self._calls)
 
     def close(self) -> None:
         """End the thread. May be called twice."""
@@ -113,7 +106,7 @@ class Arrivals:
                 return
 
     def _end(self, call: "_Call") -> None:
-        self._calls.pop(id(call), None)
+        call.end()
         call.context.cancel()  # its thread returns from gRPC
 
     def _run(self) -> None:
@@ -180,18 +173,27 @@ class Arrivals:
                 call.is_slow = call.key in self._slow
 
 
-class _Call:
-    """A call whose client is waited for."""
+class _Call(AbstractContextManager["_Call"]):
+    """A call whose client is waited for; one of ``calls`` until it ends."""
 
-    __slots__ = ("context", "is_slow", "key", "may_go", "since_s")
+    __slots__ = ("_calls", "context", "is_slow", "key", "may_go", "since_s")
 
-    def __init__(self, key: str, context: grpc.ServicerContext) -> None:
+    def __init__(self, key: str, context: grpc.ServicerContext, calls: "dict[int, _Call]") -> None:
         self.key = key
         self.context = context
         self.since_s = time.monotonic()
         self.is_slow = False
         self.may_go = threading.Lock()  # held until it has a place
         self.may_go.acquire()
+        self._calls = calls
+        calls[id(self)] = self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Wait for the client no more. May be called twice."""
+        self._calls.pop(id(self), None)
 
 
 def _remember(callers: dict[str, None], key: str) -> None:

@@ -4,9 +4,9 @@ import math
 import re
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from ipaddress import IPv6Network, ip_address
 from urllib.parse import unquote
 
@@ -51,11 +51,10 @@ class Places:
         self._refusal = refusal
         self._changed = threading.Condition()
         self._taken = 0
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
 
-    @contextmanager
-    def enter(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> Iterator[None]:
-        """Take a place of a key's share for as long as the block lasts; BusyError if none is free in time.
+    def enter(self, key: str = "", *, weight: int = 1, timeout_s: float = 0.0) -> AbstractContextManager[None]:
+        """Take a place of a key's share for as long as the ``with`` block lasts; BusyError if none is free in time.
 
         One that weighs more than there are may come in by itself.
         """
@@ -65,21 +64,36 @@ class Places:
             ):
                 raise BusyError(self._refusal)
             self._taken += weight
-            self._counts[key] += weight
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= weight
-                self._counts[key] -= weight
-                if not self._counts[key]:
-                    del self._counts[key]
-                self._changed.notify_all()
+            self._counts[key] = self._counts.get(key, 0) + weight
+        return _Place(self, key, weight)
+
+    def give_back(self, key: str, weight: int) -> None:
+        """End what :meth:`enter` began."""
+        with self._changed:
+            self._taken -= weight
+            count = self._counts.pop(key, 0) - weight
+            if count:
+                self._counts[key] = count
+            self._changed.notify_all()
 
     def _has_place(self, key: str, weight: int) -> bool:
         return (not self._taken or self._taken + weight <= self._total) and self._counts.get(
             key, 0
         ) + weight <= self._share
+
+
+class _Place(AbstractContextManager[None]):
+    """A place that is taken. A class, which costs a call half of what a generator would."""
+
+    __slots__ = ("_key", "_places", "_weight")
+
+    def __init__(self, places: Places, key: str, weight: int) -> None:
+        self._places = places
+        self._key = key
+        self._weight = weight
+
+    def __exit__(self, *_exception: object) -> None:
+        self._places.give_back(self._key, self._weight)
 
 
 def call_places(max_calls: int) -> Places:

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.db_manager.store.table import TRIAL_TIME_INDEX, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, MissingDependencyError
 
@@ -111,6 +112,7 @@ class DatabaseServer(Database):
     driver = ""
     extra = ""
     package = ""
+    create_table = ""
     engine_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
@@ -155,14 +157,13 @@ class DatabaseServer(Database):
         """Set up one new connection of the driver."""
 
     def create(self, *, is_initialized: bool, connect_timeout_s: float, extra_tables: Sequence[Table] = ()) -> None:
-        """Wait until the database answers, and make the tables and the index."""
         with self._connect(connect_timeout_s) as connection:
             self.warn_of_lost_writes(connection)
             if is_initialized:
                 return
             try:
-                self.lock(connection, ["initialization"], is_patient=True)
-                self.create_table(connection)
+                self._lock_initialization(connection)
+                connection.exec_driver_sql(self.create_table)
                 for table in extra_tables:
                     table.create(connection, checkfirst=True)
                 try:
@@ -172,6 +173,14 @@ class DatabaseServer(Database):
                 connection.commit()
             finally:
                 self.unlock(connection)
+
+    def _lock_initialization(self, connection: Connection) -> None:
+        """Wait for another manager that makes the index of a large table, however long that takes."""
+        while True:
+            with suppress(BusyError):
+                self.lock(connection, ["initialization"], is_patient=True)
+                return
+            _logger.warning("waiting for another manager, which makes the table or its index")
 
     def _connect(self, timeout_s: float) -> Connection:
         give_up_at = time.monotonic() + timeout_s
@@ -185,16 +194,13 @@ class DatabaseServer(Database):
                 time.sleep(CONNECT_INTERVAL_S)
 
     def reading(self) -> Connection:
-        """Open a transaction that sees one state of the database."""
         return self._readers.connect()
 
     def checking(self) -> Connection:
-        """Open a transaction past everybody who waits."""
         return self._checker.connect()
 
     @contextmanager
     def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
-        """Open a transaction that is on disk when the block is left."""
         # Whoever waits for a lock must not keep the one writer from other trials' rows.
         with (self._readers if is_patient else self._writer).connect() as connection:
             driver = connection.connection.driver_connection
@@ -228,10 +234,6 @@ class DatabaseServer(Database):
 
     def unlock(self, connection: Connection) -> None:
         """Give back locks that do not end with the transaction."""
-
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        raise NotImplementedError
 
     def create_index(self, connection: Connection) -> None:
         """Make the index unless it is there."""

@@ -18,9 +18,10 @@ MAX_GROUP_BATCHES = 256
 MAX_GROUP_ROWS = 4_096
 """When a group takes no further batch. Bounds the statement that asks for stored rows, and how long others wait."""
 
-GATHER_S = 0.003
-"""How long a group is waited for where the last one had several batches: about what a sync of a disk takes. Without it
-many small groups would each cost a sync and many changes of threads. Whoever reports alone never waits."""
+QUIET_S, GATHER_S = 0.003, 0.015
+"""Where the last group had several batches, the next one waits for further ones until none has come for the first time,
+about what a sync of a disk takes, and at most for the second. A group of a few costs nearly as much as one of dozens:
+a transaction, a sync and changes of threads. Whoever reports alone never waits."""
 
 
 class Work:
@@ -110,21 +111,21 @@ class GroupCommit(Generic[W]):
 
     def _next_group(self) -> list[W]:
         """Return what is waiting, at least one batch; nothing at the end."""
-        batch = self._queue.get()
-        if self._is_crowded:
-            time.sleep(GATHER_S)
-        group = self._gather(batch)
+        group = self._gather(self._queue.get(), time.monotonic() + GATHER_S if self._is_crowded else 0.0)
         self._is_crowded = len(group) > 1
         return group
 
-    def _gather(self, batch: W | None) -> list[W]:
+    def _gather(self, batch: W | None, until_s: float) -> list[W]:
         group: list[W] = []
-        rows = 0
+        rows = before = 0
         while batch is not None:
             group.append(batch)
             rows += batch.rows
             if len(group) >= MAX_GROUP_BATCHES or rows >= MAX_GROUP_ROWS:
                 return group
+            if self._queue.empty() and len(group) > before and time.monotonic() < until_s:
+                before = len(group)
+                time.sleep(QUIET_S)
             try:
                 batch = self._queue.get_nowait()
             except queue.Empty:

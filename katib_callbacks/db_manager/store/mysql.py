@@ -60,6 +60,8 @@ _HAS_INDEX = (
     "WHERE table_schema = DATABASE() AND table_name = 'observation_logs' AND index_name = %s"
 )
 
+_IS_THERE = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s"
+
 # Strict: a text that does not fit is an error and not cut. The timeouts hold for locks of tables, which an
 # administrator may keep for hours, and for a session of ours that stands still.
 _SESSION = (
@@ -84,6 +86,7 @@ class MySQLDatabase(DatabaseServer):
     driver = "mysql+pymysql"
     extra = "mysql"
     package = "PyMySQL"
+    create_table = _CREATE_TABLE
     time = literal_column(_TIME, String)
     engine_options = MappingProxyType({"isolation_level": "READ COMMITTED"})
 
@@ -136,12 +139,8 @@ class MySQLDatabase(DatabaseServer):
                 connection.exec_driver_sql(f"KILL {session:d}")
             self._lost.pop(session, None)
             give_up_at_s = time.monotonic() + LOCK_TIMEOUT_S
-            while time.monotonic() < give_up_at_s and self._is_there(connection, session):
+            while time.monotonic() < give_up_at_s and connection.exec_driver_sql(_IS_THERE, (session,)).scalar():
                 time.sleep(_KILL_INTERVAL_S)
-
-    def _is_there(self, connection: Connection, session: int) -> bool:
-        query = "SELECT COUNT(*) FROM information_schema.processlist WHERE id = %s"
-        return bool(connection.exec_driver_sql(query, (session,)).scalar())
 
     def unlock(self, connection: Connection) -> None:
         """Give back what :meth:`lock` noted; where that fails, end the session, and the locks with it."""
@@ -155,12 +154,7 @@ class MySQLDatabase(DatabaseServer):
                 with suppress(SQLAlchemyError):
                     connection.invalidate()
 
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        connection.exec_driver_sql(_CREATE_TABLE)
-
     def create_index(self, connection: Connection) -> None:
-        """Make the index unless it is there."""
         if not connection.exec_driver_sql(_HAS_INDEX, (TRIAL_TIME_INDEX,)).scalar():
             connection.exec_driver_sql(f"CREATE INDEX {TRIAL_TIME_INDEX} ON observation_logs (trial_name, time)")
 

@@ -84,7 +84,6 @@ class ObservationLogStore:
         self._tables = (OBSERVATION_LOGS, TRIAL_NAMESPACES) if keeps_namespaces else (OBSERVATION_LOGS,)
         self.also_deleted: list[Callable[[Connection, str], None]] = []
         """Called with a trial that is deleted, in the transaction that deletes its rows."""
-        self._writer: GroupCommit[Batch] | None = None
         try:
             with self._mapped_errors("open"):
                 self._database.create(
@@ -96,10 +95,10 @@ class ObservationLogStore:
                     has_namespaces = inspect(connection).has_table(TRIAL_NAMESPACES.name)
                 self._releases_namespaces = keeps_namespaces or has_namespaces
             self.check()
-            self._writer = GroupCommit(self._write, refusals=(UnstorableError,))
         except BaseException:
-            self.close()
+            self._database.close()
             raise
+        self._writer: GroupCommit[Batch] = GroupCommit(self._write, refusals=(UnstorableError,))
 
     def insert(self, trial_name: str, logs: Sequence[Log], *, namespace: str | None = None) -> None:
         """Store the rows, all or none; returns when they are on disk.
@@ -109,8 +108,6 @@ class ObservationLogStore:
         caller's, and becomes the owner of a trial without one; None where any caller may write. A trial of another
         namespace is a ForeignTrialError, rows that will never be stored an UnstorableError.
         """
-        if self._writer is None:
-            raise StoreError(f"{self.url}: the store is not open")
         batch = Batch(trial_name, logs, namespace)
         self._writer.submit(batch)
         batch.wait()
@@ -228,8 +225,7 @@ class ObservationLogStore:
 
     def close(self) -> None:
         """Write what is queued and close all connections. May be called twice."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
         self._database.close()
 
     def _write(self, batches: Sequence[Batch], *, is_patient: bool = False) -> None:

@@ -70,6 +70,7 @@ class PostgreSQLDatabase(DatabaseServer):
     time = literal_column("to_char(time, 'YYYY-MM-DD HH24:MI:SS.US')", String)
     extra = "postgres"
     package = "psycopg"
+    create_table = _CREATE_TABLE
 
     def __init__(self, url: URL, *, max_connections: int) -> None:
         if url.drivername not in {"postgres", "postgresql", "postgresql+psycopg"}:
@@ -146,12 +147,7 @@ class PostgreSQLDatabase(DatabaseServer):
             raise BusyError(f"another manager has been writing the trial for {LOCK_TIMEOUT_S} s") from error
         return frozenset(keys[key] for key, is_taken in zip(ordered, answers, strict=True) if not is_taken)
 
-    def create_table(self, connection: Connection) -> None:
-        """Make the table unless it is there."""
-        connection.exec_driver_sql(_CREATE_TABLE)
-
     def create_index(self, connection: Connection) -> None:
-        """Make the index unless it is there."""
         with connection.begin_nested():  # a failure must not undo the table
             connection.exec_driver_sql(_CREATE_INDEX)
 
@@ -165,7 +161,6 @@ class PostgreSQLDatabase(DatabaseServer):
         return re.search(r"authentication failed|(role|database) .* does not exist", told_by(error)) is not None
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
-        """Yield what lies within the spans."""
         columns = tuple(list(column) for column in zip(*spans, strict=True))
         yield from map(tuple, connection.exec_driver_sql(_SELECT_SPANS, columns))
 

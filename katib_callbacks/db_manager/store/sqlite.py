@@ -128,7 +128,6 @@ class SQLiteDatabase(Database):
             self._places_to_read.release()
 
     def checking(self) -> Any:
-        """Open a transaction past everybody who waits."""
         return self.engine.begin()
 
     @contextmanager
@@ -147,7 +146,6 @@ class SQLiteDatabase(Database):
         return frozenset()
 
     def select_spans(self, connection: Connection, spans: Sequence[Span]) -> Iterator[Row]:
-        """Yield every stored row within the spans."""
         values = ", ".join(["(?, ?, ?)"] * len(spans))
         # A CROSS JOIN is carried out in the order that it is written in: each span is looked up through the index.
         query = (
@@ -159,7 +157,6 @@ class SQLiteDatabase(Database):
         yield from map(tuple, connection.exec_driver_sql(query, parameters))
 
     def insert(self, connection: Connection, additions: Sequence[tuple[str, Sequence[Log]]]) -> None:
-        """Add rows; their ids follow their order."""
         rows = ((trial_name, *log) for trial_name, logs in additions for log in logs)
         # Not executemany: it lets other threads run after each row, and waits for its turn again as often.
         while chunk := list(islice(rows, ROWS_PER_STATEMENT)):

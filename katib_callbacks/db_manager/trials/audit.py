@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from katib_callbacks.db_manager.service.limits import Buckets, host_of
 
@@ -18,21 +17,6 @@ MAX_REASON_CHARACTERS = 400
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A call that was refused.
-
-    The reason has no part of a credential; ``caller`` and ``trial`` are there if they are known.
-    """
-
-    method: str
-    peer: str
-    code: str
-    reason: str
-    caller: str | None = None
-    trial: str | None = None
-
-
 class Audit:
     """Writes refusals to the log, with a caller's own words in ASCII, escaped and cut. Thread-safe."""
 
@@ -42,21 +26,26 @@ class Audit:
         self._lock = threading.Lock()
         self._unwritten = 0
 
-    def write(self, refusal: Refusal) -> None:
-        """Write a line, or count it where there were too many; the next line says how many."""
-        if not (self._hosts.take(host_of(refusal.peer)) and self._total.take("")):
+    def write(
+        self, method: str, peer: str, code: str, reason: str, *, caller: str | None = None, trial: str | None = None
+    ) -> None:
+        """Write a line, or count it where there were too many; the next line says how many.
+
+        The reason has no part of a credential; ``caller`` and ``trial`` are there if they are known.
+        """
+        if not (self._hosts.take(host_of(peer)) and self._total.take("")):
             with self._lock:
                 self._unwritten += 1
             return
         with self._lock:
             unwritten, self._unwritten = self._unwritten, 0
         fields = {
-            "method": plain(refusal.method),
-            "peer": plain(refusal.peer),
-            "code": refusal.code,
-            "reason": plain(refusal.reason, MAX_REASON_CHARACTERS),
-            "caller": None if refusal.caller is None else plain(refusal.caller),
-            "trial": None if refusal.trial is None else plain(refusal.trial),
+            "method": plain(method),
+            "peer": plain(peer),
+            "code": code,
+            "reason": plain(reason, MAX_REASON_CHARACTERS),
+            "caller": None if caller is None else plain(caller),
+            "trial": None if trial is None else plain(trial),
             "unwritten": unwritten,
         }
         _logger.warning(

@@ -1,18 +1,17 @@
 """The callers that the trial listener lets in, and the trials that each may report for."""
 
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from katib_callbacks.db_manager.authentication.certificates import CertificateNames
-from katib_callbacks.db_manager.authentication.grant import (
-    Grant,
-    IssuerUnavailableError,
-    RefusedError,
-    TokenAuthenticator,
-)
+from katib_callbacks.db_manager.authentication.grant import Grant, IssuerUnavailableError, RefusedError
 from katib_callbacks.db_manager.authentication.tls_files import TLSFiles
 from katib_callbacks.db_manager.authentication.token_file import TokenFile
 from katib_callbacks.db_manager.listening import check_address
 from katib_callbacks.db_manager.trials.listener import TrialListener
+
+if TYPE_CHECKING:
+    from katib_callbacks.db_manager.authentication.kubernetes_tokens import ServiceAccountTokens
 
 
 class Authenticator:
@@ -23,11 +22,9 @@ class Authenticator:
         self.listener = listener
         self.files = TLSFiles(listener.tls_cert, listener.tls_key, listener.client_ca)
         self._names = None if listener.certificate_name is None else CertificateNames(listener.certificate_name)
-        self._tokens: list[TokenAuthenticator] = []
-        if listener.token_file is not None:
-            self._tokens.append(TokenFile(listener.token_file))
-        if listener.oidc_issuer is not None:
-            self._tokens.append(_service_accounts(listener))
+        self._file = None if listener.token_file is None else TokenFile(listener.token_file)
+        self._issuer = None if listener.oidc_issuer is None else _service_accounts(listener, listener.oidc_issuer)
+        self._tokens = [way for way in (self._file, self._issuer) if way is not None]
 
     @property
     def wants(self) -> str:
@@ -56,9 +53,9 @@ class Authenticator:
         return None
 
     def close(self) -> None:
-        """Give up what the ways to authenticate hold. May be called twice."""
-        for way in self._tokens:
-            way.close()
+        """End the thread that fetches an issuer's keys. May be called twice."""
+        if self._issuer is not None:
+            self._issuer.close()
 
     def _judge(self, token: str) -> Grant:
         refusals = []
@@ -71,16 +68,15 @@ class Authenticator:
         raise (unsure or refusals)[-1]
 
 
-def _service_accounts(listener: TrialListener) -> TokenAuthenticator:
+def _service_accounts(listener: TrialListener, issuer: str) -> "ServiceAccountTokens":
     from katib_callbacks.db_manager.authentication.kubernetes_tokens import (  # noqa: PLC0415  needs the extra
         DEFAULT_AUDIENCE,
         ServiceAccountTokens,
     )
 
-    authenticator: TokenAuthenticator = ServiceAccountTokens(
-        str(listener.oidc_issuer),
+    return ServiceAccountTokens(
+        issuer,
         audience=DEFAULT_AUDIENCE if listener.oidc_audience is None else listener.oidc_audience,
         ca=listener.oidc_ca,
         token_path=listener.oidc_token,
     )
-    return authenticator

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
@@ -19,7 +19,7 @@ from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import experiment_of
 from katib_callbacks.db_manager.store.database import POOL_TIMEOUT_S
 from katib_callbacks.db_manager.store.errors import ForeignTrialError
-from katib_callbacks.db_manager.trials.audit import Audit, Refusal, plain
+from katib_callbacks.db_manager.trials.audit import Audit, plain
 from katib_callbacks.db_manager.trials.authenticator import Authenticator
 from katib_callbacks.wire import extension, messages, methods
 
@@ -69,13 +69,6 @@ class _Call:
     trial: str | None = None
 
 
-class _Method(NamedTuple):
-    """A method that trials may call."""
-
-    request: Any
-    serve: Callable[..., Any]
-
-
 class TrialService(grpc.GenericRpcHandler):
     """The handler for a ``grpc.Server``: reports and reads of own trials, health, and nothing else.
 
@@ -95,10 +88,10 @@ class TrialService(grpc.GenericRpcHandler):
     ) -> None:
         self._authenticator = authenticator
         self._servicer = servicer
-        self._methods = {
-            methods.REPORT_OBSERVATION_LOG: _Method(messages.ReportObservationLogRequest, servicer.report),
-            methods.GET_OBSERVATION_LOG: _Method(messages.GetObservationLogRequest, self._get),
-            methods.JUDGE: _Method(extension.JudgeRequest, self._judge),
+        self._methods: dict[str, tuple[Any, Callable[..., Any]]] = {  # request's class, and what answers it
+            methods.REPORT_OBSERVATION_LOG: (messages.ReportObservationLogRequest, servicer.report),
+            methods.GET_OBSERVATION_LOG: (messages.GetObservationLogRequest, self._get),
+            methods.JUDGE: (extension.JudgeRequest, self._judge),
         }
         self._health = health
         self._audit = audit
@@ -129,22 +122,22 @@ class TrialService(grpc.GenericRpcHandler):
         if self.limit.is_over(call.context.peer()):
             raise _DeniedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit", _TOO_MANY, "others failed before it")
         call.grant = self._authenticate(call.context)
-        method = self._methods.get(call.path)
-        if method is None:
+        if call.path not in self._methods:
             is_known = call.path == methods.DELETE_OBSERVATION_LOG
             code = grpc.StatusCode.PERMISSION_DENIED if is_known else grpc.StatusCode.UNIMPLEMENTED
             raise _DeniedError(code, "method", _NOT_ALLOWED, "trials may not call this method")
+        request_class, serve = self._methods[call.path]
         key = call.grant.namespace or f"caller {call.grant.caller}"
         with self._shares.enter(key), self._arrivals.request(key, call.requests, call.context) as received:
-            return self._serve(call, method, only_request(method.request, received, call.context), call.grant)
+            return self._serve(call, serve, only_request(request_class, received, call.context), call.grant)
 
-    def _serve(self, call: _Call, method: _Method, request: Any, grant: Grant) -> Any:
+    def _serve(self, call: _Call, serve: Callable[..., Any], request: Any, grant: Grant) -> Any:
         call.trial = request.trial_name
         problem = self._authenticator.authorize(grant, request.trial_name)
         if problem is not None:
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "trial", _NOT_ALLOWED, problem)
         try:
-            return method.serve(request, call.context, namespace=grant.namespace)
+            return serve(request, call.context, namespace=grant.namespace)
         except ForeignTrialError as error:
             reason = f"the trial belongs to another namespace than {grant.namespace}"
             raise _DeniedError(grpc.StatusCode.PERMISSION_DENIED, "namespace", _NOT_ALLOWED, reason) from error
@@ -183,7 +176,7 @@ class TrialService(grpc.GenericRpcHandler):
         if denied.kind not in {"limit", "issuer", "internal"}:  # those are not the caller's fault, or not judged
             self.limit.add(peer)
         caller = None if call.grant is None else call.grant.caller
-        self._audit.write(Refusal(call.path, peer, denied.code.name, denied.reason, caller, call.trial))
+        self._audit.write(call.path, peer, denied.code.name, denied.reason, caller=caller, trial=call.trial)
         self._metrics.refusal(denied.kind)
         is_known = call.path in self._methods or call.path == methods.DELETE_OBSERVATION_LOG
         self._metrics.call(call.path.rpartition("/")[2] if is_known else "other", denied.code.name, elapsed_s, 0)

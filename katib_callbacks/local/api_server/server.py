@@ -153,10 +153,10 @@ def _listening(port: int | None, before: Running | None) -> Iterator[socket.sock
         yield listening
 
 
-def _refusal(status: int, text: str) -> tuple[str, bytes]:
+def _refusal(status: int, text: str) -> tuple[str, str]:
     is_known = status != HTTPStatus.UNAUTHORIZED
     error = ApiError("Forbidden", text) if is_known else ApiError("Unauthorized", "Unauthorized")
-    return json.dumps(error.status), b"application/json"
+    return json.dumps(error.status), "application/json"
 
 
 @contextmanager

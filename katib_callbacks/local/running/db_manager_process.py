@@ -42,11 +42,6 @@ class DBManagerProcess:
         self._popen = self._start(_FREE_PORT)
 
     @property
-    def pid(self) -> int:
-        """The child's number."""
-        return self._popen.pid
-
-    @property
     def address(self) -> str:
         """The child's address. Waits until it listens; if it ended instead, the KatibCallbacksError has its words."""
         if self._address is None:

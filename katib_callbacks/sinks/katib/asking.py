@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ConfigurationError
+from katib_callbacks.settings import Runtime
 from katib_callbacks.wire.forks import calling, is_core_inherited
 
 if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
     from katib_callbacks.settings.early_stopping import Policy
     from katib_callbacks.sinks.katib.endpoint import Endpoint
     from katib_callbacks.wire.client import DBManagerStub
@@ -49,7 +49,7 @@ GO_ON = Decision(stop=False)
 class Asker:
     """One training's questions to one DB manager; for one thread. Pickles without anything live."""
 
-    def __init__(self, endpoint: "Endpoint", trial_name: str, policy: "Policy", runtime: "Runtime") -> None:
+    def __init__(self, endpoint: "Endpoint", trial_name: str, policy: "Policy", runtime: Runtime) -> None:
         self._endpoint = endpoint
         self._trial_name = trial_name
         self._experiment = runtime.variable(settings.EXPERIMENT) or ""

@@ -6,19 +6,19 @@ The one place where gRPC's errors are mapped.
 import logging
 import re
 import threading
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from katib_callbacks.errors import ConfigurationError, RejectedError, ReporterClosedError
+from katib_callbacks.metrics import MetricLog, StoredMetricLog
+from katib_callbacks.metrics.names import shorten
 from katib_callbacks.net.deadline import LONGEST_ANSWERED_PAUSE_S, LONGEST_PAUSE_S, Deadline
+from katib_callbacks.sinks.katib.endpoint import Endpoint
 from katib_callbacks.sinks.katib.fates import NO_CONNECTION, Fate, classify, may_be_replaced
 from katib_callbacks.wire.forks import calling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from katib_callbacks.metrics import MetricLog, StoredMetricLog
-    from katib_callbacks.sinks.katib.endpoint import Endpoint
     from katib_callbacks.wire.client import DBManagerStub
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Calls:
     that failed drops the channel, so that the next one resolves and connects anew; and so does a fork.
     """
 
-    def __init__(self, endpoint: "Endpoint", deadline: Deadline) -> None:
+    def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
         self.address = endpoint.address
         self.deadline = deadline
         self.count = 0
@@ -82,17 +82,17 @@ class Calls:
         self._local_failures = 0
         self._warned_at_s: float | None = None
 
-    def report(self, trial_name: str, logs: "Sequence[MetricLog]") -> None:
+    def report(self, trial_name: str, logs: Sequence[MetricLog]) -> None:
         """Store rows in one atomic batch."""
         self._call(lambda stub, timeout_s: stub.report(trial_name, logs, timeout_s=timeout_s))
 
-    def report_first(self, trial_name: str, logs: "Sequence[MetricLog]") -> bool:
+    def report_first(self, trial_name: str, logs: Sequence[MetricLog]) -> bool:
         """Store rows, and return whether the DB manager tells of earlier ones; raises as :meth:`report` does."""
         return self._call(lambda stub, timeout_s: stub.report_first(trial_name, logs, timeout_s=timeout_s))
 
     def get(
         self, trial_name: str, *, metric_name: str = "", start: datetime | None = None, end: datetime | None = None
-    ) -> "list[StoredMetricLog]":
+    ) -> list[StoredMetricLog]:
         """Return a trial's rows, ordered by time; raises as :meth:`report` does."""
         return self._call(
             lambda stub, timeout_s: stub.get(
@@ -182,7 +182,7 @@ class Calls:
         status = error.code().name
         text = " ".join((error.details() or "").split())
         fate = classify(status, text)
-        shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+        shown = shorten(text, _MAX_TEXT)
         credentials = self._endpoint.credentials
         if _NO_CONNECTION.search(text) and not _NO_ANSWER.search(text):
             if credentials.is_tls:

@@ -10,7 +10,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import MAXYEAR, datetime, timezone
 from io import FileIO
@@ -145,7 +145,9 @@ def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolF
         temporary = path.with_name(path.name + ".tmp")
         try:
             for chunk in chunks(trial_name, logs):
-                _write_all(file, chunk)
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows renames no open file
@@ -164,27 +166,21 @@ def write(directory: Path, trial_name: str, logs: Sequence[MetricLog]) -> SpoolF
 
 def hold(path: Path) -> SpoolFile | None:
     """Take a file that was left behind; None if a process still delivers it, or it is gone."""
-    try:
-        file = FileIO(path, "rb")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SpoolError(f"{path} cannot be opened: {error.strerror}") from error
-    try:
-        if fcntl is not None:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Its process may have deleted or renamed it between our opening and our lock.
-        if fcntl is None or os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return SpoolFile(path, file)
-    except (FileNotFoundError, BlockingIOError):
-        pass
-    except OSError as error:
-        file.close()
-        raise SpoolError(f"{path} cannot be locked: {error.strerror}") from error
-    except BaseException:
-        file.close()
-        raise
-    file.close()
+    with ExitStack() as opened:
+        doing = "opened"
+        try:
+            file = opened.enter_context(FileIO(path, "rb"))
+            doing = "locked"
+            if fcntl is not None:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its process may have deleted or renamed it between our opening and our lock.
+            if fcntl is None or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                opened.pop_all()
+                return SpoolFile(path, file)
+        except (FileNotFoundError, BlockingIOError):
+            pass
+        except OSError as error:
+            raise SpoolError(f"{path} cannot be {doing}: {error.strerror}") from error
     return None
 
 
@@ -256,12 +252,6 @@ def _create(directory: Path, prefix: str) -> tuple[Path, FileIO]:
         except OSError:  # a file system without locks, where replay refuses the file
             pass
         return path, file
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _read_header(path: Path) -> Header | None:

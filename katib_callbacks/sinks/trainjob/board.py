@@ -10,17 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from katib_callbacks.errors import DeliveryError, RejectedError, ReporterClosedError, UnavailableError
 from katib_callbacks.net.deadline import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from katib_callbacks.net.http import HTTPRequest
 from katib_callbacks.process_state import in_forked_child, locked
+from katib_callbacks.settings import Runtime
 from katib_callbacks.sinks.trainjob.server import Answer, StatusServer
 from katib_callbacks.sinks.trainjob.status import Status
-
-if TYPE_CHECKING:
-    from katib_callbacks.settings import Runtime
 
 INTERVAL_S = 5.0
 """Between two requests on average, as in Kubeflow's SDK and in transformers' KubeflowCallback."""
@@ -66,15 +63,11 @@ class PendingUpdate:
         self.answer: Answer | None = None
         self.done = threading.Event()
 
-    def finish(self) -> None:
-        """Release the caller that waits."""
-        self.done.set()
-
 
 class StatusBoard:
     """The status of one job; see the module."""
 
-    def __init__(self, server: StatusServer, runtime: "Runtime") -> None:
+    def __init__(self, server: StatusServer, runtime: Runtime) -> None:
         self._server = server
         self._runtime = runtime
         self._turn = threading.RLock()  # a signal handler may show progress, too
@@ -126,7 +119,7 @@ class StatusBoard:
             self._users.discard(id(user))
             for report in self._reports:
                 if report.user is user:
-                    report.finish()
+                    report.done.set()
             self._stir.set()
             if self._status.fraction != 1.0 or self._settled == self._version:
                 return
@@ -150,7 +143,7 @@ class StatusBoard:
         if older is not None and not report.done.wait(min(PATIENCE_S, deadline_s)) and not report.attempts:
             older.abort()
         if not report.done.wait(max(0.0, end_s - time.monotonic())):
-            report.finish()
+            report.done.set()
         self._settled = max(self._settled, report.version)  # the caller says what became of it
         return report.answer is not None and report.answer.status == _OK
 
@@ -207,14 +200,14 @@ class StatusBoard:
             report.attempts = max(report.attempts, 1)
             report.answer = answer
             if is_final:
-                report.finish()
+                report.done.set()
 
     def _waiting(self) -> list[PendingUpdate]:
         """Let go those whose time is up, and return the others."""
         now_s = self._runtime.monotonic()
         for report in self._reports:
             if now_s >= report.end_s:
-                report.finish()
+                report.done.set()
         self._reports = [report for report in self._reports if not report.done.is_set()]
         return list(self._reports)
 
@@ -264,7 +257,7 @@ def _may_pass(status: int | None) -> bool:
 _boards: "dict[tuple[StatusServer, Runtime], StatusBoard]" = {}
 
 
-def board_of(server: StatusServer, runtime: "Runtime") -> StatusBoard:
+def board_of(server: StatusServer, runtime: Runtime) -> StatusBoard:
     """Return this process's board for a server."""
     with locked():
         board = _boards.get((server, runtime))

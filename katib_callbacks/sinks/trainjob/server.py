@@ -8,10 +8,10 @@ from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net.addresses import URL, split_url
 from katib_callbacks.net.masking import MASK
 from katib_callbacks.net.tls import client_context, read_token
+from katib_callbacks.settings import Runtime
 
 if TYPE_CHECKING:
     from katib_callbacks.net.http import HTTPRequest
-    from katib_callbacks.settings import Runtime
 
 
 class Answer(NamedTuple):
@@ -51,7 +51,7 @@ class StatusServer:
         return Answer(answer.status, said, answer.is_redirect)
 
 
-def resolve_status_server(runtime: "Runtime") -> StatusServer | None:
+def resolve_status_server(runtime: Runtime) -> StatusServer | None:
     """Read the variables that Kubeflow Trainer injects; None where this is no TrainJob that shows its status."""
     text = runtime.variable(settings.TRAINER_SERVER_URL)
     if text is None:

@@ -7,19 +7,16 @@ metric; each request replaces it. Only the standard library is used.
 import atexit
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from katib_callbacks import settings
 from katib_callbacks.errors import ReporterClosedError
+from katib_callbacks.metrics import MetricLog
 from katib_callbacks.net.deadline import Closing
 from katib_callbacks.settings import DEFAULT_RUNTIME, Runtime
 from katib_callbacks.sinks import SinkOptions, SinkOutcome
 from katib_callbacks.sinks.trainjob.board import StatusBoard, board_of
 from katib_callbacks.sinks.trainjob.server import StatusServer, resolve_status_server
-
-if TYPE_CHECKING:
-    from katib_callbacks.metrics import MetricLog
-
 
 CLOSE_S = 2.0
 """How long closing waits for the end of a training to be shown, where nobody gives it more time."""
@@ -57,7 +54,7 @@ class TrainJobSink:
             if fraction == 1:
                 _to_end.add(self)  # in case that nobody closes it before the process ends
 
-    def send(self, trial_name: str, logs: "Sequence[MetricLog]", *, deadline_s: float) -> SinkOutcome:
+    def send(self, trial_name: str, logs: Sequence[MetricLog], *, deadline_s: float) -> SinkOutcome:
         """Have the latest value of each metric shown, blocking; see :class:`katib_callbacks.MetricSink`."""
         del trial_name  # the server knows the job by its address and by the token
         if self._server is None:

@@ -1,4 +1,4 @@
-"""What goes over the wire: the body of a request, and answers in JSON."""
+"""The body of a request, and the answer to it in JSON."""
 
 import json
 from typing import Any

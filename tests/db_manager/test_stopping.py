@@ -462,6 +462,14 @@ def test_a_receipt_says_why_a_training_was_stopped_and_a_later_trial_is_compared
     assert three.stopped == "0.2 at epoch 2, median of 3 trials is 0.7 (medianstop)"
 
 
+@pytest.mark.logs_error(
+    "^katib_callbacks.recording.recorder: Internal error while recording metrics; training goes on."
+)
+def test_a_mistake_of_ours_in_a_question_stays_away_from_the_training(server, monkeypatch):
+    monkeypatch.setattr(Asker, "ask", lambda *_: 1 / 0)
+    assert train(recorder(server, "e-3", KATIB_CALLBACKS_EARLY_STOPPING=MEDIAN), 0.1, 0.2).delivered == 1
+
+
 def test_without_a_policy_nothing_is_asked(server, tables):
     receipt = train(recorder(server, "e-3"), 0.1, 0.2, 0.3)
     assert (receipt.stopped, receipt.attempts, tables(records.TRIALS)) == (None, 1, None)

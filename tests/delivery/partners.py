@@ -100,6 +100,7 @@ class ScriptedDBManager(DBManagerServicer):
         self.delete_faults: list[Fault] = []
         self.calls: list[str] = []
         self.batch_sizes: list[int] = []
+        self.questions: list[tuple[str, str, str]] = []  # the name and the times of each read
         self.authorizations: list[str | None] = []
         self.print_time_stamp: Callable[[str], str] = str
         self.on_report: Callable[[], object] = lambda: None
@@ -143,6 +144,7 @@ class ScriptedDBManager(DBManagerServicer):
 
     def GetObservationLog(self, request, context):  # noqa: N802  Katib's name
         self._carry_out_late_ones()
+        self.questions.append((request.metric_name, request.start_time, request.end_time))
         found = []
 
         def read():

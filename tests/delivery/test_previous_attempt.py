@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from itertools import count
 
 import pytest
 from partners import NOON, FastClock, Fault, Proxy, ScriptedDBManager, stored_values
 
-from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, process_state
+from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError, process_state
 from katib_callbacks.db_manager import DBManager
 from katib_callbacks.settings import DEFAULT_RUNTIME
 
@@ -154,6 +155,15 @@ def test_an_outage_before_the_look_is_waited_out(server, trial):
     assert server.values(trial) == [("loss", "1")]
 
 
+def test_an_outage_that_outlasts_the_look_leaves_all_rows_pending(server, trial):
+    server.get_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 1_000
+    with pytest.raises(UnavailableError, match=r"^1 of 1 rows of trial '.*' did not reach the DB manager") as caught:
+        reporter_of(server, trial, "warn").report({"loss": 1})
+
+    assert caught.value.pending == 1
+    assert "report" not in server.calls
+
+
 def test_a_second_thread_waits_until_the_first_has_cleared(server, trial):
     server.delete_faults = [Fault(is_stored=True, hang_s=0.5)]
     with reporter_of(server, trial, "clear", _runtime=DEFAULT_RUNTIME) as reporter, ThreadPoolExecutor(8) as pool:
@@ -181,7 +191,7 @@ pickle.loads(Path({str(tmp_path / "reporter")!r}).read_bytes()).report({{"loss":
 def test_a_reporter_that_was_sent_clears_where_it_was_not_used_before(server, trial, monkeypatch, is_used):
     reporter = KatibReporter(server.address, trial_name=trial, previous_attempt="clear")
     if is_used:
-        reporter.report({"loss": 1})
+        reporter.report({"loss": 1}, timestamp=NOON.replace(hour=14))  # before the process that it is sent to
     sent = pickle.dumps(reporter)
     monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
 
@@ -214,8 +224,9 @@ def test_our_db_manager_tells_once_of_rows_from_before_this_process(katib_db_man
     monkeypatch.setattr(process_state, "_trials", {})  # as in a process that has done nothing yet
     caplog.clear()
 
-    for number in range(2):
-        KatibReporter().report({"loss": number})
+    now = datetime.now(timezone.utc)
+    KatibReporter().report_logs([MetricLog("loss", number, now) for number in range(1_001)])  # in two batches
+    KatibReporter().report({"loss": 0})
 
     (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert message.startswith(

@@ -1,5 +1,6 @@
 """What a reporter promises whoever calls it."""
 
+import copy
 import logging
 import math
 import multiprocessing
@@ -183,7 +184,7 @@ def test_a_bad_argument_is_named(arguments, message):
     ("metrics", "message"),
     [
         ({}, "no metrics"),
-        ([("loss", 1)], "metrics must map"),
+        ([("loss", 1)], "metrics must map names to numbers; a list does not"),
         ({"good": 1, "": 1}, "is empty"),
         ({"good": 1, "x" * 256: 1}, "256 characters"),
         ({"good": 1, "a\0b": 1}, "NUL"),
@@ -191,7 +192,10 @@ def test_a_bad_argument_is_named(arguments, message):
         ({"good": 1, "bad": True}, "'bad'.*bool"),
         ({"good": 1, "bad": "0.5"}, "'bad'.*str"),
         ({"good": 1, "bad": None}, "'bad'.*None"),
-        ({"good": 1, "bad": math.nan}, "'bad' is nan.*report_logs"),
+        (
+            {"good": 1, "bad": math.nan},
+            r"'bad' is nan.*; if it is meant, send it with report_logs\(\[MetricLog\(...\)\]\)$",
+        ),
         ({"good": 1, "bad": -math.inf}, "'bad' is -inf.*report_logs"),
         ({"good": 1, "bad": 10**400}, "'bad'"),
     ],
@@ -269,6 +273,13 @@ def test_off_rank_zero_nothing_is_opened_and_the_receipt_says_why(server, caplog
     assert threading.active_count() == threads
     assert [record.levelname for record in caplog.records] == ["INFO"]  # once, not for every report
     assert "rank 3 (RANK=3)" in caplog.text
+
+
+@pytest.mark.parametrize(("trial", "level"), [(TRIAL, "WARNING"), ({}, "INFO")])
+def test_a_process_that_may_be_the_only_one_warns_in_a_trial(server, caplog, trial, level):
+    caplog.set_level(logging.INFO, logger="katib_callbacks")
+    assert KatibReporter(server.address, _runtime=runtime_with(RANK="3", **trial)).report({"loss": 1}).delivered == 0
+    assert [record.levelname for record in caplog.records if "not rank zero" in record.message] == [level]
 
 
 def test_an_adapters_decision_stands(server):
@@ -356,6 +367,14 @@ def test_a_closed_reporter_reports_no_more(server):
     assert server.values() == [("loss", "1")]
 
 
+def test_a_copy_is_closed_by_itself(server):
+    reporter = KatibReporter(server.address, trial_name="trial")
+    copy.copy(reporter).close()
+    reporter.report({"loss": 1})
+
+    assert server.values() == [("loss", "1")]
+
+
 @pytest.mark.parametrize("fault", [Fault("UNAVAILABLE", "failed to connect to all addresses"), Fault(hang_s=3)])
 def test_closing_ends_a_report_under_way_at_once(server, fault):
     server.report_faults = [fault] * 1_000
@@ -367,7 +386,7 @@ def test_closing_ends_a_report_under_way_at_once(server, fault):
             is_reached.wait(0.01)
         reporter.close()
 
-        with pytest.raises(ReporterClosedError, match=r"1 of 1 rows.*loss=1"):
+        with pytest.raises(ReporterClosedError, match=r"^1 of 1 rows.*: the reporter was closed while it.*loss=1"):
             report.result(60)
 
 
@@ -517,6 +536,16 @@ def test_a_spool_is_for_the_db_manager_alone(tmp_path):
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_spool_serves_the_db_manager_beside_other_sinks(server, clock, tmp_path):
+    server.report_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 1_000
+    reporter = KatibReporter(
+        server.address, trial_name="trial", sinks=["katib", ListSink()], spool_dir=tmp_path, _runtime=clock.runtime
+    )
+    with pytest.raises(UnavailableError, match=str(tmp_path)):
+        reporter.report({"loss": 1})
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_making_a_reporter_loads_neither_grpc_nor_protobuf():

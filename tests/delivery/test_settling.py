@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault, ScriptedDBManager
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
+from katib_callbacks.settings import Runtime
 
 
 def test_a_lost_reply_is_not_sent_twice(server, reporter):
@@ -18,6 +20,7 @@ def test_a_lost_reply_is_not_sent_twice(server, reporter):
     receipt = reporter.report({"loss": 0.5, "accuracy": 0.9})
 
     assert server.calls == ["report", "get"]
+    assert server.questions == [("loss", server.rows[0][3], server.rows[0][3])], "of one row: the table has no index"
     assert server.values() == [("loss", "0.5"), ("accuracy", "0.9")]
     assert receipt.verified
     assert receipt.attempts == 2
@@ -54,15 +57,26 @@ def test_a_server_that_hangs_does_not_eat_the_whole_budget_in_one_call(server):
     assert server.values() == [("loss", "0.5")]
 
 
-@pytest.mark.parametrize("late_s", [0.5, 1.0, 1.9])
-def test_rows_that_are_committed_late_are_waited_for(server, reporter, late_s):
-    server.report_faults = [Fault("UNAVAILABLE", "Socket closed", stored_after_s=late_s)]
+@pytest.mark.parametrize(
+    ("status", "late_s"), [("UNAVAILABLE", 0.5), ("UNAVAILABLE", 1.0), ("UNAVAILABLE", 1.9), ("CANCELLED", 8.0)]
+)
+def test_rows_that_are_committed_late_are_waited_for(server, reporter, status, late_s):
+    server.report_faults = [Fault(status, "Socket closed", stored_after_s=late_s)]
 
     receipt = reporter.report({"loss": 0.5})
 
     assert server.calls.count("report") == 1
     assert server.values() == [("loss", "0.5")]
     assert receipt.verified
+
+
+def test_a_table_without_an_index_is_asked_seldom(server, reporter):
+    server.report_faults = [Fault("CANCELLED")]  # which says least of how long a commit may still take
+
+    reporter.report({"loss": 0.5})
+
+    assert server.calls.count("report") == 2
+    assert 3 <= server.calls.count("get") <= 20
 
 
 def test_one_truncated_answer_does_not_pass_for_absence(server, reporter):
@@ -90,7 +104,9 @@ def test_a_server_that_forbids_reading_leaves_the_rows_pending_and_is_not_sent_t
     server.report_faults = [LOST_REPLY]
     server.get_faults = [Fault("PERMISSION_DENIED", "RBAC: access denied")]
 
-    with pytest.raises(UnavailableError, match=r"may not have reached.*cannot be read back.*RBAC") as caught:
+    with pytest.raises(
+        UnavailableError, match=r"trial 'trial' may not have reached .*cannot be read back.*RBAC"
+    ) as caught:
         reporter.report({"loss": 0.5})
 
     assert caught.value.pending == 1
@@ -148,6 +164,17 @@ def test_only_the_row_itself_proves_its_batch(server, reporter):
     assert ("loss", "0.5") in server.values()
 
 
+def test_a_row_that_comes_back_in_another_way_does_not_hide_its_batch(server, reporter):
+    server.report_faults = [LOST_REPLY]
+    server.print_time_stamp = lambda written: NOON.isoformat() if written == server.rows[0][3] else written
+
+    receipt = reporter.report({"loss": 0.5, "accuracy": 0.9})
+
+    assert server.calls == ["report", "get", "get"]
+    assert [name for name, *_ in server.questions] == ["loss", "accuracy"]
+    assert receipt.verified
+
+
 def test_a_row_is_recognised_without_its_trailing_zeros(server, reporter):
     server.report_faults = [LOST_REPLY]
     server.print_time_stamp = lambda written: written.rstrip("Z").rstrip("0").rstrip(".") + "Z"
@@ -185,8 +212,9 @@ def test_writes_that_are_refused_for_a_minute_are_tried_with_growing_pauses_unti
 def test_a_request_that_breaks_the_connection_each_time_ends_with_the_deadline_and_is_sent_seldom(server, reporter):
     server.report_faults = [LOST_REQUEST] * 1_000
 
-    with pytest.raises(UnavailableError, match=r"the deadline of 4[78][\d.]+ s has passed.*Socket closed"):
+    with pytest.raises(UnavailableError, match=r"the deadline of 4[78][\d.]+ s has passed.*Socket closed") as caught:
         reporter.report({"loss": 0.5})
+    assert "Socket closed" in str(caught.value.__cause__)
 
     assert 20 < server.calls.count("report") < 60
 
@@ -209,6 +237,22 @@ def test_a_success_that_cannot_be_read_back_is_sent_again_where_all_are_verified
     assert receipt.verified
 
 
+def test_a_success_that_shows_late_is_waited_for_where_all_are_verified(server, clock):
+    server.report_faults = [Fault(stored_after_s=1.9)]
+    with KatibReporter(server.address, trial_name="trial", verify="always", _runtime=clock.runtime) as reporter:
+        assert reporter.report({"loss": 0.5}).verified
+
+    assert server.calls.count("report") == 1
+    assert server.values() == [("loss", "0.5")]
+
+
+def test_batches_that_were_all_read_back_are_verified(server, reporter):
+    server.report_faults = [LOST_REPLY, LOST_REPLY]
+
+    assert reporter.report_logs([MetricLog("loss", number, NOON) for number in range(1_500)]).verified
+    assert server.batch_sizes == [1_000, 500]
+
+
 def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(server, reporter):
     server.report_faults = [Fault(is_stored=True), LOST_REPLY, LOST_REQUEST]
 
@@ -220,13 +264,37 @@ def test_rows_go_out_in_batches_of_a_thousand_and_each_is_settled_by_itself(serv
     assert not receipt.verified
 
 
+@pytest.mark.parametrize(("batch_s", "told"), [(0.5, []), (2.5, [2_000, 4_000]), (6.0, [1_000, 2_000, 3_000, 4_000])])
+def test_a_long_delivery_tells_every_five_seconds_how_far_it_is(server, caplog, batch_s, told):
+    caplog.set_level("INFO", logger="katib_callbacks")
+    batches_s = count(1)
+    now_s = 0.0
+
+    def pass_time():
+        nonlocal now_s
+        now_s = next(batches_s) * batch_s
+
+    server.on_report = pass_time
+    runtime = Runtime(environ=dict, monotonic=lambda: now_s)
+    with KatibReporter(server.address, trial_name="trial", _runtime=runtime) as reporter:
+        reporter.report_logs([MetricLog("loss", number, NOON) for number in range(4_500)])
+
+    assert [message for message in caplog.messages if message.startswith("Delivered")] == [
+        f"Delivered {rows} of 4500 rows to {server.address}." for rows in told
+    ]
+
+
 def test_a_refusal_in_the_middle_counts_what_was_delivered(server, reporter):
     server.report_faults = [Fault(is_stored=True), Fault("INVALID_ARGUMENT", "no")]
 
-    with pytest.raises(RejectedError, match="1,500 of 2,500 rows") as caught:
+    with pytest.raises(
+        RejectedError, match=r"^1,500 of 2,500 rows of trial 'trial' did not reach the DB manager at"
+    ) as caught:
         reporter.report_logs([MetricLog("loss", number, NOON) for number in range(2_500)])
 
-    assert caught.value.pending == 1_500
+    assert "INVALID_ARGUMENT: no" in str(caught.value)
+    assert "the last to fail" not in str(caught.value), "which was said already"
+    assert (caught.value.pending, caught.value.attempts) == (1_500, 2)
     assert len(server.values()) == 1_000
 
 

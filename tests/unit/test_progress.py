@@ -161,6 +161,8 @@ def test_a_share_that_is_a_little_lower_goes_on_and_one_that_is_lower_begins_ano
         (0.25, None, {}),
         (0.75, 5.0, {}),
     ]
+    reporter.report_progress(0.0)  # within the second
+    assert shown[-1] == (0.0, None, {})
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
@@ -192,7 +194,7 @@ def test_off_rank_zero_and_where_no_sink_shows_it_progress_is_nothing(clock):
     assert other == []
 
 
-def test_a_reporter_that_is_sent_to_another_process_shows_the_latest_values_there(reporter, shown):
+def test_a_reporter_that_travels_shows_the_latest_values_where_it_arrives(reporter, shown):
     reporter.report_progress(0.5, {"loss": 2.0, "accuracy": 0.5})
     reporter.report_progress(0.6, {"loss": 1.0, "word": "many"})
 

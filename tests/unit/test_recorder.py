@@ -155,6 +155,14 @@ def test_values_without_a_row_belong_to_the_last_one():
     assert reporter.values == [("a", 1)]
 
 
+def test_without_a_reporter_each_run_has_one_of_its_own(tmp_path):
+    environ = {"KATIB_TRIAL_NAME": "t", "KATIB_CALLBACKS_SINKS": f"file://{tmp_path / 'rows'}"}
+    recorder = MetricRecorder("a", _runtime=Runtime(environ=lambda: environ))
+    for value in (1, 2):
+        trained(recorder, {"a": value})
+    assert (tmp_path / "rows").read_text().count('"a"') == 2
+
+
 def test_a_new_run_forgets_the_one_before():
     reporter = Reporter()
     recorder = MetricRecorder(reporter=reporter)
@@ -273,6 +281,22 @@ def test_a_share_that_cannot_be_computed_stays_away_from_the_training():
     trained(recorder, {"a": 1}, start=False)
     assert [row.name for row in sink.rows] == ["a"]
     assert sink.told == []
+
+
+def test_a_missing_metric_may_raise_when_what_there_is_was_delivered():
+    reporter = Reporter()
+    with pytest.raises(ConfigurationError, match=r"^Metric 'b' never appeared. Seen: a.$"):
+        trained(MetricRecorder(["a", "b"], on_missing="raise", reporter=reporter), {"a": 1})
+    assert reporter.values == [("a", 1)]
+
+
+@pytest.mark.logs_error(
+    "^katib_callbacks.recording.recorder: Internal error while recording metrics; training goes on."
+)
+def test_a_mistake_of_ours_at_the_end_stays_away_from_the_training():
+    reporter = Reporter()
+    trained(MetricRecorder(reporter=reporter, _runtime=Runtime(now=lambda: 1 / 0)), {"a": 1})
+    assert reporter.values == []
 
 
 def test_a_tensor_is_let_go_of_by_its_graph():
@@ -418,6 +442,16 @@ def test_a_delivery_that_failed_is_told_or_raised_as_is_asked_for_and_leaves_no_
     assert recorder.receipt.delivered == 1
 
 
+@pytest.mark.parametrize(("trial_name", "whose"), [("t", " of trial t"), (None, "")])
+def test_a_training_without_a_metric_says_so_in_a_trial_and_where_a_sink_needs_none(trial_name, whose, caplog):
+    class Anywhere(RecordingSink):
+        needs_trial = False
+
+    reporter = KatibReporter(trial_name=trial_name, sinks=[Anywhere()], _runtime=Runtime(environ=dict))
+    trained(MetricRecorder(reporter=reporter))
+    assert caplog.messages == [f"Training{whose} ended without a metric to report."]
+
+
 def test_outside_a_trial_names_are_checked_and_nothing_else_is_said(caplog):
     environ = {}
     trained(MetricRecorder(_runtime=Runtime(environ=lambda: environ)), {"a": 1})
@@ -434,6 +468,7 @@ def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):
         trained(recorder, {"a": 2})
     assert reporter.values == []
     assert recorder.receipt is None
+    assert not recorder.has_values
     line = "This process is rank 3 (RANK=3), not rank zero: it reports nothing."
     assert [record.getMessage() for record in caplog.records] == [line], "once, not for every run"
 

@@ -51,9 +51,7 @@ class Settlement:
         self._is_always_verified = is_always_verified
         self._runtime = runtime
         self._delivered = 0
-        self._read_back = 0
         self._is_unclear = False
-        self._asks_for_earlier = False
         self._told_at_s = self._runtime.monotonic()
 
     def run(self, *, abandoned_s: float | None = None, on_progress: Callable[[int], None] | None = None) -> SinkOutcome:
@@ -104,7 +102,6 @@ class Settlement:
             # A server that just woke up answers questions before it commits what it was sent: ask twice, apart.
             apart_s = 0.0 if not has_sent and (abandoned_s or 0.0) >= SHORTEST_PATIENCE_S else ABSENCE_S
             if self._is_unclear and self._is_stored(batch, patient_until_s, apart_s):
-                self._is_unclear = False
                 self._read_back += len(batch)
                 return None if has_sent else abandoned_s
             sent_at_s = self._runtime.monotonic()
@@ -125,7 +122,6 @@ class Settlement:
                 self._calls.retry(failure, troubles=troubles)
                 continue
             if not self._is_always_verified:
-                self._is_unclear = False
                 return None
             self._is_unclear = True
             patient_until_s = self._runtime.monotonic() + SHORTEST_PATIENCE_S

@@ -78,7 +78,6 @@ def _count(name: str, shown: Object) -> int:
 
 
 def _best(shown: Object) -> str:
-    """Return the best trial's objective."""
     objective = shown["spec"]["objective"]
     metrics = ((shown.get("status") or {}).get("currentOptimalTrial") or {}).get("observation", {}).get("metrics", ())
     names = {one["name"]: one["value"] for one in objective.get("metricStrategies") or ()}

@@ -41,14 +41,6 @@ class Column(NamedTuple):
     priority: int = 0
 
 
-class Made(NamedTuple):
-    """The answer to a client that has made an object; ``shown`` is what a dry run would make."""
-
-    key: Key
-    shown: Object
-    warnings: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class Resource:
     """A resource: one row of the table.

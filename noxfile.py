@@ -610,6 +610,13 @@ def links(session: nox.Session) -> None:
 
 
 @nox.session
+def gallery(session: nox.Session) -> None:
+    """Make the pictures of docs/gallery.md anew, from an experiment that is run and looked at in Chromium."""
+    session.install("-e", ".[ui,plot]", "scikit-learn", "selenium")
+    session.run("python", "deploy/gallery.py")
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the package, and of what its users write, the latter by pyright as well."""
     session.install("-e", ".[db-manager]", *TYPE_TOOLS, "pytest>=9", "rich")

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from katib_callbacks.cli.experiment import add_home
 from katib_callbacks.console import say
 from katib_callbacks.errors import ExperimentError
+from katib_callbacks.pictures.records import check_installed
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -49,10 +51,14 @@ def add_parser(subparsers: "_SubParsersAction[argparse.ArgumentParser]") -> None
         )
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.api_server import server  # noqa: PLC0415  --help does without
+def _server() -> Any:
+    """Return the module that serves; --help does without."""
+    check_installed("the API server", "api-server", "starlette", "uvicorn", "yaml")
+    return import_module("katib_callbacks.local.api_server.server")
 
-    server.serve(arguments.home, port=arguments.port, kubeconfig=arguments.kubeconfig, on_ready=_tell)
+
+def _serve(arguments: argparse.Namespace) -> int:
+    _server().serve(arguments.home, port=arguments.port, kubeconfig=arguments.kubeconfig, on_ready=_tell)
     return 0
 
 
@@ -63,9 +69,7 @@ def _tell(ready: "Running") -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.api_server import server  # noqa: PLC0415  --help does without
-
-    home, kubeconfig = arguments.home, arguments.kubeconfig or _users_kubeconfig()
+    server, home, kubeconfig = _server(), arguments.home, arguments.kubeconfig or _users_kubeconfig()
     found = server.running(home)
     if found is not None:
         say("it runs already")
@@ -94,7 +98,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    from katib_callbacks.local.api_server import server  # noqa: PLC0415  --help does without
+    server = _server()
     from katib_callbacks.local.api_server.credentials import remove_context  # noqa: PLC0415  as above
     from katib_callbacks.local.running import runner  # noqa: PLC0415  as above
     from katib_callbacks.local.state.store import ExperimentStore  # noqa: PLC0415  as above

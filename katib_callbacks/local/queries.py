@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002  upstream's arguments, of which some have no effect on one machine
 
+import os
 import time
 from collections.abc import Iterator
 from functools import partialmethod
@@ -252,6 +253,8 @@ def follow_log(store: ExperimentStore, trial: str, *logs: Path) -> Iterator[str]
         for log in logs:
             if log.exists():
                 with log.open("rb") as file:
+                    if file.seek(0, os.SEEK_END) < positions[log]:  # of another attempt, which begins anew
+                        positions[log], rests[log] = 0, b""
                     file.seek(positions[log])
                     data = file.read()
                 positions[log] += len(data)

@@ -1,5 +1,6 @@
 """The API, asked by hand: who is let in, what is answered, in which order."""
 
+import asyncio
 import base64
 import json
 import re
@@ -8,6 +9,7 @@ import pytest
 from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
 
 from katib_callbacks.local import LocalKatibClient
+from katib_callbacks.local.api_server.resources.logs import stream
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.store import ExperimentStore
 
@@ -115,6 +117,21 @@ def test_a_log_of_too_many_lines_is_a_bad_request(server):
     for lines in ("9" * 19, "-1", "many"):
         status, refused = server.ask("GET", f"/api/v1/namespaces/default/pods/{pod}/log", tailLines=lines)
         assert (status, refused["reason"]) == (400, "BadRequest"), lines
+
+
+def test_a_followed_log_begins_anew_with_the_next_attempt(tmp_path):
+    log, is_over = tmp_path / "log", False
+
+    async def follow():
+        nonlocal is_over
+        log.write_bytes(b"first attempt\n")
+        pieces = stream((log,), None, is_over=lambda: is_over, is_followed=True)
+        first = await anext(pieces)
+        log.write_bytes(b"second\n")
+        is_over = True
+        return [first, *[piece async for piece in pieces]]
+
+    assert asyncio.run(follow()) == [b"first attempt\n", b"second\n"]
 
 
 def test_what_cannot_stand_in_a_path_is_no_namespace(shared):

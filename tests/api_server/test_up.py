@@ -10,9 +10,10 @@ import time
 import pytest
 from api_servers import experiment
 
+from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.local.api.kubernetes_yaml import read_documents
 from katib_callbacks.local.api_server import server
-from katib_callbacks.local.api_server.credentials import Credentials, add_context
+from katib_callbacks.local.api_server.credentials import Credentials, add_context, remove_context
 from katib_callbacks.local.running import runner
 
 yaml = pytest.importorskip("yaml")
@@ -102,6 +103,24 @@ def test_what_kubectl_would_take_for_a_number_stays_a_string(tmp_path):
     add_context(kubeconfig, "https://127.0.0.1:1", Credentials("token", b"", tmp_path))
 
     assert read_documents(kubeconfig.read_text())[0]["users"][0]["user"] == user
+
+
+def test_a_kubeconfig_that_is_none_is_left_as_it_is_and_what_others_keep_there_stays(tmp_path):
+    kubeconfig, credentials = tmp_path / "config", Credentials("token", b"", tmp_path)
+    remove_context(kubeconfig, "https://127.0.0.1:1")
+    assert not kubeconfig.exists()
+    kubeconfig.write_text("- a list")
+    with pytest.raises(ConfigurationError, match="is not a kubeconfig; nothing was written there"):
+        add_context(kubeconfig, "https://127.0.0.1:1", credentials)
+    assert kubeconfig.read_text() == "- a list"
+
+    theirs = {**OTHERS, "extensions": [{"name": "theirs", "extension": {"a": "b"}}]}
+    kubeconfig.write_text(yaml.safe_dump(theirs))
+    add_context(kubeconfig, "https://127.0.0.1:1", credentials)
+    config = yaml.safe_load(kubeconfig.read_text())
+    kubeconfig.write_text(yaml.safe_dump({**config, "current-context": "theirs"}))  # as kubectl's use-context does
+    remove_context(kubeconfig, "https://127.0.0.1:1")
+    assert yaml.safe_load(kubeconfig.read_text()) == {**theirs, "current-context": "theirs"}
 
 
 def test_the_context_of_another_homes_server_stays(command, tmp_path):

@@ -11,6 +11,11 @@ from homes import REPORT, SUBMITTED, experiment
 from katib_callbacks.errors import ConfigurationError, ExperimentError, WaitTimeoutError
 from katib_callbacks.local import LocalKatibClient, TrainerResources, search
 from katib_callbacks.local.api import models
+from katib_callbacks.local.running import runner
+from katib_callbacks.local.running.runner import database
+from katib_callbacks.local.state import states
+from katib_callbacks.local.state.store import ExperimentStore, TrialRow
+from katib_callbacks.local.trials.files import TrialFiles
 
 
 def objective(parameters):
@@ -283,6 +288,20 @@ def test_another_process_ends_what_it_deletes(client, tmp_path):
     LocalKatibClient(home=tmp_path / "home").delete_experiment("one")
 
     assert client.list_experiments() == []
+
+
+def test_a_followed_log_begins_anew_with_the_next_attempt(client, tmp_path):
+    runner.create(tmp_path / "home", experiment(""), folder=tmp_path)
+    files = TrialFiles(tmp_path / "home", "one", "one-t")
+    files.log.parent.mkdir(exist_ok=True)
+    with ExperimentStore(database(tmp_path / "home")) as store:
+        store.add_trial(TrialRow.created("one", 0, {}, {}, 0, name="one-t"))
+        files.log.write_text("first attempt\n", "utf-8")
+        lines = client.get_job_logs("one", "one-t", follow=True)
+        assert next(lines) == "first attempt"
+        files.log.write_text("second\n", "utf-8")
+        store.update_trial("one-t", state=states.SUCCEEDED)
+        assert list(lines) == ["second"]
 
 
 def test_logs_are_followed_to_the_end(client):

@@ -140,6 +140,27 @@ def test_other_kinds_of_jobs_are_refused_by_name(kind):
         resolve(read(given).serialize())
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "other"}, r"containers: none is the primary container 'main'; there are: other"),
+        ({"command": "python train.py ${trialParameters.x}"}, r"containers\[0\]\.command: must be a list of strings"),
+        ({"args": [1]}, r"containers\[0\]\.args: must be a list of strings"),
+        ({"command": None}, r"containers\[0\]\.command: must be specified"),
+        ({"resources": {"limits": {"nvidia.com/gpu": "all"}}}, r"'nvidia\.com/gpu'\]: must be a whole number"),
+        ({"resources": {"limits": {"nvidia.com/gpu": [1]}}}, r"'nvidia\.com/gpu'\]: must be a whole number"),
+        ({"resources": {"limits": {"cpu": "many"}}}, r"cpu: 'many' is not a number of processors"),
+    ],
+)
+def test_a_container_that_cannot_run_is_refused(changes, message):
+    given = experiment()
+    (container,) = given["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"]
+    container |= changes
+
+    with pytest.raises(ConfigurationError, match=message):
+        resolve(read(given).serialize())
+
+
 def test_a_config_map_is_refused():
     given = experiment()
     template = given["spec"]["trialTemplate"]

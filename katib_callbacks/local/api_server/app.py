@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from katib_callbacks.errors import ConfigurationError, KatibCallbacksError, MissingDependencyError
-from katib_callbacks.local.api.kubernetes_yaml import read_documents
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from katib_callbacks.errors import KatibCallbacksError
 from katib_callbacks.local.api_server.history.journal import Entry, Journal
 from katib_callbacks.local.api_server.history.watch import Watch
 from katib_callbacks.local.api_server.protocol import discovery, openapi
+from katib_callbacks.local.api_server.protocol.bodies import asks_for_dry_run, json_answer, read_body, status_answer
 from katib_callbacks.local.api_server.protocol.errors import ApiError, conflict, invalid, not_found
 from katib_callbacks.local.api_server.protocol.patch import APPLY, patcher
 from katib_callbacks.local.api_server.protocol.selectors import selector
@@ -20,18 +24,6 @@ from katib_callbacks.local.api_server.protocol.table import table
 from katib_callbacks.local.api_server.resources.experiments import ExperimentWriter
 from katib_callbacks.local.api_server.resources.logs import log_files, stream
 from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource
-
-try:
-    from starlette.applications import Starlette
-    from starlette.responses import Response, StreamingResponse
-    from starlette.routing import Route
-except ImportError as error:
-    raise MissingDependencyError(
-        'the API server needs starlette and uvicorn: pip install "katib-callbacks[api-server]"'
-    ) from error
-
-MAX_BODY_BYTES = 3 << 20
-"""As Kubernetes' own."""
 
 _WATCH_S = 1800.0
 _TRUE = {"1", "t", "T", "true", "True", "TRUE"}
@@ -78,7 +70,7 @@ class Api:
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
         return Starlette(
             routes=[Route("/{path:path}", self._answer, methods=methods)],
-            exception_handlers={ApiError: _status, KatibCallbacksError: _status, Exception: _status},
+            exception_handlers={ApiError: status_answer, KatibCallbacksError: status_answer, Exception: status_answer},
         )
 
     async def _answer(self, request: Any) -> Any:
@@ -86,10 +78,10 @@ class Api:
         accept = request.headers.get("accept", "")
         if words in (["api"], ["apis"]) and discovery.AGGREGATED in accept:
             found = discovery.aggregated(self._table, self._writers, is_core=words == ["api"])
-            return _json(found, media_type=discovery.AGGREGATED)
+            return json_answer(found, media_type=discovery.AGGREGATED)
         fixed = self._fixed.get(tuple(words))
         if fixed is not None:
-            return _json(fixed())
+            return json_answer(fixed())
         target = self._target(words)
         self._journal.refresh()
         if target.subresource == "log" and target.resource.has_logs and request.method == "GET":
@@ -123,10 +115,10 @@ class Api:
         options, accept = request.query_params, request.headers.get("accept", "")
         shown = _shown_as(target.resource, accept, options)
         if target.name is not None:
-            return _json(shown(self._entry(target).object))
+            return json_answer(shown(self._entry(target).object))
         if options.get("watch") in _TRUE:
             return self._watch(target, options, shown)
-        return _json(self._list(target, options, is_table="as=Table" in accept))
+        return json_answer(self._list(target, options, is_table="as=Table" in accept))
 
     def _entry(self, target: Target) -> Entry:
         found = self._journal.entries(target.resource).get(target.key)
@@ -199,8 +191,8 @@ class Api:
         resource, writer = target.resource, self._writers.get(target.resource)
         if writer is None or target.subresource or (target.name is not None) == (request.method == "POST"):
             raise ApiError("MethodNotAllowed", "the server does not allow this method on the requested resource")
-        body = await _body(request)
-        is_dry_run = request.query_params.get("dryRun") == "All" or _is_dry_run(body)
+        body = await read_body(request)
+        is_dry_run = asks_for_dry_run(request, body)
         if request.method == "DELETE":
             return await self._delete(target, writer, is_dry_run=is_dry_run)
         if request.method == "POST":
@@ -227,7 +219,7 @@ class Api:
         if shown is None:
             self._journal.refresh()
             shown = self._entry(target).object
-        return _json({**entry.object, **shown, "metadata": {**entry.object["metadata"], **shown["metadata"]}})
+        return json_answer({**entry.object, **shown, "metadata": {**entry.object["metadata"], **shown["metadata"]}})
 
     async def _create(self, target: Target, writer: ExperimentWriter, body: Object, *, is_dry_run: bool) -> Any:
         given = _given(target, body)
@@ -236,7 +228,7 @@ class Api:
         self._journal.refresh()
         if not is_dry_run:
             shown = self._entry(target._replace(namespace=namespace, name=name)).object
-        answer = _json(shown, 201)
+        answer = json_answer(shown, 201)
         for sentence in warnings:  # kubectl shows each
             words = sentence.encode("ascii", "backslashreplace").decode().replace('"', "'")
             answer.headers.append("Warning", f'299 - "{words}"')
@@ -249,7 +241,9 @@ class Api:
             self._journal.refresh()
         details = {"name": target.name, "group": target.resource.group, "kind": target.resource.plural}
         details["uid"] = entry.object["metadata"].get("uid")
-        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+        return json_answer(
+            {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        )
 
 
 def _given(target: Target, body: Any) -> Object:
@@ -300,37 +294,3 @@ def _continued(token: str) -> tuple[int, Key]:
         return int(version), (str(namespace), str(name))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ApiError("BadRequest", f"invalid continue token: {error}") from error
-
-
-def _is_dry_run(body: Any) -> bool:
-    return isinstance(body, dict) and body.get("kind") == "DeleteOptions" and body.get("dryRun") == ["All"]
-
-
-async def _body(request: Any) -> Any:
-    """Return what a request carries, in JSON or YAML."""
-    content = b""
-    async for piece in request.stream():
-        content += piece
-        if len(content) > MAX_BODY_BYTES:
-            raise ApiError("BadRequest", f"Request entity too large: limit is {MAX_BODY_BYTES}")
-    if not content:
-        return {}
-    try:
-        if "yaml" in request.headers.get("content-type", ""):
-            documents = read_documents(content.decode())
-            return documents[0] if documents else {}
-        return json.loads(content)
-    except (ValueError, RecursionError, ConfigurationError) as error:
-        raise ApiError("BadRequest", f"the body of the request could not be read: {error}") from error
-
-
-def _json(shown: Any, code: int = 200, media_type: str = "application/json") -> Any:
-    if isinstance(shown, str):
-        return Response(shown, code, media_type="text/plain")
-    return Response(json.dumps(shown, separators=(",", ":")), code, media_type=media_type)
-
-
-def _status(_request: Any, error: Exception) -> Any:
-    if not isinstance(error, ApiError):
-        error = ApiError("InternalError", str(error))
-    return _json(error.status, error.code)

@@ -122,7 +122,6 @@ class Controller:
         return self._row.state
 
     def _warn_of_gpus(self) -> None:
-        """Warn where trials get other GPUs than one might think."""
         wanted, name = sum(self._gpus_wanted), self._row.name
         if wanted > self._gpus.count:
             _logger.warning("experiment %s: a trial asks for %d GPUs; here it has %d", name, wanted, self._gpus.count)

@@ -1,7 +1,8 @@
 """All experiments and trials, in the SQLite file that also holds the observation log.
 
 Each change is committed before its consequences are acted upon: after a crash there is what was decided, and no more. A
-commit outlives its process; syncing against a power cut is left to the observation log.
+commit outlives its process; syncing against a power cut is left to the observation log. The schema and the rows that
+mirror it make up half of this module, since a change of one is a change of all.
 """
 
 import json

@@ -67,7 +67,7 @@ def gpus(container: Mapping[str, Any]) -> int:
     """Return how many GPUs a container asks for."""
     try:
         return int(_resources(container, "limits").get(GPU_RESOURCE) or 0)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigurationError(f"resources.limits[{GPU_RESOURCE!r}]: must be a whole number") from error
 
 

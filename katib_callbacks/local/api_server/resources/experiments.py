@@ -8,7 +8,7 @@ from katib_callbacks.errors import ConfigurationError, ExperimentError, KatibCal
 from katib_callbacks.local.api.manifest import read
 from katib_callbacks.local.api_server.protocol.errors import ApiError, already_exists, invalid, not_found
 from katib_callbacks.local.api_server.resources.katib import key_of
-from katib_callbacks.local.api_server.resources.resource import Key, Made, Object, Resource, Snapshot
+from katib_callbacks.local.api_server.resources.resource import Key, Object, Resource, Snapshot
 from katib_callbacks.local.api_server.resources.trainer import RUNTIMES
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.state.budget import budget_changes
@@ -32,8 +32,8 @@ class ExperimentWriter:
         self._folder = folder
         self._start = start
 
-    def create(self, given: Object, *, is_dry_run: bool) -> Made:
-        """Store an experiment and start it."""
+    def create(self, given: Object, *, is_dry_run: bool) -> tuple[Key, Object, tuple[str, ...]]:
+        """Store an experiment and start it; returns its key, what a dry run would make, and warnings."""
         _check_metadata(given)
         given = {**_without(given, ("status",)), "metadata": _without(given["metadata"], _SERVERS_OWN)}
         named = str(given["metadata"].get("name"))
@@ -52,15 +52,15 @@ class ExperimentWriter:
             self._start(name)
         notes = f"without effect on one machine: {', '.join(plan.notes)}"
         warnings = (*((notes,) if plan.notes else ()), *plan.warnings)
-        return Made((manifest["metadata"]["namespace"], name), manifest, warnings)
+        return (manifest["metadata"]["namespace"], name), manifest, warnings
 
     def update(self, key: Key, change: Callable[[Object], Object], *, is_dry_run: bool) -> Object | None:
         """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
-                snapshot = Snapshot(row, tuple(store.trials(row.name)), self._home)
+                snapshot = Snapshot(row, self._home).put(*store.trials(row.name))
                 (view,) = self._resource.of_experiment(snapshot)
-                changes = self._edited(row, change(view.shown()), trials=len(snapshot.trials))
+                changes = self._edited(row, change(view.shown()), trials=snapshot.trial_count)
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}
                 columns.update(changes)
@@ -80,7 +80,6 @@ class ExperimentWriter:
             raise ApiError("InternalError", str(error), self._resource, key[1]) from error
 
     def _refused(self, error: KatibCallbacksError, name: str) -> ApiError:
-        """Return the answer to what cannot be."""
         del name
         return ApiError("BadRequest", f"{_WEBHOOK}: {error}")
 
@@ -113,8 +112,8 @@ class TrainerWriter(ExperimentWriter):
 class TrainJobWriter(TrainerWriter):
     """The writer of TrainJobs that are run for themselves; those of trials belong to their experiments."""
 
-    def create(self, given: Object, *, is_dry_run: bool) -> Made:
-        """Store a TrainJob and start it."""
+    def create(self, given: Object, *, is_dry_run: bool) -> tuple[Key, Object, tuple[str, ...]]:
+        """Store a TrainJob and start it, as an experiment."""
         known = [runtime.key[1] for runtime in RUNTIMES]
         name = _at(_at(_at(given, "spec"), "runtimeRef"), "name")
         if name and name not in known:

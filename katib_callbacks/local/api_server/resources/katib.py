@@ -34,7 +34,7 @@ def suggestions(snapshot: Snapshot) -> Iterator[View]:
     """Yield the Suggestion."""
     row = snapshot.row
     if row.is_experiment:
-        stamp = (row.manifest["spec"], row.conditions, len(snapshot.trials))
+        stamp = (row.manifest["spec"], row.conditions, snapshot.trial_count)
         yield View(key_of(row), stamp, partial(_suggestion, snapshot))
 
 
@@ -78,7 +78,6 @@ def _count(name: str, shown: Object) -> int:
 
 
 def _best(shown: Object) -> str:
-    """Return the best trial's objective."""
     objective = shown["spec"]["objective"]
     metrics = ((shown.get("status") or {}).get("currentOptimalTrial") or {}).get("observation", {}).get("metrics", ())
     names = {one["name"]: one["value"] for one in objective.get("metricStrategies") or ()}

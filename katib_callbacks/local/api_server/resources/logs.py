@@ -1,6 +1,7 @@
 """The logs of pods: what a trial's processes have written."""
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -42,8 +43,11 @@ async def stream(
     while True:
         was_over = is_over() or not is_followed
         for path in files:
-            while piece := _piece(path, positions[path]):
-                positions[path] += len(piece)
+            while True:
+                piece, position = _piece(path, positions[path])
+                positions[path] = position + len(piece)
+                if not piece:
+                    break
                 yield piece
                 await asyncio.sleep(0)
         if was_over:
@@ -51,13 +55,15 @@ async def stream(
         await asyncio.sleep(_FOLLOW_INTERVAL_S)
 
 
-def _piece(path: Path, position: int) -> bytes:
+def _piece(path: Path, position: int) -> tuple[bytes, int]:
+    """Return what a file has from a position on, and where that is."""
     try:
         with path.open("rb") as file:
-            file.seek(position)
-            return file.read(_PIECE_BYTES)
+            is_anew = file.seek(0, os.SEEK_END) < position  # of another attempt
+            position = file.seek(0 if is_anew else position)
+            return file.read(_PIECE_BYTES), position
     except OSError:  # not begun, or deleted
-        return b""
+        return b"", position
 
 
 def _tail(path: Path, count: int) -> tuple[list[bytes], int]:

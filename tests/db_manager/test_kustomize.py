@@ -42,6 +42,7 @@ RENDERED = {
 }
 """Kinds and names. Katib has the Deployment and the Service; kubeflow/manifests has the NetworkPolicy."""
 
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool: apt-get install prometheus")
 needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="no kubectl; nox's session databases brings one")
 
 
@@ -154,7 +155,7 @@ def test_rules_and_dashboard_ask_for_metrics_and_labels_that_the_server_has(tmp_
         assert {label.strip() for group in by for label in group.split(",")} <= labels, expression
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="no promtool: apt-get install prometheus")
+@needs_promtool
 def test_prometheus_understands_rules_and_dashboard(tmp_path):
     rules = yaml.safe_load((DEPLOY / "monitoring" / "prometheus-rule.yaml").read_text(encoding="utf-8"))["spec"]
     asked = [expression.replace("$__rate_interval", "5m") for expression in expressions()]
@@ -272,7 +273,7 @@ def test_every_reason_for_which_a_call_is_refused_is_counted_from_the_start():
     assert set(kinds) == set(REFUSAL_REASONS)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="no promtool: apt-get install prometheus")
+@needs_promtool
 def test_an_alert_fires_on_what_it_is_for_and_on_nothing_else(tmp_path):
     written, alerts = rules()
     assert set(ALERTS) == set(alerts)

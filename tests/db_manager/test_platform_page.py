@@ -311,6 +311,7 @@ def test_every_block_of_the_page_is_run_or_named_with_its_reason():
 
 
 @needs_kubectl
+@pytest.mark.timeout(1_800)
 def test_the_tour(platform, open_channel, tmp_path):
     katib = platform.katib
     katib.start()
@@ -345,6 +346,7 @@ def test_the_tour(platform, open_channel, tmp_path):
     platform.stop()
 
     try_tokens(platform)
+    assert PROMETHEUS or not os.environ.get("CI"), "no prometheus: apt-get install prometheus"
     if PROMETHEUS:
         judge_alerts(platform, tmp_path)
 

@@ -118,3 +118,12 @@ def test_a_picture_that_is_a_link_becomes_absolute_as_a_whole():
     told = with_absolute_links("[![a](docs/a.png)](docs/api.md#b) [c](#d) [e](https://f)", "https://r", "1")
 
     assert told == "[![a](https://r/raw/v1/docs/a.png)](https://r/blob/v1/docs/api.md#b) [c](#d) [e](https://f)"
+
+
+def test_each_picture_of_the_gallery_is_shown_with_words_and_all_are_small():
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^!\[(.+)\]\(gallery/([\w-]+\.png)\)$", page, re.MULTILINE))
+    pictures = list((ROOT / "docs" / "gallery").glob("*.png"))
+    assert sorted(shown.values()) == sorted(path.name for path in pictures)
+    assert all(len(words) > 20 for words in shown)
+    assert sum(path.stat().st_size for path in pictures) < 1_000_000

@@ -1,27 +1,26 @@
-"""What authentication costs a call: ``authentication.py``, with ``--check`` to fail where it is over a millisecond.
+"""What authentication costs a call.
 
 Calls that read a trial's one row, one after the other on an open connection, from a server process of each kind: no
 TLS, TLS without authentication (the same service behind the same TLS), and the trial listener with tokens from a file,
-Kubernetes' tokens (RSA and elliptic curves) and client certificates. The ways take turns in rounds; of each the median
-call is shown, and the median over the rounds of what it takes more than TLS alone did in the same round. The first call
-of a connection, with its handshake, is shown beside.
+Kubernetes' tokens (RSA and elliptic curves) and client certificates. The ways take turns in rounds; of each round the
+median call counts, and what it takes more than TLS alone did in the same round.
 """
 
-import argparse
 import hashlib
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 
 import grpc
+from figures import Figure, Size, run
+from machine import db_manager, started
 
 from katib_callbacks.metrics import MetricLog
 from katib_callbacks.wire import messages, methods
@@ -31,12 +30,12 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tests/db_ma
 from certificates import Authority
 from issuers import Issuer, SigningKey, kubernetes_claims
 
-ROUNDS = 30
+ROUNDS = 15
 CALLS = 100
 WARM_UP_CALLS = 50
 LIMIT_MS = 1.0
 TRIAL = "trial-1"
-START_TIMEOUT_S = 60.0
+TIMEOUT_S = 60.0
 
 TLS_ALONE = """
 import sys
@@ -50,12 +49,13 @@ from katib_callbacks.db_manager.listening import bind, make_server
 from katib_callbacks.db_manager.prometheus import ServerMetrics
 from katib_callbacks.db_manager.service.replies import LargeReplies
 from katib_callbacks.db_manager.service.servicer import Servicer
+from katib_callbacks.db_manager.stopping.judge import Judge
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 
 db, certificate, key = sys.argv[1:]
 store = ObservationLogStore(db, max_connections=10)
 server = make_server(ThreadPoolExecutor(64))
-servicer = Servicer(store, call_places(64), ServerMetrics(), LargeReplies())
+servicer = Servicer(store, call_places(64), ServerMetrics(), LargeReplies(), Judge(store))
 service = KatibService(servicer, Health(HealthMonitor(store.check)), Arrivals())
 server.add_generic_rpc_handlers((service,))
 print("listening on", bind(server, "127.0.0.1:0", TLSFiles(certificate, key).credentials()), flush=True)
@@ -72,13 +72,12 @@ class Way:
         self._metadata = [] if token is None else [("authorization", f"Bearer {token}")]
         self._call = channel.unary_unary(methods.GET_OBSERVATION_LOG)
         self._request = messages.GetObservationLogRequest(trial_name=TRIAL).SerializeToString()
-        self.first_ms = self.call()
         self.rounds_ms: list[float] = []
 
     def call(self) -> float:
         """Call once; return its milliseconds."""
         start_s = time.perf_counter()
-        reply = self._call(self._request, timeout=START_TIMEOUT_S, metadata=self._metadata, wait_for_ready=True)
+        reply = self._call(self._request, timeout=TIMEOUT_S, metadata=self._metadata, wait_for_ready=True)
         elapsed_ms = (time.perf_counter() - start_s) * 1000
         assert messages.GetObservationLogReply.FromString(reply).observation_log.metric_logs
         return elapsed_ms
@@ -88,32 +87,21 @@ class Way:
         self.rounds_ms.append(statistics.median(self.call() for _ in range(CALLS)))
 
 
-def main() -> int:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--check", action="store_true", help=f"fail if a way costs more than {LIMIT_MS} ms")
-    arguments = parser.parse_args()
+def measure(size: Size) -> Iterator[Figure]:
+    """Call in all ways, in turns."""
     with ExitStack() as stack:
         ways = _open(stack, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for way in ways:
             for _ in range(WARM_UP_CALLS):
                 way.call()
-        for number in range(arguments.rounds):
+        for number in range(size(ROUNDS)):
             for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
                 way.round()
-    tls = ways[1]
-    print(f"{'':28}{'first call':>12}{'median call':>14}{'beside TLS':>13}")
-    is_over = False
-    for way in ways:
-        more = statistics.median(own - other for own, other in zip(way.rounds_ms, tls.rounds_ms, strict=True))
-        is_over |= more > LIMIT_MS
-        median = statistics.median(way.rounds_ms)
-        print(f"{way.name:28}{way.first_ms:9.1f} ms{median:11.3f} ms{more:+10.3f} ms")
-    if arguments.check and is_over:
-        print(f"WRONG: authentication costs more than {LIMIT_MS} ms a call")
-        return 1
-    return 0
+    plain, tls, *others = ways
+    yield Figure("call over TLS", tls.rounds_ms, "ms", plain.name, plain.rounds_ms)
+    for way in others:
+        more_ms = [own - other for own, other in zip(way.rounds_ms, tls.rounds_ms, strict=True)]
+        yield Figure(f"{way.name}, added to a call over TLS", more_ms, "ms", at_most=LIMIT_MS)
 
 
 def _open(stack: ExitStack, folder: Path) -> list[Way]:
@@ -137,15 +125,14 @@ def _open(stack: ExitStack, folder: Path) -> list[Way]:
     certificates = ["--trial-client-ca", f"{folder}/clients.crt"]
     certificates += ["--trial-certificate-name", "{trial}.{namespace}.katib-trial"]
     db = f"sqlite:///{folder}/katib.db"
-    plain_address, token_address = _start_db_manager(stack, folder, [*tls, *tokens])
-    _, certificate_address = _start_db_manager(stack, folder, [*tls, *certificates])
-    tls_address = _start(
-        stack, [sys.executable, "-c", TLS_ALONE, db, f"{folder}/tls.crt", f"{folder}/tls.key"], [r"listening on (\S+)"]
-    )[0]
+    plain_address, token_address = _start(stack, folder, [*tls, *tokens])
+    _, certificate_address = _start(stack, folder, [*tls, *certificates])
+    server = [sys.executable, "-c", TLS_ALONE, db, f"{folder}/tls.crt", f"{folder}/tls.key"]
+    _, tls_address = stack.enter_context(started(server))
 
     plain = stack.enter_context(grpc.insecure_channel(plain_address))
     now = datetime.now(timezone.utc)
-    DBManagerStub(plain).report(TRIAL, [MetricLog("loss", 0.5, now)], timeout_s=START_TIMEOUT_S)
+    DBManagerStub(plain).report(TRIAL, [MetricLog("loss", 0.5, now)], timeout_s=TIMEOUT_S)
 
     def secure(address: str, certificate: bytes | None = None, key: bytes | None = None) -> grpc.Channel:
         credentials = grpc.ssl_channel_credentials(authority.certificate, key, certificate)
@@ -164,25 +151,14 @@ def _open(stack: ExitStack, folder: Path) -> list[Way]:
     ]
 
 
-def _start_db_manager(stack: ExitStack, folder: Path, flags: Sequence[str]) -> list[str]:
-    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0"]
-    patterns = [r"listening on (\S+),", r"listening for trials on (\S+)"]
-    return _start(stack, [*command, "--db", f"sqlite:///{folder}/katib.db", *flags], patterns)
-
-
-def _start(stack: ExitStack, command: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Start a server; return the addresses that its first lines name."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    stack.callback(process.communicate)
-    stack.callback(process.kill)
+def _start(stack: ExitStack, folder: Path, flags: list[str]) -> tuple[str, str]:
+    """Start a DB manager with a trial listener; returns the addresses of both."""
+    process, address = stack.enter_context(db_manager(folder / "katib.db", *flags))
     assert process.stdout is not None
-    addresses = []
-    for pattern in patterns:
-        match = re.search(pattern, process.stdout.readline())
-        assert match
-        addresses.append(match[1])
-    return addresses
+    match = re.search(r"listening for trials on (\S+)", process.stdout.readline())
+    assert match
+    return address, match[1]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, measure)

@@ -1,4 +1,4 @@
-"""What early stopping saves, and how long an answer takes: ``early_stopping.py --stores sqlite,mariadb,postgresql``.
+"""What early stopping saves, and how long an answer takes: ``--stores sqlite,mariadb,postgresql``.
 
 First 60 trials of a network that learns digits are trained to their ends, each with hyperparameters of its own. Then a
 DB manager judges them at each epoch, four at a time, in several orders: the share of the epochs that were run, and how
@@ -9,18 +9,21 @@ Then, on each store, 100 trials of an experiment of 1,000 ask once a second: how
 first one comes after a restart.
 """
 
-import argparse
 import random
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import numpy as np
+from db_manager_load import database
+from figures import Figure, Size, run
+from machine import db_manager
 
 from katib_callbacks import KatibReporter, MetricLog
 from katib_callbacks.db_manager import DBManager
@@ -30,64 +33,42 @@ from katib_callbacks.sinks.katib.asking import Asker
 from katib_callbacks.sinks.katib.endpoint import Endpoint
 from katib_callbacks.wire.client import DBManagerStub
 
-sys.path.append(str(Path(__file__).parent))
-from db_manager_load import _database, _start
-
 TRIALS, EPOCHS, PARALLEL = 60, 27, 4
 POLICIES = ("medianstop,type=maximize", "asha,type=maximize")
 
-ASKING, SECONDS, SIBLINGS = 100, 20, 1_000
+ASKING, SECONDS, SIBLINGS = 100, 10, 1_000
+ORDERS = 3
 P99_MS, RESTART_S = 20.0, 2.0
 JUDGED = "medianstop,type=maximize"
 
 
-def main() -> int:
-    """Print both tables; return 1 for a missed limit where that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stores", default="sqlite")
-    parser.add_argument("--orders", type=int, default=7, help="in which the trials are made")
-    parser.add_argument("--check", action="store_true", help="fail on a missed limit")
-    arguments = parser.parse_args()
-    _show_savings(arguments.orders)
-    missed = []
-    print(f"\n{'store':<12}{'p50':>8}{'p99':>9}{'slowest':>10}   first answer after a restart")
-    for store in arguments.stores.split(","):
+def measure(size: Size, stores: str) -> Iterator[Figure]:
+    """Replay trainings under each policy, then ask."""
+    yield from _savings(size(ORDERS))
+    for store in stores.split(","):
         with ExitStack() as stack:
-            url, _ = _database(store, stack)
-            times_ms, restart_s = _measure(url)
-        p50_ms, p99_ms = (statistics.quantiles(times_ms, n=100)[at] for at in (49, 98))
-        print(
-            f"{store:<12}{p50_ms:>5.1f} ms{p99_ms:>6.1f} ms{max(times_ms):>7.1f} ms   {restart_s:.2f} s "
-            f"(limits {P99_MS:.0f} ms, {RESTART_S:.0f} s)",
-            flush=True,
-        )
-        if p99_ms > P99_MS or restart_s > RESTART_S:
-            missed.append(store)
-    print(f"missed: {', '.join(missed) or 'nothing'}")
-    return 1 if missed and arguments.check else 0
+            times_ms, restart_s = _answers(database(store, stack)[0])
+        p99_ms = statistics.quantiles(times_ms, n=100)[98]
+        yield Figure(f"{store}: answer to one of {ASKING} trials", times_ms, "ms")
+        yield Figure(f"{store}: the same, 99th percentile", [p99_ms], "ms", at_most=P99_MS)
+        yield Figure(f"{store}: first answer after a restart", [restart_s], "s", at_most=RESTART_S)
 
 
 # -- what is saved -------------------------------------------------------------------------------------------------
 
 
-def _show_savings(orders: int) -> None:
-    start_s = time.monotonic()
+def _savings(orders: int) -> Iterator[Figure]:
     curves = [_train(seed) for seed in range(TRIALS)]
     best = max(max(curve) for curve in curves)
-    print(
-        f"{TRIALS} trials of {EPOCHS} epochs, trained in {time.monotonic() - start_s:.0f} s; best accuracy {best:.4f}"
-    )
-    print(f"{'policy':<28}{'epochs run':>12}{'stopped':>10}{'best found':>12}{'worst best':>12}{'wrong answers':>15}")
-    print(f"{'without':<28}{1:>11.0%}{0:>10.1f}{orders:>8} of {orders}{best:>12.4f}{0:>15}")
     for policy in POLICIES:
         results = [_replay(curves, policy, order) for order in range(orders)]
-        shares, stopped, bests, wrong = zip(*results, strict=True)
-        found = sum(one == best for one in bests)
-        print(
-            f"{policy:<28}{statistics.mean(shares):>11.0%}{statistics.mean(stopped):>10.1f}{found:>8} of {orders}"
-            f"{min(bests):>12.4f}{sum(wrong):>15}",
-            flush=True,
-        )
+        shares, bests, wrong = zip(*results, strict=True)
+        if any(wrong):
+            sys.exit(f"{policy}: {sum(wrong)} answers are against the rule")
+        name = policy.partition(",")[0]
+        yield Figure(f"`{name}`: epochs run of {TRIALS} trials", shares, "", "without", [1.0])
+        lost = [best - found for found in bests]
+        yield Figure(f"`{name}`: accuracy of the best trial that was lost", lost, "")
 
 
 def _train(seed: int) -> list[float]:
@@ -120,8 +101,8 @@ def _train(seed: int) -> list[float]:
     return accuracies
 
 
-def _replay(curves: list[list[float]], text: str, order: int) -> tuple[float, int, float, int]:
-    """Return the share of epochs run, the trials stopped, the best accuracy, and answers against the rule."""
+def _replay(curves: list[list[float]], text: str, order: int) -> tuple[float, float, int]:
+    """Return the share of epochs run, the best accuracy, and the number of answers against the rule."""
     policy = parse_policy("policy", text)
     names = [f"digits-{number}" for number in random.Random(order).sample(range(TRIALS), TRIALS)]  # noqa: S311
     events: list[tuple[str, int, bool]] = []
@@ -148,7 +129,7 @@ def _replay(curves: list[list[float]], text: str, order: int) -> tuple[float, in
             }
     wrong = sum(stop != _rule(policy, events[:at], stored, name, step) for at, (name, step, stop) in enumerate(events))
     best = max(max(values) for values in stored.values())
-    return len(events) / (TRIALS * EPOCHS), sum(stop for *_, stop in events), best, wrong
+    return len(events) / (TRIALS * EPOCHS), best, wrong
 
 
 def _rule(
@@ -171,19 +152,16 @@ def _rule(
 # -- what it costs -------------------------------------------------------------------------------------------------
 
 
-def _measure(url: str) -> tuple[list[float], float]:
+def _answers(url: str) -> tuple[list[float], float]:
     """Return the milliseconds of each answer, and the seconds to the first one after a restart."""
-    command = [sys.executable, "-m", "katib_callbacks.cli", "db-manager", "--listen", "127.0.0.1:0", "--db", url]
-    with ExitStack() as stack:
-        address, _ = _start(command, stack)
+    with db_manager(url) as (_, address):
         with grpc.insecure_channel(address) as channel:
             stub = DBManagerStub(channel)
             for number in range(SIBLINGS):
                 epochs = [(step, number / SIBLINGS) for step in range(1, EPOCHS + 1)]
                 _ask(stub, f"many-{number}", epochs, has_ended=True)
         times_ms = _ask_each_second(address)
-    with ExitStack() as stack:
-        address, _ = _start(command, stack)
+    with db_manager(url) as (_, address):
         start_s = time.monotonic()
         with grpc.insecure_channel(address) as channel:
             _ask(DBManagerStub(channel), "many-after", [(step, 0.9) for step in range(1, EPOCHS + 1)])
@@ -218,4 +196,4 @@ def _ask_each_second(address: str) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(__doc__, measure, stores="sqlite")

@@ -1,10 +1,9 @@
-"""Measure what it costs to look at an experiment: the live view beside the trials, and the epochs that a trial shows.
+"""What it costs to look at an experiment: the live view beside the trials, and the epochs that a trial shows.
 
 The view's share is the CPU time of its thread, by that of the experiment's processes, in one and the same run, drawn on
-a pseudo-terminal. ``--check`` fails where a limit is missed.
+a pseudo-terminal.
 """
 
-import argparse
 import os
 import pty
 import resource
@@ -12,8 +11,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+
+from figures import Figure, Size, run
+from machine import experiment
 
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.running.runner import Runner, database
@@ -24,7 +27,7 @@ from katib_callbacks.recording.recorder import MetricRecorder
 from katib_callbacks.recording.rows import Position
 from katib_callbacks.settings import Runtime
 
-MAX_SHARE = 0.01
+MAX_SHARE_PERCENT = 1.0
 MAX_EPOCH_US = 200.0
 """An epoch that takes less than 20 ms would feel one percent."""
 
@@ -51,38 +54,10 @@ recorder.deliver()
 """
 
 
-def experiment() -> dict[str, object]:
-    """Return an experiment whose trials train for two seconds of CPU time each, two at a time."""
-    container = {
-        "name": "main",
-        "command": [sys.executable, "-c", TRIAL],
-        "env": [{"name": "X", "value": "${trialParameters.x}"}],
-    }
-    return {
-        "metadata": {"name": "live"},
-        "spec": {
-            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-            "algorithm": {"algorithmName": "random"},
-            "parallelTrialCount": 2,
-            "maxTrialCount": TRIALS,
-            "metricsCollectorSpec": {"collector": {"kind": "Push"}},
-            "parameters": [{"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}],
-            "trialTemplate": {
-                "primaryContainerName": "main",
-                "trialParameters": [{"name": "x", "reference": "x"}],
-                "trialSpec": {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "spec": {"template": {"spec": {"containers": [container]}}},
-                },
-            },
-        },
-    }
-
-
-def share_of_the_view(home: Path) -> float:
+def percent_of_the_view(home: Path, trials: int) -> float:
     """Run an experiment under the live view, and return the view's CPU time by that of all the rest."""
-    name, _ = runner.create(home, experiment(), folder=home)
+    command = [sys.executable, "-c", TRIAL]
+    name, _ = runner.create(home, experiment("live", command, trials, parallel=2), folder=home)
     spent_s: dict[int, float] = {}
     with ExperimentStore(database(home)) as store, on_a_terminal():
         watch = Watch(store, home, name)
@@ -91,42 +66,42 @@ def share_of_the_view(home: Path) -> float:
             spent_s[threading.get_ident()] = time.thread_time()
             return watch.look()
 
-        before_s = cpu_s()
+        before_s = used_s()
         with shown_live(look):  # type: ignore[arg-type]
             Runner(home, name).run()
-        all_s = cpu_s() - before_s
+        all_s = used_s() - before_s
     view_s = sum(seconds for thread, seconds in spent_s.items() if thread != threading.get_ident())
-    return view_s / (all_s - view_s)
+    return view_s / (all_s - view_s) * 100
 
 
-class on_a_terminal:  # noqa: N801  used as a function
+@contextmanager
+def on_a_terminal() -> Iterator[None]:
     """Let stdout be a terminal whose output is read and thrown away."""
+    primary, secondary = pty.openpty()
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(secondary, 1)
 
-    def __enter__(self) -> None:
-        primary, self._secondary = pty.openpty()
-        self._stdout = os.dup(1)
-        sys.stdout.flush()
-        os.dup2(self._secondary, 1)
-        self._primary = primary
-        threading.Thread(target=self._drain, daemon=True).start()
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout.flush()
-        os.dup2(self._stdout, 1)
-        os.close(self._stdout)
-        os.close(self._secondary)
-
-    def _drain(self) -> None:
+    def drain() -> None:
         try:
-            while os.read(self._primary, 65_536):
+            while os.read(primary, 65_536):
                 pass
         except OSError:
-            os.close(self._primary)
+            os.close(primary)
+
+    threading.Thread(target=drain, daemon=True).start()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(secondary)
 
 
-def cpu_s() -> float:
+def used_s() -> float:
     """Return the CPU time of this process and of all its children that have ended."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    spent = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
@@ -146,21 +121,16 @@ def epoch_us(path: Path | None) -> float:
     return spent_s / TRAINING_EPOCHS * 1e6
 
 
-def main() -> None:
-    """Measure, print, and check."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail where a limit is missed")
-    arguments = parser.parse_args()
+def measure(size: Size) -> Iterator[Figure]:
+    """Look at an experiment, then at epochs."""
+    trials = size(TRIALS)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        share = share_of_the_view(Path(folder))
-        paths = [Path(folder) / f"progress-{number}" for number in range(RUNS)]
-        pairs = [(epoch_us(None), epoch_us(path)) for path in paths]
-    added_us = median(shown - plain for plain, shown in pairs)
-    print(f"the live view: {share:.2%} of the CPU time of an experiment of {TRIALS} trials (at most {MAX_SHARE:.0%})")
-    print(f"an epoch that is shown: {added_us:.0f} us more of a trial's CPU time (at most {MAX_EPOCH_US:.0f} us)")
-    if arguments.check and (share > MAX_SHARE or added_us > MAX_EPOCH_US):
-        sys.exit("a limit was missed")
+        percent = percent_of_the_view(Path(folder), trials)
+        pairs = [(epoch_us(None), epoch_us(Path(folder, f"progress-{number}"))) for number in range(RUNS)]
+    yield Figure(f"the live view, of the CPU time of {trials} trials", [percent], "%", at_most=MAX_SHARE_PERCENT)
+    added_us = [shown - plain for plain, shown in pairs]
+    yield Figure("an epoch that a trial shows, added CPU", added_us, "us", at_most=MAX_EPOCH_US)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

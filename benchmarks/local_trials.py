@@ -3,29 +3,30 @@
 Trials of :mod:`katib_callbacks.local` run ``python -c pass`` (Push, so each ends with a look into the observation log
 and a row that says that nothing was reported); so do Optuna's own loop with a subprocess objective and its SQLite
 storage, and Ray Tune, where it is installed. Between them bare processes of the same kind are started, since the
-machine may be busy: the difference is what is told. ``--check`` exits with 1 if a limit is missed.
+machine may be busy: the difference is what is told, as a mean. Then, by the runner's time of the processor, how the
+cost grows with the trials that are done and with those that run at once.
 """
 
-import argparse
 import contextlib
 import gc
 import logging
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from figures import Figure, Growth, Size, run
+from machine import experiment, memory_mib, trial_row
 
 from katib_callbacks.local.running import runner
 from katib_callbacks.local.running.controller import Event
 from katib_callbacks.local.running.runner import Runner, database
-from katib_callbacks.local.state import states
-from katib_callbacks.local.state.store import ExperimentStore, TrialRow
+from katib_callbacks.local.state.states import FINAL_TRIAL_STATES
+from katib_callbacks.local.state.store import ExperimentStore
 
 COST_LIMIT_MS = 15.0
 GROWTH_LIMIT_MIB = 5.0
@@ -35,39 +36,12 @@ RESUME_LIMIT_S = 5.0
 """To take up an experiment of a thousand trials, with the algorithm that learns most from them."""
 
 COMMAND = [sys.executable, "-c", "pass"]
-RAY_TRIALS = 15
+TRIALS, OPTUNA_TRIALS = 1_000, 100
+RAY_TRIALS = 10
 """It takes seconds for each."""
 
-
-def experiment(trials: int) -> dict[str, object]:
-    """Return an experiment of trials that do nothing."""
-    container = {"name": "main", "command": COMMAND, "env": [{"name": "X", "value": "${trialParameters.x}"}]}
-    return {
-        "metadata": {"name": "nothing"},
-        "spec": {
-            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-            "algorithm": {"algorithmName": "random"},
-            "parallelTrialCount": 1,
-            "maxTrialCount": trials,
-            "metricsCollectorSpec": {"collector": {"kind": "Push"}},
-            "parameters": [{"name": "x", "parameterType": "double", "feasibleSpace": {"min": "0", "max": "1"}}],
-            "trialTemplate": {
-                "primaryContainerName": "main",
-                "trialParameters": [{"name": "x", "reference": "x"}],
-                "trialSpec": {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "spec": {"template": {"spec": {"containers": [container]}}},
-                },
-            },
-        },
-    }
-
-
-def resident_mib() -> float:
-    """Return this process's resident memory."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+GROWN_TRIALS = (10, 30, 100, 300, 1_000)
+PARALLEL, PARALLEL_TRIALS = (1, 2, 4, 8, 16), 48
 
 
 class Bare:
@@ -86,80 +60,54 @@ class Bare:
             subprocess.run(COMMAND, check=True, stdin=subprocess.DEVNULL)
             self.times_ms.append((time.perf_counter() - start) * 1e3)
 
+    def above(self, trials_ms: list[float]) -> list[float]:
+        """Return what each trial took above the mean of these processes."""
+        return [one - statistics.fmean(self.times_ms) for one in trials_ms]
+
 
 class Meter:
-    """Takes the time of each trial, and the memory now and then."""
+    """Takes the time of each trial, that of the processor as well, and the memory now and then."""
 
     def __init__(self, trials: int) -> None:
         self.times_ms: list[float] = []
+        self.cpu_ms: list[float] = []
         self.memory_mib: list[float] = []
         self.bare = Bare()
         self._every = max(1, trials // 10)
-        self._since_s = 0.0
+        self._since = 0.0, 0.0
 
     def __call__(self, event: Event) -> None:
         """Take an event: from the end of one trial, when this returns, to that of the next."""
-        if event.trial is None or event.trial.state == "Running":
+        if event.trial is None or event.trial.state not in FINAL_TRIAL_STATES:
             return
-        if self._since_s:  # the first one waits for the DB manager
-            self.times_ms.append((time.perf_counter() - self._since_s) * 1e3)
+        if any(self._since):  # the first one waits for the DB manager
+            self.times_ms.append((time.perf_counter() - self._since[0]) * 1e3)
+            self.cpu_ms.append((time.process_time() - self._since[1]) * 1e3)
         if (len(self.times_ms) + 1) % self._every == 0:
             gc.collect()
-            self.memory_mib.append(resident_mib())
+            self.memory_mib.append(memory_mib(field="VmRSS"))
         self.bare.after_a_trial()
-        self._since_s = time.perf_counter()
+        self._since = time.perf_counter(), time.process_time()
 
 
-@dataclass
-class Result:
-    """Milliseconds of each trial, and of each bare process between them."""
-
-    trials_ms: list[float]
-    bare_ms: list[float]
-    memory_mib: list[float] = field(default_factory=list)
-
-
-def ours(count: int, folder: Path) -> Result:
+def ours(trials: int, folder: Path, parallel: int = 1) -> Meter:
     """Measure trials of katib_callbacks.local, and the runner's memory."""
-    meter = Meter(count)
-    runner.create(folder, experiment(count), folder=folder)
-    Runner(folder, "nothing", meter).run()
-    if len(meter.times_ms) != count - 1:
-        sys.exit(f"{len(meter.times_ms) + 1} trials ended instead of {count}")
-    return Result(meter.times_ms, meter.bare.times_ms, meter.memory_mib)
+    meter, name = Meter(trials), f"nothing-{parallel}"
+    runner.create(folder, experiment(name, COMMAND, trials, parallel), folder=folder)
+    Runner(folder, name, meter).run()
+    if len(meter.times_ms) < trials - 1:  # Katib's own count lets some more begin where several run at once
+        sys.exit(f"{len(meter.times_ms) + 1} trials ended instead of {trials}")
+    return meter
 
 
-def resumed_s(count: int, folder: Path) -> float:
+def resumed_s(trials: int, folder: Path) -> float:
     """Measure what passes until an experiment of many finished trials, searched by TPE, runs its next one."""
-    one: Any = experiment(count + 1)
-    one["metadata"]["name"] = "many"
+    one = experiment("many", COMMAND, trials + 1)
     one["spec"]["algorithm"]["algorithmName"] = "tpe"
     runner.create(folder, one, folder=folder)
-    names = [f"many-{number}" for number in range(count)]
     with ExperimentStore(database(folder)) as store:
-        for number, name in enumerate(names):
-            x = number / count
-            observation = [{"name": "loss", "min": str(x), "max": str(x), "latest": str(x)}]
-            conditions = [states.condition(states.SUCCEEDED, "TrialSucceeded", "Trial has succeeded", time.time())]
-            store.add_trial(
-                TrialRow(
-                    name,
-                    "many",
-                    number,
-                    {"x": str(x)},
-                    {"x": x},
-                    2 * number,
-                    2 * number + 1,
-                    x,
-                    states.SUCCEEDED,
-                    ["attempt"],
-                    observation,
-                    conditions,
-                    time.time(),
-                    time.time(),
-                    time.time(),
-                )
-            )
+        for number in range(trials):
+            store.add_trial(trial_row("many", number, number / trials))
     begun_s: list[float] = []
 
     def take(event: Event) -> None:
@@ -171,7 +119,7 @@ def resumed_s(count: int, folder: Path) -> float:
     return begun_s[0] - start_s
 
 
-def optuna_loop(count: int, folder: Path) -> Result:
+def optuna_loop(count: int, folder: Path) -> list[float]:
     """Measure trials of Optuna's own loop."""
     import optuna  # noqa: PLC0415  measured
 
@@ -191,10 +139,10 @@ def optuna_loop(count: int, folder: Path) -> Result:
         since_s[0] = time.perf_counter()
 
     study.optimize(objective, n_trials=count, callbacks=[ended])
-    return Result(times_ms, bare.times_ms)
+    return bare.above(times_ms)
 
 
-def ray_tune(count: int, folder: Path) -> Result:
+def ray_tune(count: int, folder: Path) -> list[float]:
     """Measure trials of Ray Tune as a whole, its start not counted."""
     import ray  # noqa: PLC0415  optional
     from ray import tune  # noqa: PLC0415  optional
@@ -218,70 +166,34 @@ def ray_tune(count: int, folder: Path) -> Result:
         cost_ms = (time.perf_counter() - start) * 1e3 / count
         for _ in range(10):
             bare.after_a_trial()
-        return Result([cost_ms] * count, bare.times_ms)
+        return bare.above([cost_ms])
     finally:
         ray.shutdown()
 
 
-def show(name: str, result: Result) -> float:
-    """Print a line of the table; returns the milliseconds above a bare process, both as means."""
-    each_ms, bare_ms = statistics.fmean(result.trials_ms), statistics.fmean(result.bare_ms)
-    figures = f"{each_ms:>10.1f} ms{bare_ms:>10.1f} ms{each_ms - bare_ms:>10.1f} ms"
-    print(f"{name:<46}{len(result.trials_ms):>7}{figures}", flush=True)
-    return each_ms - bare_ms
-
-
-def verdict(what: str, figure: str, limit: str, *, is_met: bool) -> bool:
-    """Print one figure beside its limit."""
-    print(f"{'pass' if is_met else 'MISS'}  {what}: {figure} (limit: {limit})")
-    return is_met
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1_000)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed")
-    arguments = parser.parse_args()
-
-    count = arguments.trials
-    print(f"{'Trials that do nothing, one at a time':<46}{'trials':>7}{'each':>13}{'process':>13}{'above':>13}")
+def measure(size: Size) -> Iterator[Figure | Growth]:
+    """Run trials of each kind."""
+    count = size(TRIALS)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        result = ours(count, folder)
-        above_ms = show("katib_callbacks.local", result)
-        show("optuna, subprocess objective, SQLite storage", optuna_loop(max(10, count // 5), folder))
+        meter = ours(count, folder)
+        above_ms, beside = meter.bare.above(meter.times_ms), {}
+        beside["Optuna's loop, subprocess objective, SQLite"] = optuna_loop(size(OPTUNA_TRIALS), folder)
         if find_spec("ray") is not None:
-            show("ray tune, subprocess trainable", ray_tune(min(count, RAY_TRIALS), folder))
-        resume_s = resumed_s(count, folder)
-    if find_spec("ray") is None:
-        print("not measured: Ray Tune is not installed (nox -s bench_local installs it)")
-    memory_mib = result.memory_mib
-    growth_mib = memory_mib[-1] - memory_mib[0]
-    print(f"\nmemory of the runner, at each tenth of the trials: {', '.join(f'{mib:.1f}' for mib in memory_mib)} MiB\n")
-    met = [
-        verdict(
-            "a trial costs above its process",
-            f"{above_ms:.1f} ms",
-            f"at most {COST_LIMIT_MS:g} ms",
-            is_met=above_ms <= COST_LIMIT_MS,
-        ),
-        verdict(
-            "memory grows",
-            f"{growth_mib:.1f} MiB",
-            f"at most {GROWTH_LIMIT_MIB:g} MiB",
-            is_met=growth_mib <= GROWTH_LIMIT_MIB,
-        ),
-        verdict(
-            f"{count} trials are resumed",
-            f"{resume_s:.2f} s",
-            f"less than {RESUME_LIMIT_S:g} s",
-            is_met=resume_s < RESUME_LIMIT_S,
-        ),
-    ]
-    if arguments.check and not all(met):
-        sys.exit(1)
+            beside["Ray Tune, subprocess trainable"] = ray_tune(RAY_TRIALS, folder)
+        what, limit = "trial that does nothing, above its process, mean", COST_LIMIT_MS
+        for peer, theirs_ms in beside.items():
+            yield Figure(what, above_ms, "ms", peer, theirs_ms, at_most=limit, is_peer=True, is_mean=True)
+        mib = meter.memory_mib
+        yield Figure(f"memory that grows over {count:,} trials", [mib[-1] - mib[0]], "MiB", at_most=GROWTH_LIMIT_MIB)
+        yield Figure(f"resuming {count:,} trials of TPE", [resumed_s(count, folder)], "s", at_most=RESUME_LIMIT_S)
+        done = {at: statistics.median(meter.cpu_ms[at // 2 : at]) for at in GROWN_TRIALS if at <= count}
+        yield Growth("a local trial, CPU of the runner", "trials done", "ms", {"ours": done}, 0)
+        at_once = {}
+        for parallel in PARALLEL:
+            at_once[parallel] = statistics.fmean(ours(PARALLEL_TRIALS, folder / str(parallel), parallel).cpu_ms)
+        yield Growth("a local trial, CPU of the runner", "trials at once", "ms", {"ours": at_once}, 0)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

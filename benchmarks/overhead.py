@@ -1,29 +1,22 @@
 """What a callback costs an epoch: ours beside an empty one, Ray's, Optuna's and MLflow's, in the same process.
 
-::
+``--framework lightning``, ``transformers``, or Keras with a backend: ``keras/torch``. Each callback has a training of
+its own, in turns, so that none finds the processor's caches warmed by another; all see ten metrics an epoch. Measured
+is the time between entering and leaving a callback's hooks of an epoch. Beside a peer that is told as a mean, because
+MLflow's callback for Lightning writes in bursts. The yardstick is one read of the framework's own metric dictionary,
+see the module of each framework.
 
-    python benchmarks/overhead.py lightning
-    KERAS_BACKEND=torch python benchmarks/overhead.py keras
-    python benchmarks/overhead.py transformers --no-ray
-
-Each callback has a training of its own, in turns, so that none finds the processor's caches warmed by another; all see
-ten metrics an epoch. Measured is the time between entering and leaving a callback's hooks of an epoch; the table has
-medians, and means as well, because MLflow's callback for Lightning writes in bursts. The yardstick is one read of the
-framework's own metric dictionary, see the module of each framework.
-
-Ours holds values back until training ends; what that delivery takes is printed apart. What the peers do in an epoch:
+Ours holds values back until training ends; what that delivery takes is told apart. What the peers do in an epoch:
 
 - Optuna's callbacks report one metric to their study, here in memory, and ask whether to prune.
 - MLflow's hand all metrics to its tracking store, here a SQLite file.
 - Ray's hand all metrics to the controller, here on this machine. Checkpoints, which they write with their defaults,
   are turned off. They work in a process that Ray starts, so everything is measured in there, unless Ray is missing or
-  ``--no-ray`` is given.
+  ``--ray no`` is given.
 
-``--check`` exits with 1 if the median of ours is over three reads, or its mean over that of a peer that takes all
-metrics.
+With Lightning, then how the cost grows: with the metrics of an epoch, and along a training of 10,000 epochs.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -33,21 +26,31 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from figures import Figure, Growth, Size
+from figures import run as run_program
+from machine import QuietSink
+
+from katib_callbacks import KatibReporter
+
 HERE = Path(__file__).parent
 
 METRIC_COUNT = 10
-TURNS = 4
+EPOCHS = 40
+"""In each of the turns."""
+
+TURNS = 3
 READ_LIMIT = 3.0
+GROWN_METRICS = (2, 10, 30, 100, 300, 1_000)
+GROWN_EPOCHS = (1, 10, 100, 1_000, 3_000, 10_000)
 
-RAY_EPOCHS = 5
+RAY_EPOCHS = 4
 """In each of the turns: a report in Ray Train takes up to the 2 s after which its controller looks again."""
-
-FRAMEWORKS = ("lightning", "keras", "transformers")
 
 Peer = Callable[[], Any] | str
 """Makes a callback, or says why there is none."""
@@ -86,12 +89,15 @@ class Framework(Protocol):
 
 def framework_named(name: str) -> Framework:
     """Import a framework's module."""
+    name, _, backend = name.partition("/")
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
     framework: Framework = import_module(f"overhead_{name}").Framework()
     assert len(framework.NAMES) == METRIC_COUNT
     return framework
 
 
-def timed(callback: Any, hooks: Sequence[str]) -> list[float]:
+def timed(callback: Any, hooks: Sequence[str], clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Have a callback's hooks timed; the list that is returned gets the seconds of each epoch."""
     seconds: list[float] = []
 
@@ -99,10 +105,10 @@ def timed(callback: Any, hooks: Sequence[str]) -> list[float]:
         def run(*arguments: Any, **options: Any) -> Any:
             if is_first:
                 seconds.append(0.0)
-            start = time.perf_counter()
+            start = clock()
             answer = hook(*arguments, **options)
             if seconds:  # not what a sanity check does before training
-                seconds[-1] += time.perf_counter() - start
+                seconds[-1] += clock() - start
             return answer
 
         return run
@@ -222,49 +228,50 @@ def measure_in_ray(name: str, epochs: int) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def show(title: str, result: Mapping[str, Any]) -> list[str]:
-    """Print the table of medians and ratios; returns which limits were missed."""
-    medians = {name: statistics.median(seconds) for name, seconds in result["samples"].items()}
-    means = {name: statistics.fmean(seconds) for name, seconds in result["samples"].items()}
-    (read_name, read), *_ = medians.items()
-    epochs = len(next(iter(result["samples"].values())))
-    print(f"\n{title}: {METRIC_COUNT} metrics, {epochs} epochs (Ray: fewer) in {TURNS} turns; of an epoch:\n")
-    print(f"{'callback':<44} {'median, us':>11} {'x one read':>11} {'mean, us':>11}")
-    for name, median in medians.items():
-        print(f"{name:<44} {median * 1e6:11.1f} {median / read:11.2f} {means[name] * 1e6:11.1f}")
-    print(f"\none read: {read_name}; our delivery after training, once: {result['delivery_s'] * 1e3:.1f} ms")
+def measure_figures(size: Size, framework: str, ray: str) -> Iterator[Figure | Growth]:
+    """Measure a framework's callbacks."""
+    in_or_without = measure_in_ray if ray == "yes" and find_spec("ray") else partial(measure, is_in_ray=False)
+    result = in_or_without(framework, size(EPOCHS))
+    samples = {name: [one * 1e6 for one in seconds] for name, seconds in result["samples"].items()}
+    (read_name, read), *_ = samples.items()
+    title = f"{framework}: an epoch's hooks, {METRIC_COUNT} metrics"
+    for name, mine in samples.items():
+        if name.startswith("ours"):
+            what = f"{title}, {name.removeprefix('ours, ')}"
+            yield Figure(what, mine, "us", f"one read: `{read_name}`", read, ratio_at_most=READ_LIMIT)
+    mine = samples["ours, ten names"]
+    for name, theirs in samples.items():
+        if name.endswith(("one metric", "all metrics")):
+            limit = 1.0 if name.endswith("all metrics") else None
+            what = f"{title}, ten names, mean"
+            yield Figure(what, mine, "us", name, theirs, None, limit, is_peer=True, is_mean=True)
+    yield Figure(f"{framework}: delivery after training", [result["delivery_s"] * 1e3], "ms")
     for name, reason in result["absent"].items():
         print(f"not compared: {name}: {reason}")
-
-    missed = []
-    for name, median in medians.items():
-        if not name.startswith("ours"):
-            continue
-        if median > READ_LIMIT * read:
-            missed.append(f"{title}: {name} takes {median / read:.2f} reads (limit: {READ_LIMIT})")
-        slower = [other for other, its in means.items() if other.endswith("all metrics") and its <= means[name]]
-        missed += [f"{title}: {name} takes longer than {other}" for other in slower]
-    return missed
+    if framework == "lightning":
+        yield from growths(size)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("framework", choices=FRAMEWORKS)
-    parser.add_argument("--epochs", type=int, default=50, help="in each of the turns")
-    parser.add_argument("--no-ray", action="store_true", help="measure in this process, without Ray's callback")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed")
-    arguments = parser.parse_args()
-    if arguments.no_ray or not find_spec("ray"):
-        result = measure(arguments.framework, arguments.epochs, is_in_ray=False)
-    else:
-        result = measure_in_ray(arguments.framework, arguments.epochs)
-    missed = show(arguments.framework, result)
-    for line in missed:
-        print(f"MISS  {line}")
-    if arguments.check and missed:
-        sys.exit(1)
+def growths(size: Size) -> Iterator[Growth]:
+    """Train Lightning with more and more metrics, then for many epochs."""
+    from overhead_lightning import Framework as Lightning  # noqa: PLC0415  it needs lightning
+
+    def hooks_us(metrics: int, epochs: int, **options: Any) -> list[float]:
+        framework = Lightning(metrics)
+        reporter = KatibReporter("127.0.0.1:1", trial_name="benchmark", sinks=[QuietSink()])
+        callback = framework.callback_class()(framework.NAMES, reporter=reporter, **options)
+        seconds = timed(callback, framework.HOOKS, time.thread_time)
+        with tempfile.TemporaryDirectory() as folder:
+            framework.train(callback, epochs, 0, Path(folder))
+        return [one * 1e6 for one in seconds]
+
+    warnings.simplefilter("ignore")
+    by_metrics = {count: statistics.median(hooks_us(count, EPOCHS)) for count in GROWN_METRICS}
+    yield Growth("lightning: an epoch's hooks, CPU", "metrics", "us", {"ours": by_metrics}, 1)
+    each = hooks_us(METRIC_COUNT, size(GROWN_EPOCHS[-1]), report="history")
+    by_epochs = {count: statistics.median(each[count // 2 : count]) for count in GROWN_EPOCHS if count <= len(each)}
+    yield Growth("lightning: an epoch's hooks with `history`, CPU", "epochs before", "us", {"ours": by_epochs}, 0)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(__doc__, measure_figures, framework="lightning", ray="yes")

@@ -1,6 +1,6 @@
 """Lightning for ``overhead.py``. One read is ``trainer.callback_metrics``, a property that computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -9,26 +9,28 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-KINDS = "abcde"
-
 
 class Module(LightningModule):
-    """Logs five metrics in training and as many in validation."""
+    """Logs half of the metrics in training and the others in validation."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
+        self.names = names
         self.layer = torch.nn.Linear(1, 1)
 
     def training_step(self, batch: Any, _: int) -> Any:
         """Log and return a loss."""
         loss = self.layer(batch[0]).square().mean()
-        self.log_dict({f"train_{kind}": loss for kind in KINDS}, on_step=False, on_epoch=True)
+        self._log("train_", loss, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: Any, _: int) -> None:
         """Log."""
         loss = self.layer(batch[0]).square().mean()
-        self.log_dict({f"val_{kind}": loss for kind in KINDS})
+        self._log("val_", loss)
+
+    def _log(self, prefix: str, loss: Any, **options: Any) -> None:
+        self.log_dict({name: loss for name in self.names if name.startswith(prefix)}, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return SGD."""
@@ -55,11 +57,11 @@ class Framework:
         "on_validation_end",
         "on_train_epoch_end",
     )
-    NAMES = tuple(f"{stage}_{kind}" for stage in ("train", "val") for kind in KINDS)
-    MONITOR = "val_a"
+    MONITOR = "val_0"
     RAY = "tune"
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: int = 10) -> None:
+        self.NAMES = tuple(f"{stage}_{kind}" for stage in ("train", "val") for kind in range(metrics // 2))
         self.loader = DataLoader(TensorDataset(torch.linspace(0, 1, 16).reshape(16, 1)), batch_size=16)
 
     def yardsticks(self) -> dict[str, Any]:
@@ -109,4 +111,4 @@ class Framework:
             enable_model_summary=False,
             num_sanity_val_steps=0,
             default_root_dir=folder,
-        ).fit(Module(), self.loader, self.loader)
+        ).fit(Module(self.NAMES), self.loader, self.loader)

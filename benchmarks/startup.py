@@ -2,28 +2,28 @@
 
 Three ways of reporting run in turns, each in a fresh process, against one embedded DB manager in a process of its own:
 the smallest script with grpcio alone, ``katib_callbacks.report_metrics``, and ``kubeflow.katib.report_metrics``. What
-arrived is counted. ``--check`` exits with 1 if a limit is missed; without it the figures only tell.
+arrived is counted. An import is told as time of the processor, a report as time that passes.
 """
 
-import argparse
-import json
 import os
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-IMPORT_LIMIT_MS = 15.0
-RAW_LIMIT = 1.4
-UPSTREAM_LIMIT = 15.0
+import grpc
+from figures import Figure, Size, run
+from machine import db_manager
 
-BARE = "pass"
-IMPORT = "import katib_callbacks"
+from katib_callbacks.wire.client import DBManagerStub
+
+IMPORT_LIMIT_MS = 1.0
+RAW_LIMIT = 1.3
+UPSTREAM_LIMIT = 1 / 15
 
 # Nothing but what the wire needs: no messages, no protobuf, names and values of under 128 bytes.
 RAW = """
@@ -60,102 +60,55 @@ katib.utils.utils.get_current_k8s_namespace = lambda: "default"
 katib.report_metrics({"accuracy": 0.9, "loss": 0.1}, os.environ["KATIB_DB_MANAGER_ADDRESS"])
 """
 
-COMMAND = [sys.executable, "-m", "katib_callbacks.cli"]
 
-
-@contextmanager
-def db_manager(database: Path) -> Iterator[str]:
-    """Start the embedded DB manager in a process of its own; yields its address."""
-    command = [*COMMAND, "db-manager", "--listen", "127.0.0.1:0", "--db", f"sqlite:///{database}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().partition("listening on ")[2].partition(",")[0]
-        finally:
-            process.terminate()
-
-
-def in_turns(
-    scripts: Mapping[str, str], rounds: int, environ: Mapping[str, str], folder: Path
-) -> dict[str, list[float]]:
-    """Run each script in a fresh process, one after the other, again and again; returns wall times in ms."""
-    times: dict[str, list[float]] = {name: [] for name in scripts}
+def in_turns(scripts: Mapping[str, str], rounds: int, folder: Path, address: str) -> dict[str, list[tuple[float, ...]]]:
+    """Run each script in a fresh process, again and again; returns the ms that passed and those of the processor."""
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in scripts}
     for number in range(-1, rounds):  # the round before the first warms the disk's cache
         for name, script in scripts.items():
-            environment = {**os.environ, **environ, "KATIB_TRIAL_NAME": trial_of(name, number)}
             # An installed package has its bytecode; without it, each process would compile ours, but not grpcio's.
-            environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", script], check=True, cwd=folder, env=environment)
+            bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+            trial = {"KATIB_TRIAL_NAME": f"{name}-{number}", "KATIB_DB_MANAGER_ADDRESS": address}
+            start_s, used_s = time.perf_counter(), children_s()
+            subprocess.run([sys.executable, "-c", script], check=True, cwd=folder, env=os.environ | bytecode | trial)
             if number >= 0:
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append(((time.perf_counter() - start_s) * 1e3, (children_s() - used_s) * 1e3))
     return times
 
 
-def trial_of(name: str, number: int) -> str:
-    """Return a trial of its own for each round: one that had rows before would be warned of."""
-    return f"{name.replace(' ', '-')}-{number}"
+def children_s() -> float:
+    """Return the processor's time of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def rows_of(trial: str, address: str) -> int:
-    """Count what the DB manager holds for a trial."""
-    answer = subprocess.run(
-        [*COMMAND, "logs", trial, "--json", "--address", address], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return len([json.loads(line) for line in answer.stdout.splitlines()])
-
-
-def show(title: str, times: Mapping[str, list[float]]) -> dict[str, float]:
-    """Print a table of medians and spread; returns the medians in ms."""
-    print(f"\n{title}\n{'':<38}{'median':>10}{'min':>10}{'max':>10}   rounds")
-    for name, values in times.items():
-        figures = "".join(f"{value:>7.1f} ms" for value in (statistics.median(values), min(values), max(values)))
-        print(f"{name:<38}{figures}{len(values):>9}")
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def verdict(what: str, figure: float, unit: str, limit: str, *, is_met: bool) -> bool:
-    """Print one figure beside its limit."""
-    print(f"{'pass' if is_met else 'MISS'}  {what}: {figure:.2f}{unit} (limit: {limit})")
-    return is_met
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="of reporting; imports take five times as many")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed")
-    arguments = parser.parse_args()
-
-    reporters = {"raw grpcio": RAW, "katib_callbacks.report_metrics": OURS}
+def measure(size: Size) -> Iterator[Figure]:
+    """Measure imports, then reports."""
+    reporters = {"raw": RAW, "ours": OURS}
     if find_spec("kubeflow") is not None:
-        reporters["kubeflow.katib.report_metrics"] = UPSTREAM
-    with tempfile.TemporaryDirectory() as name, db_manager(Path(name, "katib.db")) as address:
-        folder = Path(name)
-        imports = in_turns({"python": BARE, IMPORT: IMPORT}, 5 * arguments.rounds, {}, folder)
-        reports = in_turns(reporters, arguments.rounds, {"KATIB_DB_MANAGER_ADDRESS": address}, folder)
-        for reporter in reporters:
-            rows = rows_of(trial_of(reporter, arguments.rounds - 1), address)
-            if rows != 2:  # noqa: PLR2004  metrics
-                sys.exit(f"{reporter}: {rows} rows arrived instead of 2")
-
-    bare, imported = show("A fresh process that imports", imports).values()
-    raw, ours, *upstream = show("A fresh process that reports two metrics", reports).values()
-    print()
-    added = imported - bare
-    met = [
-        verdict(f"{IMPORT} adds", added, " ms", f"under {IMPORT_LIMIT_MS:g} ms", is_met=added < IMPORT_LIMIT_MS),
-        verdict("ours / raw grpcio", ours / raw, "", f"at most {RAW_LIMIT:g}", is_met=ours / raw <= RAW_LIMIT),
-    ]
-    for theirs in upstream:
-        ratio = theirs / ours
-        limit = f"at least {UPSTREAM_LIMIT:g}"
-        met.append(verdict("kubeflow.katib / ours", ratio, "", limit, is_met=ratio >= UPSTREAM_LIMIT))
-    if not upstream:
-        print("not measured: kubeflow.katib is not installed (nox -s bench installs it)")
-    if arguments.check and not all(met):
-        sys.exit(1)
+        reporters["upstream"] = UPSTREAM
+    rounds = size(9)
+    with tempfile.TemporaryDirectory() as name, db_manager(Path(name, "katib.db")) as (_, address):
+        imports = in_turns({"bare": "pass", "ours": "import katib_callbacks"}, 5 * rounds, Path(name), address)
+        reports = in_turns(reporters, rounds, Path(name), address)
+        with grpc.insecure_channel(address) as channel:
+            stub = DBManagerStub(channel)
+            for reporter in reporters:
+                rows = len(stub.get(f"{reporter}-{rounds - 1}", timeout_s=60))
+                if rows != 2:  # noqa: PLR2004  metrics
+                    sys.exit(f"{reporter}: {rows} rows arrived instead of 2")
+    added = [ours - bare for (_, ours), (_, bare) in zip(imports["ours"], imports["bare"], strict=True)]
+    yield Figure("`import katib_callbacks`, added to Python's start, CPU", added, "ms", at_most=IMPORT_LIMIT_MS)
+    passed = {name: [wall for wall, _ in times] for name, times in reports.items()}
+    ours, raw = passed["ours"], passed["raw"]
+    yield Figure("report of two metrics, fresh process", ours, "ms", "raw grpcio call", raw, ratio_at_most=RAW_LIMIT)
+    if "upstream" in passed:
+        sdk = "Katib's SDK `report_metrics`"
+        limit = UPSTREAM_LIMIT
+        yield Figure(
+            "report of two metrics, fresh process", ours, "ms", sdk, passed["upstream"], None, limit, is_peer=True
+        )
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

@@ -1,22 +1,15 @@
 """What a status server that hangs costs a training: the same training with and without it, in turns.
 
-::
-
-    python benchmarks/trainjob.py --turns 20
-
 A small Lightning training of some seconds runs with the sink ``trainjob`` at a server that accepts connections and
 never answers, and without any sink that shows progress; pairs alternate in order. Measured is ``trainer.fit`` up to the
-end of the last epoch, so without the final report, which waits as long as its budget says. Printed are the medians and
-the median of the pairs' ratios. ``--check`` exits with 1 if that is above 1.05.
+end of the last epoch, so without the final report, which waits as long as its budget says.
 
 Then what a step's hook costs: without a sink that shows progress, and with one.
 """
 
-import argparse
 import contextlib
 import os
 import socket
-import statistics
 import sys
 import tempfile
 import threading
@@ -26,13 +19,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from figures import Figure, Size, run
 from lightning.pytorch import Callback, LightningModule, Trainer
+from machine import QuietSink
 from torch.utils.data import DataLoader, TensorDataset
 
-from katib_callbacks import KatibReporter, SinkOutcome
+from katib_callbacks import KatibReporter
 from katib_callbacks.lightning import KatibReportCallback
 
 LIMIT = 1.05
+TURNS, EPOCHS = 8, 6
 HOOK_CALLS = 200_000
 
 
@@ -54,18 +50,10 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class Listens:
+class Listens(QuietSink):
     """A sink that shows progress to nobody."""
 
     def progress(self, fraction: Any, remaining_s: Any, latest: Any) -> None:
-        """Do nothing."""
-
-    def send(self, trial_name: str, logs: Any, *, deadline_s: float) -> SinkOutcome:
-        """Say that all is well."""
-        del trial_name, deadline_s
-        return SinkOutcome(delivered=len(logs), attempts=1)
-
-    def close(self) -> None:
         """Do nothing."""
 
 
@@ -101,7 +89,8 @@ def hanging_server() -> Iterator[int]:
         thread.join()
         for connection in connections:
             connection.close()
-        print(f"{len(connections)} requests hung")
+        if not connections:
+            sys.exit("no request reached the server that hangs")
 
 
 def train(callback: Any, loader: Any, epochs: int, folder: str) -> float:
@@ -143,13 +132,8 @@ class Looks(Callback):
             self.ns[name] = hook_ns(callback, trainer)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=20, help="pairs of trainings")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the limit is missed")
-    arguments = parser.parse_args()
+def measure(size: Size) -> Iterator[Figure]:
+    """Train in pairs, then call hooks."""
     warnings.simplefilter("ignore")
     loader = DataLoader(TensorDataset(torch.linspace(0, 1, 64 * 200).reshape(200, 64)), batch_size=1)
     with tempfile.TemporaryDirectory() as folder, hanging_server() as port:
@@ -157,21 +141,21 @@ def main() -> None:
 
         def with_server() -> float:
             reporter = KatibReporter(sinks=["trainjob"], timeout_s=0.1)
-            took_s = train(KatibReportCallback("loss", reporter=reporter), loader, arguments.epochs, folder)
+            took_s = train(KatibReportCallback("loss", reporter=reporter), loader, EPOCHS, folder)
             reporter.close()
             return took_s
 
         def without() -> float:
-            reporter = KatibReporter(trial_name="benchmark", sinks=[Quiet()])
-            return train(KatibReportCallback("loss", reporter=reporter), loader, arguments.epochs, folder)
+            reporter = KatibReporter(trial_name="benchmark", sinks=[QuietSink()])
+            return train(KatibReportCallback("loss", reporter=reporter), loader, EPOCHS, folder)
 
         train(Callback(), loader, 1, folder)
         pairs = []
-        for turn in range(arguments.turns):
+        for turn in range(size(TURNS)):
             first, second = (with_server, without) if turn % 2 else (without, with_server)
             times = {first: first(), second: second()}
             pairs.append((times[with_server], times[without]))
-        silent = KatibReportCallback("loss", reporter=KatibReporter(trial_name="benchmark", sinks=[Quiet()]))
+        silent = KatibReportCallback("loss", reporter=KatibReporter(trial_name="benchmark", sinks=[QuietSink()]))
         shown = KatibReportCallback(
             {"shown": "loss"}, reporter=KatibReporter(trial_name="benchmark", sinks=[Listens()])
         )
@@ -186,20 +170,13 @@ def main() -> None:
             enable_model_summary=False,
             default_root_dir=folder,
         ).fit(Module(), loader)
-    ratio = statistics.median(hung / free for hung, free in pairs)
-    hung_s, free_s = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{arguments.turns} pairs of {arguments.epochs} epochs of {len(loader)} steps")
-    print(f"median with a hanging server {hung_s:.3f} s, without {free_s:.3f} s, of the pairs' ratios {ratio:.4f}")
-    print("a step's hook: " + ", ".join(f"{name} {ns:.0f} ns" for name, ns in looks.ns.items()))
-    if arguments.check and ratio > LIMIT:
-        sys.exit(1)
-
-
-class Quiet(Listens):
-    """A sink that does not show progress."""
-
-    progress = None  # type: ignore[assignment]
+    hung_s, free_s = zip(*pairs, strict=True)
+    beside = "no server"
+    yield Figure("training with a status server that hangs", hung_s, "s", beside, free_s, ratio_at_most=LIMIT)
+    none, silent_ns, shown_ns = ([looks.ns[name]] for name in ("none", "silent", "shown"))
+    yield Figure("hook of a step, without `trainjob`", silent_ns, "ns", "an empty callback", none)
+    yield Figure("hook of a step, with `trainjob`", shown_ns, "ns", "an empty callback", none)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure)

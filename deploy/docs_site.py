@@ -16,10 +16,17 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-AS_THEY_ARE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"} | {
-    "examples/notebooks/search.ipynb": "notebook.md"
+AS_THEY_ARE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/RESULTS.md": "results.md",
+    "examples/notebooks/search.ipynb": "notebook.md",
 }
 """Files that are pages of their own, under these names; README.md's page is docs/index.md."""
+
+PLOTS = Path("benchmarks/plots")
+"""What RESULTS.md shows."""
 
 LINK = re.compile(r"(?<=\]\()(?P<path>\.\./[^)#\s]+|(?:README|CHANGELOG|CONTRIBUTING)\.md)(?=[)#])")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "sh", ".json": "json"}
@@ -32,8 +39,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, page, content=notebook_page(name)))
         elif not (Path(config.docs_dir) / page).exists():
             text = re.sub(r"(?<=\]\()docs/", "", (ROOT / name).read_text(encoding="utf-8"))
-            text = re.sub(r"(?<=\]\()(?!https?:|#|[\w.-]+\.(?:md|png)[)#])", "../", text)
+            above = Path("..", name).parent.as_posix()
+            text = re.sub(r"(?<=\]\()(?!https?:|#|plots/|[\w.-]+\.(?:md|png)[)#])", f"{above}/", text)
             files.append(File.generated(config, page, content=text))
+    for plot in (ROOT / PLOTS).iterdir():
+        files.append(File.generated(config, f"plots/{plot.name}", abs_src_path=str(plot)))
     linked = {
         _shown(match["path"])
         for file in list(files.documentation_pages())

@@ -8,13 +8,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 from api_servers import EXPERIMENTS, MERGE, TRIALS, experiment
+from many_trials import begin
 
+from katib_callbacks.local.api_server.resources.resource import Snapshot
 from katib_callbacks.local.running import runner
+from katib_callbacks.local.state.store import ExperimentStore
 
 WRITER = Path(__file__).with_name("many_trials.py")
 
@@ -179,3 +183,21 @@ def test_a_watch_of_labels_is_told_that_an_object_has_left(server):
     events.close()
 
     assert (gone["type"], gone["object"]["metadata"]["labels"]) == ("DELETED", {"team": "b"})
+
+
+def test_moments_that_are_kept_share_what_did_not_change(tmp_path):
+    name, _ = runner.create(tmp_path, experiment(), folder=tmp_path)
+    with ExperimentStore(runner.database(tmp_path)) as store:
+        for number in range(300):
+            begin(store, name, number)
+        rows = store.trials(name)
+        first = Snapshot(store.experiment(name), tmp_path).put(*rows)
+    later = replace(rows[150], state="Succeeded")
+    second = first.put(later)
+    assert [first.parts[at] is second.parts[at] for at in first.parts].count(False) == 1
+    assert first.trials == tuple(rows)
+    assert second.trials == (*rows[:150], later, *rows[151:])
+    assert first != second == first.put(later)
+    third = second.without(later)
+    assert third.trials == (*rows[:150], *rows[151:])
+    assert (second.trial_count, third.trial_count) == (300, 299)

@@ -66,7 +66,7 @@ address=$(sed -n 's/.*listening on \\([0-9.:]*\\).*/\\1/p' listening)
 
 
 def block(mark):
-    (text,) = re.findall(rf"^<!-- tour: {mark} -->\n```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(rf"^<!-- {mark} -->\n```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     return text
 
 
@@ -126,13 +126,13 @@ def test_a_plain_lightning_script_reports_after_what_the_readme_says(tmp_path, p
     script.write_text(PLAIN, encoding="utf-8")
     started_s, busy_s = time.monotonic(), processor_s()
 
-    install = block("install")
+    install = block("tour: install")
     assert install == 'pip install ".[db-manager]"\n'
     if PACKAGES:
         installed = run(install, ROOT, programs)
         assert installed.returncode == 0, installed.stderr
     script.write_text(with_readmes_lines(PLAIN), encoding="utf-8")
-    commands = block("report")
+    commands = block("tour: report")
     served, trained, read = commands.splitlines()
     assert served == "katib-callbacks db-manager --db sqlite:///katib.db &"
     assert "127.0.0.1:6789" in trained

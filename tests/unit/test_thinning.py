@@ -73,3 +73,10 @@ def test_the_middle_is_thinned_evenly():
     kept = [int(log.value) for log in readable(epochs)]
     steps = {later - earlier for earlier, later in pairwise(kept[100:-1])}
     assert steps <= {3, 4}
+
+
+def test_what_counts_stays_even_where_it_is_too_much(monkeypatch):
+    monkeypatch.setattr(thinning, "MAX_ANSWER_BYTES", 200)
+    epochs = [[MetricLog(f"metric_{number}", 0.5, NOON)] for number in range(8)]
+    between = [[], *([MetricLog("metric_7", 0.5, NOON)] for _ in range(200))]
+    assert readable([*epochs, *between]) == [log for epoch in (*epochs, between[-1]) for log in epoch]

@@ -100,7 +100,7 @@ class Journal:
         self._log = ChangeLog(path)
         self._home = path.parent
         self._signal = asyncio.Event()
-        self._snapshots: dict[str, tuple[ExperimentRow, dict[str, TrialRow]]] = {}
+        self._snapshots: dict[str, Snapshot] = {}
         self._seen: int | None = None
         now, changes = self._log.state()
         rows = {(type(row), row.name): row for row in now}
@@ -169,15 +169,15 @@ class Journal:
         row = change.later or change.earlier
         assert row is not None  # noqa: S101  a change of something
         name = row.experiment if isinstance(row, TrialRow) else row.name
-        before = self._snapshot(name)
+        before = self._snapshots.get(name)
         if isinstance(row, TrialRow):
-            trials = self._snapshots[name][1]
-            trials.pop(row.name, None) if change.later is None else trials.update({row.name: row})
+            snapshot = self._snapshots[name]
+            self._snapshots[name] = snapshot.without(row) if change.later is None else snapshot.put(row)
         elif change.later is None:
             del self._snapshots[name]
         else:
-            self._snapshots[name] = (row, self._snapshots[name][1] if name in self._snapshots else {})
-        after = self._snapshot(name)
+            self._snapshots[name] = before._replace(row=row) if before else Snapshot(row, self._home)
+        after = self._snapshots.get(name)
         self._number = change.version
         for resource, stream in self._streams.items():
             old, new = _views(resource, before, change.earlier), _views(resource, after, change.later)
@@ -202,10 +202,6 @@ class Journal:
                 kind, entry = DELETED, Entry(resource, earlier, version)
             if not is_silent:
                 stream.add(Event(kind, entry))
-
-    def _snapshot(self, name: str) -> Snapshot | None:
-        found = self._snapshots.get(name)
-        return None if found is None else Snapshot(found[0], tuple(found[1].values()), self._home)
 
 
 def _views(resource: Resource, snapshot: Snapshot | None, row: ExperimentRow | TrialRow | None) -> dict[Key, View]:

@@ -58,9 +58,9 @@ class ExperimentWriter:
         """Store what a client makes of an experiment: its labels, annotations and counts may be edited."""
         try:
             with ExperimentStore(runner.database(self._home)) as store, store.editing(key[1]) as (row, columns):
-                snapshot = Snapshot(row, tuple(store.trials(row.name)), self._home)
+                snapshot = Snapshot(row, self._home).put(*store.trials(row.name))
                 (view,) = self._resource.of_experiment(snapshot)
-                changes = self._edited(row, change(view.shown()), trials=len(snapshot.trials))
+                changes = self._edited(row, change(view.shown()), trials=snapshot.trial_count)
                 if is_dry_run:
                     return {**view.shown(), **changes["manifest"]}
                 columns.update(changes)

@@ -34,7 +34,7 @@ def suggestions(snapshot: Snapshot) -> Iterator[View]:
     """Yield the Suggestion."""
     row = snapshot.row
     if row.is_experiment:
-        stamp = (row.manifest["spec"], row.conditions, len(snapshot.trials))
+        stamp = (row.manifest["spec"], row.conditions, snapshot.trial_count)
         yield View(key_of(row), stamp, partial(_suggestion, snapshot))
 
 

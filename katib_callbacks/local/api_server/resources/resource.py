@@ -1,9 +1,10 @@
 """A resource, as the API has it: its names, what of the store it shows, and what may be done to it."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from katib_callbacks.local.api.serialization import Model
@@ -15,13 +16,42 @@ Key = tuple[str, str]
 
 _IDENTITIES = uuid.UUID("7b2a4f0e-5f0e-4e52-9f55-0d9a1f6ad1c3")
 
+_PART_TRIALS = 64
+
 
 class Snapshot(NamedTuple):
-    """An experiment and its trials at one moment, in a home."""
+    """An experiment and its trials at one moment, in a home.
+
+    The trials lie in parts, by their numbers: moments that are kept share all parts but those that changed between.
+    """
 
     row: ExperimentRow
-    trials: tuple[TrialRow, ...]
     home: Path
+    parts: Mapping[int, Mapping[str, TrialRow]] = MappingProxyType({})
+
+    @property
+    def trials(self) -> tuple[TrialRow, ...]:
+        """The trials, in order."""
+        return tuple(trial for _, part in sorted(self.parts.items()) for trial in part.values())
+
+    @property
+    def trial_count(self) -> int:
+        """How many trials there are."""
+        return sum(map(len, self.parts.values()))
+
+    def put(self, *trials: TrialRow) -> "Snapshot":
+        """Return this with trials that are new, or changed."""
+        parts = dict(self.parts)
+        for trial in trials:
+            number = trial.number // _PART_TRIALS
+            parts[number] = {**parts.get(number, {}), trial.name: trial}
+        return self._replace(parts=parts)
+
+    def without(self, trial: TrialRow) -> "Snapshot":
+        """Return this without a trial."""
+        number = trial.number // _PART_TRIALS
+        part = {name: one for name, one in self.parts.get(number, {}).items() if name != trial.name}
+        return self._replace(parts={**self.parts, number: part})
 
 
 class View(NamedTuple):

@@ -435,7 +435,7 @@ def test_an_experiment_goes_on_where_a_server_that_was_killed_left_it(start_proc
 
 def recorder(server, name, **options):
     environ = {"KATIB_TRIAL_NAME": name, "KATIB_DB_MANAGER_ADDRESS": server.address, **options}
-    return MetricRecorder("acc", _runtime=Runtime(environ=lambda: environ))
+    return MetricRecorder({"accuracy": "acc"}, _runtime=Runtime(environ=lambda: environ))
 
 
 def train(one, *values):

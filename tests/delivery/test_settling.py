@@ -70,6 +70,23 @@ def test_rows_that_are_committed_late_are_waited_for(server, reporter, status, l
     assert receipt.verified
 
 
+class StandingClock(FastClock):
+    """Runs on by pauses alone."""
+
+    def now_s(self):
+        return self._skipped_s
+
+
+def test_a_server_that_was_away_has_to_answer_twice_a_second_apart(server):
+    server.report_faults = [LOST_REPLY]
+    server.get_faults = [Fault("UNAVAILABLE", "failed to connect to all addresses")] * 10 + [TRUNCATED] * 2
+    runtime = StandingClock().runtime
+
+    with KatibReporter(server.address, trial_name="trial", _runtime=runtime) as reporter:
+        assert reporter.report({"loss": 0.5}).verified
+    assert server.calls == ["report"] + ["get"] * 13
+
+
 def test_a_table_without_an_index_is_asked_seldom(server, reporter):
     server.report_faults = [Fault("CANCELLED")]  # which says least of how long a commit may still take
 

@@ -272,6 +272,33 @@ def test_progress_begins_with_what_was_done_before_and_ends_with_the_delivery():
     assert recorder.progress is None
 
 
+def test_a_sink_that_is_to_be_told_late_is_shown_the_end_alone():
+    sink = Shown()
+    recorder = MetricRecorder(reporter=KatibReporter(trial_name="t", sinks=[sink], _runtime=Runtime(environ=dict)))
+    recorder.start(ZERO, late=["Shown"])
+    recorder.begin_progress(lambda: 0.0)
+    trained(recorder, {"a": 1}, start=False)
+    assert sink.told == [(1.0, {"a": 1.0})]
+
+
+def test_where_no_sink_shows_progress_nothing_waits_for_a_value_before_the_end():
+    class OnDevice:
+        is_read = False
+
+        def __float__(self):
+            self.is_read = True
+            return 0.5
+
+    value = OnDevice()
+    recorder = MetricRecorder(reporter=Reporter())
+    recorder.start(ZERO)
+    recorder.record({"a": value}, row=0)
+    recorder.record({"b": 1}, row=1)
+    assert not value.is_read
+    recorder.finish()
+    assert value.is_read
+
+
 @pytest.mark.logs_error("Internal error while recording metrics; training goes on.")
 def test_a_share_that_cannot_be_computed_stays_away_from_the_training():
     sink = Shown()
@@ -458,6 +485,15 @@ def test_outside_a_trial_names_are_checked_and_nothing_else_is_said(caplog):
     assert caplog.messages == []
     trained(MetricRecorder("b", _runtime=Runtime(environ=lambda: environ)), {"a": 1})
     assert caplog.messages == ["Metric 'b' never appeared. Seen: a."]
+
+
+def test_where_all_is_turned_off_a_reporter_that_is_handed_in_gets_nothing(caplog):
+    reporter, environ = Reporter(), {"KATIB_CALLBACKS_DISABLE": "1"}
+    recorder = MetricRecorder("a", reporter=reporter, _runtime=Runtime(environ=lambda: environ))
+    trained(recorder, {"a": 1})
+    assert reporter.values == []
+    assert not recorder.is_active
+    assert caplog.messages == []
 
 
 def test_off_rank_zero_nothing_is_recorded_and_the_reason_is_said(caplog):

@@ -42,6 +42,9 @@ RUNS: Sequence[str] = (
 )
 """Each program with its arguments, in the order of the table."""
 
+TIMEOUT_S = 600
+"""Of one run: Ray has been seen to wait for ever on a machine that was overloaded."""
+
 BUSY = 0.5
 """A load of so many processes for each processor, before a program began, makes its figures provisional."""
 
@@ -65,7 +68,7 @@ def main() -> None:
         python = arguments.upstream if run == UPSTREAM else sys.executable
         try:
             measured[run] = measure(run, python, arguments.share)
-        except subprocess.CalledProcessError as error:
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             failed.append(f"failed: {run}: {error}")
         MEASURED.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     TABLE.write_text(rendered(measured), encoding="utf-8")
@@ -91,7 +94,8 @@ def measure(run: str, python: str, share: str) -> dict[str, Any]:
     load, begun_s, began = os.getloadavg()[0], time.monotonic(), datetime.now(timezone.utc)
     name, *arguments = run.split()
     command = [python, str(HERE / f"{name}.py"), "--json", "--share", share, *arguments]
-    answer = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIMEOUT_S)
+    answer = json.loads(done.stdout)
     return {
         "date": f"{began:%Y-%m-%d %H:%M}",
         "took_s": round(time.monotonic() - begun_s),

@@ -126,11 +126,30 @@ def test_katibs_command_listens_everywhere_by_default(capsys):
     assert "0.0.0.0:6789" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--db", "mysql+mysqldb://h/k"], "database driver 'mysql+mysqldb' is not known; write mysql://..."),
+        (
+            ["--db", "postgresql+asyncpg://h/k"],
+            "database driver 'postgresql+asyncpg' is not known; write postgresql://",
+        ),
+        (["--db", "mysql://h"], "names no database; write it after the host"),
+        (["--db", "postgresql://h/k", "--max-connections", "1"], "connections, not 1"),
+    ],
+)
+def test_a_database_that_cannot_be_served_is_said(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("count", ["0", "many"])
 def test_a_limit_that_is_no_positive_number_is_refused(count, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--max-calls", count])
     assert "--max-calls" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--max-calls", "8", "--help"])
 
 
 def test_log_lines_may_be_json(tmp_path):

@@ -348,6 +348,11 @@ def test_ranges(kind, low, high, fault):
             job(trainer={"env": [{"name": "A"}, {"name": "A"}]}),
             r"spec.trainer.env\[1\].name: must be specified, and only",
         ),
+        (job(train_job={"activeDeadlineSeconds": 0}), "activeDeadlineSeconds: must be at least 1, not 0"),
+        (
+            job(trainer={"env": [{"name": f"A{number}"} for number in range(200)]}),
+            r"spec.trainer.env: must have \d+ variables at most, not 200",
+        ),
         (job(train_job={"runtimeRef": {}}), "spec.trainJobTemplate.spec.runtimeRef.name: must be specified"),
         ({**job(), "metadata": {}}, "metadata.name: must be specified"),
         ({**job(), "apiVersion": "kubeflow.org/v1beta1"}, "apiVersion: must be trainer.kubeflow.org/v1alpha1"),

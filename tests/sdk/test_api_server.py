@@ -318,7 +318,7 @@ def test_the_code_of_the_page_runs_as_it_is(run):
     ask = "import json\nbest = client.get_optimal_hyperparameters('tune-experiment')\n"
     tell = "json.dump({one.name: one.value for one in best.parameter_assignments}, open('told.json', 'w'))\n"
 
-    told = run(block.code.replace("max_trial_count=12", "max_trial_count=1") + ask + tell)
+    told = run(block.code.replace("max_trial_count=12", "max_trial_count=3") + ask + tell)
 
     assert 10 <= int(told["a"]) <= 20
     assert 0.1 <= float(told["b"]) <= 0.2

@@ -523,9 +523,25 @@ def test_outside_a_trial_one_process_of_many_says_so(caplog, rank, lines):
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         recorder.start(None)
     assert not recorder.is_active
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == lines
-    assert all("Not in a Katib trial" in line for line in said)
+    assert recorder.is_recording == (rank == "0")
+    line = "Not in a Katib trial (KATIB_TRIAL_NAME is not set): nothing will be reported."
+    assert caplog.messages == [line] * lines
+
+
+def test_a_trial_out_of_reach_of_its_sink_says_so(caplog):
+    environ = {"KATIB_TRIAL_NAME": "t", "KATIB_CALLBACKS_SINKS": "trainjob"}
+    MetricRecorder(_runtime=Runtime(environ=lambda: environ)).start(None)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "Not in reach of a sink (KUBEFLOW_TRAINER_SERVER_URL is not set): nothing will be reported"
+    )
+
+
+def test_a_process_that_may_be_the_only_one_of_a_trial_is_warned(caplog):
+    environ = {"RANK": "3"}
+    MetricRecorder(reporter=Reporter(), _runtime=Runtime(environ=lambda: environ)).start(None)
+    (message,) = caplog.messages
+    assert "Only RANK says so" in message
 
 
 def test_a_pickled_recorder_goes_on_where_it_was():

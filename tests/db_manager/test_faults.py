@@ -21,6 +21,7 @@ from katib_callbacks.db_manager.service.limits import call_places
 from katib_callbacks.db_manager.service.replies import LargeReplies, ReplyWriter
 from katib_callbacks.db_manager.service.servicer import Servicer
 from katib_callbacks.db_manager.stopping.judge import Judge
+from katib_callbacks.db_manager.store import sqlite
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.wire import messages, methods
 from katib_callbacks.wire.client import DBManagerStub
@@ -48,6 +49,7 @@ class BrokenStore:
         ("sqlite://", "in-memory database would lose every row"),
         ("sqlite:///:memory:", "in-memory database would lose every row"),
         ("sqlite:///file:katib?mode=memory&uri=true", "named by a plain path alone"),
+        ("sqlite:///file:katib.db", "named by a plain path alone"),
         ("sqlite:///katib.db?timeout=0", "named by a plain path alone"),
         ("sqlite://host/katib.db", "named by a plain path alone"),
         ("sqlite+aiosqlite:///katib.db", "driver 'sqlite+aiosqlite' is not known"),
@@ -112,6 +114,14 @@ def test_a_write_ahead_log_that_goes_is_noticed_and_said(server, stub, raw, db, 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.fixture(params=[4_096, 65_536])
+def page_bytes(request, db):
+    with closing(sqlite3.connect(db)) as connection:
+        connection.execute(f"PRAGMA page_size={request.param}")
+        connection.execute("VACUUM")
+
+
+@pytest.mark.usefixtures("page_bytes")
 def test_a_file_that_is_cut_is_noticed_and_said(server, stub, raw, db, make_logs):
     stub.report("t", make_logs(*range(20_000)), timeout_s=60)
     with closing(sqlite3.connect(db)) as other:
@@ -152,7 +162,8 @@ def test_a_database_with_another_table_of_that_name_is_refused(db):
         DBManager(f"sqlite:///{db}").start()
 
 
-def test_a_folder_is_no_database(tmp_path):
+def test_a_folder_is_no_database(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 3_600.0)  # there is nothing to wait for
     with pytest.raises(StoreError, match="cannot open the database: unable to open database file"):
         DBManager(f"sqlite:///{tmp_path}").start()
 
@@ -161,6 +172,14 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(StoreError, match="missing' does not exist"):
         DBManager(f"sqlite:///{tmp_path}/missing/katib.db").start()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_sqlite_cannot_log_ahead_it_is_not_used():
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(StoreError, match=r"\(journal mode 'memory'\)"),
+    ):
+        sqlite._configure(connection, None)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder that not even root can write to")
@@ -243,9 +262,14 @@ def test_a_damaged_table_is_unavailable_and_the_server_lives_on(raw, stub, db, m
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("ALTER TABLE observation_logs RENAME TO hidden")
     assert raw.status() == messages.NOT_SERVING
-    with pytest.raises(grpc.RpcError, match="no such table") as caught:
-        stub.report("t", make_logs(2), timeout_s=60)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    for call, action in (
+        (lambda: stub.report("t", make_logs(2), timeout_s=60), "write to"),
+        (lambda: stub.get("t", timeout_s=60), "read"),
+        (lambda: stub.delete("t", timeout_s=60), "write to"),
+    ):
+        with pytest.raises(grpc.RpcError, match=f"cannot {action} the database: no such table") as caught:
+            call()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     with closing(sqlite3.connect(db)) as connection:
         connection.execute("ALTER TABLE hidden RENAME TO observation_logs")
     assert [log.value for log in stub.get("t", timeout_s=60)] == ["1"]

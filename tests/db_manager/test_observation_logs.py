@@ -1,6 +1,7 @@
 """What is stored and how it comes back, over gRPC."""
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from katib_callbacks.db_manager import DBManager
 from katib_callbacks.db_manager.service import replies
 from katib_callbacks.db_manager.store.observation_log import ObservationLogStore
 from katib_callbacks.metrics import MetricLog, StoredMetricLog
@@ -55,6 +57,18 @@ def test_times_come_back_as_go_prints_them(raw, sent, returned):
     assert raw.get("t") == [(returned, "a", "1")]
 
 
+def test_a_servers_own_time_zone_changes_no_time(raw, monkeypatch):
+    try:
+        with monkeypatch.context() as zone:
+            zone.setenv("TZ", "IST-5:30")
+            time.tzset()
+            raw.report("t", (T0, "a", "0"), (T1, "a", "1"))
+            assert raw.get("t", start_time=T1) == [(T1, "a", "1")]
+    finally:
+        time.tzset()
+    assert raw.get("t", end_time=T0) == [(T0, "a", "0")]
+
+
 def test_start_and_end_are_inclusive(raw):
     raw.report("t", (T0, "a", "0"), (T1, "a", "1"), (T2, "a", "2"))
     assert [value for _, _, value in raw.get("t", start_time=T1)] == ["1", "2"]
@@ -75,6 +89,14 @@ def test_names_are_compared_exactly(raw):
         assert [value for _, _, value in raw.get("t", metric_name=name)] == [name]
     raw.report("T", (T0, "loss", "another trial"))
     assert [value for _, _, value in raw.get("T")] == ["another trial"]
+
+
+def test_a_first_report_is_told_of_rows_from_before_its_own_and_of_no_others(stub, make_logs):
+    stub.report("other", [MetricLog("loss", 1, NOON - timedelta(seconds=1))], timeout_s=60)
+    both = make_logs(1, 2)
+    assert not stub.report_first("t", both, timeout_s=60)
+    assert not stub.report_first("t", both[:1], timeout_s=60)
+    assert stub.report_first("t", both[1:], timeout_s=60)
 
 
 def test_an_unknown_trial_has_no_rows(raw):
@@ -107,6 +129,14 @@ def test_a_batch_that_comes_again_whole_or_in_part_is_stored_once(raw):
     assert raw.get("t") == batch
     raw.report("other", *batch)
     assert raw.get("other") == batch
+
+
+def test_katibs_way_stores_a_batch_as_often_as_it_comes(database_url, open_raw):
+    with DBManager(database_url, keep_duplicates=True) as server:
+        raw = open_raw(server)
+        for _ in range(2):
+            raw.report("t", (T0, "a", "0"), (T1, "a", "1"))
+        assert [value for _, _, value in raw.get("t")] == ["0", "0", "1", "1"]
 
 
 def test_equal_rows_of_one_batch_are_all_stored_and_not_again(raw):
@@ -194,8 +224,7 @@ def test_a_reply_that_would_be_too_large_is_refused_and_parts_of_it_are_not(raw,
 
 def test_a_hundred_thousand_rows_come_back_in_order(stub, make_logs):
     logs = [MetricLog("loss", index, NOON + timedelta(microseconds=index)) for index in range(100_000)]
-    for start in range(0, 100_000, 10_000):
-        stub.report("t", logs[start : start + 10_000], timeout_s=60)
+    stub.report("t", logs, timeout_s=240)  # as many as a request may have
     assert [log.value for log in stub.get("t", timeout_s=60)] == [str(index) for index in range(100_000)]
     middle = NOON + timedelta(microseconds=50_000)
     assert [log.value for log in stub.get("t", start=middle, end=middle, timeout_s=60)] == ["50000"]
@@ -292,6 +321,7 @@ def test_every_connection_logs_ahead_and_syncs_at_each_commit(db):
             for connection in (first, second, third):
                 assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+                assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000  # for other processes
     finally:
         opened.close()
     with closing(sqlite3.connect(db)) as connection:

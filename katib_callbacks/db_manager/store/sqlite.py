@@ -14,7 +14,6 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    QueuePool,
     String,
     Table,
     create_engine,
@@ -23,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from katib_callbacks.db_manager.store.database import RESERVED_CONNECTIONS, Database
+from katib_callbacks.db_manager.store.database import Database
 from katib_callbacks.db_manager.store.errors import BusyError
 from katib_callbacks.db_manager.store.table import METADATA, OBSERVATION_LOGS, TRIAL_TIME, Log, Row, Span
 from katib_callbacks.errors import ConfigurationError, StoreError
@@ -66,14 +65,8 @@ class SQLiteDatabase(Database):
         self._turn_to_write = threading.Lock()
         self._places_to_read = threading.BoundedSemaphore(max_connections)
         self.url = url.set(database=str(self._path))
-        self.engine: Engine = create_engine(
-            self.url,
-            poolclass=QueuePool,
-            pool_size=max_connections + RESERVED_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_S,
-            connect_args={"timeout": BUSY_TIMEOUT_S},
-        )
+        # No limit here: what is above bounds the connections.
+        self.engine: Engine = create_engine(self.url, pool_size=0, connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(self.engine, "connect", _configure)
         event.listen(self.engine, "begin", self._begin)
         self._writer = self.engine.execution_options(**{_WRITES: True})
@@ -188,24 +181,24 @@ class SQLiteDatabase(Database):
 
     def _check_files(self) -> None:
         """Find out whether the opened files are still there and whole: SQLite would go on and lose rows."""
+        if self._damage is None:
+            if _identify(self._path) != self._file_id:
+                raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
+            size = self._path.stat().st_size
+            if _identify(self._wal) != self._wal_id:
+                self._damage = (
+                    f"the write-ahead log {self._wal.name!r} was removed or replaced while the DB manager was running; "
+                    "rows that were only in it may be lost. Restore the file from a backup, or restart and go on "
+                    "without"
+                )
+            elif size < self._size and self._is_cut():
+                self._damage = (
+                    "the file was cut while the DB manager was running; rows are lost. Restore it from a backup, and "
+                    "restart the DB manager"
+                )
+            self._size = size
         if self._damage is not None:
             raise StoreError(self._damage)
-        if _identify(self._path) != self._file_id:
-            raise StoreError("the file was removed or replaced; its rows would go nowhere. Restart the DB manager")
-        if _identify(self._wal) != self._wal_id:
-            self._damage = (
-                f"the write-ahead log {self._wal.name!r} was removed or replaced while the DB manager was running; "
-                "rows that were only in it may be lost. Restore the file from a backup, or restart and go on without"
-            )
-            raise StoreError(self._damage)
-        size = self._path.stat().st_size
-        if size < self._size and self._is_cut():
-            self._damage = (
-                "the file was cut while the DB manager was running; rows are lost. Restore it from a backup, and "
-                "restart the DB manager"
-            )
-            raise StoreError(self._damage)
-        self._size = size
 
     def _is_cut(self) -> bool:
         """Return whether the file has fewer pages than it says: a file that a VACUUM made smaller has not."""

@@ -65,7 +65,7 @@ PRELOADED = [
 
 PYTEST = [
     *("-p", "mutants", "-p", "no:cacheprovider", "-m", "not long", "--timeout", "200"),
-    *("-k", "not (eight_living or later_process or forked_child or two_replays or another_process)"),  # processes
+    *("-k", "not (eight_living or later_process or forked_child or two_replays or to_another_process)"),  # processes
     *("-W", "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"),
     # what is loaded with a module that mutmut has changed is no matter
     *("--deselect", "tests/delivery/test_reporter.py::test_making_a_reporter_loads_neither_grpc_nor_protobuf"),

@@ -296,6 +296,7 @@ def test_a_row_without_a_time_is_not_shown(stub, db, make_logs):
 def test_a_write_waits_for_another_process_that_writes(stub, db, make_logs):
     with closing(sqlite3.connect(db, isolation_level=None)) as other, futures.ThreadPoolExecutor(1) as threads:
         other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO observation_logs (trial_name, metric_name, value) VALUES ('other', 'loss', '1')")
         write = threads.submit(stub.report, "t", make_logs(1), timeout_s=60)
         with pytest.raises(futures.TimeoutError):
             write.result(timeout=0.3)

@@ -71,6 +71,9 @@ PYTEST = [
     *("--deselect", "tests/delivery/test_reporter.py::test_making_a_reporter_loads_neither_grpc_nor_protobuf"),
 ]
 
+MYPY = ["--output=json", "--no-warn-unused-ignores", "--disable-error-code=no-redef", "--disable-error-code=has-type"]
+"""The two: each mutant of a method that defines attributes defines them once more, which is no fault of the mutant."""
+
 KILLED = {"killed", "timeout", "caught by type check", "segfault"}
 
 NOT_RUN = 255
@@ -108,7 +111,7 @@ def _run(folder: Path, module: str) -> None:
         "also_copy": _copy(folder),
         "pytest_add_cli_args": PYTEST,
         "pytest_add_cli_args_test_selection": [f"tests/{test}" for test in tests],
-        "type_check_command": ["mypy", source, "--output=json", "--no-warn-unused-ignores"],
+        "type_check_command": ["mypy", source, *MYPY],
         "process_isolation": ["forkserver"],
         "forkserver_warmup": ["import"],
         "preload_modules_file": ["preloaded.txt"],

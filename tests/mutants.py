@@ -53,7 +53,7 @@ TARGETS = {
     "reporter": ("reporting", REPORTING),
     "delivery": ("reporting", REPORTING),
     "run": ("reporting", REPORTING),
-    **dict.fromkeys(("group_commit", "observation_log", "sqlite", "table", "owners"), ("db_manager/store", STORE)),
+    **dict.fromkeys(("group_commit", "observation_log", "sqlite", "table"), ("db_manager/store", STORE)),
 }
 """Where each module lies in the package, and the tests that cover it."""
 

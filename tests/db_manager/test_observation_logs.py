@@ -131,6 +131,12 @@ def test_a_batch_that_comes_again_whole_or_in_part_is_stored_once(raw):
     assert raw.get("other") == batch
 
 
+def test_one_time_in_two_zones_is_one_row(raw):
+    for time_ in ("2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00"):
+        raw.report("t", (time_, "loss", "1"))
+    assert raw.get("t") == [("2026-01-31T12:00:00Z", "loss", "1")]
+
+
 def test_katibs_way_stores_a_batch_as_often_as_it_comes(database_url, open_raw):
     with DBManager(database_url, keep_duplicates=True) as server:
         raw = open_raw(server)

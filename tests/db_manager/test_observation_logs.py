@@ -131,8 +131,8 @@ def test_a_batch_that_comes_again_whole_or_in_part_is_stored_once(raw):
     assert raw.get("other") == batch
 
 
-def test_one_time_in_two_zones_is_one_row(raw):
-    for time_ in ("2026-01-31T12:00:00Z", "2026-01-31T14:00:00+02:00"):
+def test_one_time_in_three_writings_is_one_row(raw):
+    for time_ in ("2026-01-31T12:00:00.000000Z", "2026-01-31T14:00:00+02:00", "2026-01-31T12:00:00Z"):
         raw.report("t", (time_, "loss", "1"))
     assert raw.get("t") == [("2026-01-31T12:00:00Z", "loss", "1")]
 

@@ -47,6 +47,7 @@ class BrokenStore:
         ("", "'' is not a database URL"),
         ("nosql://host/katib", "nosql://host/katib: the DB manager does not know 'nosql' databases; known: sqlite"),
         ("sqlite://", "in-memory database would lose every row"),
+        ("sqlite:///", "in-memory database would lose every row"),
         ("sqlite:///:memory:", "in-memory database would lose every row"),
         ("sqlite:///file:katib?mode=memory&uri=true", "named by a plain path alone"),
         ("sqlite:///file:katib.db", "named by a plain path alone"),
@@ -61,6 +62,11 @@ def test_a_url_that_cannot_be_right_is_refused(url, message, tmp_path, monkeypat
         DBManager(url).start()
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_driver_may_be_named(db):
+    DBManager(f"sqlite+pysqlite:///{db}").start().stop()
+    assert db.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta, timezone
 
 import grpc
@@ -316,15 +316,17 @@ def test_the_table_has_katibs_columns_and_an_index_on_trial_and_time(server, stu
     assert "USING INDEX idx_observation_logs_trial_time (trial_name=? AND time>?)" in plan[-1]
 
 
-def test_every_connection_logs_ahead_and_syncs_at_each_commit(db):
-    opened = ObservationLogStore(f"sqlite:///{db}", max_connections=3)
+def test_every_connection_is_to_the_file_at_the_start_logs_ahead_and_syncs_at_each_commit(db, monkeypatch):
+    (db.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(db.parent)
+    opened = ObservationLogStore(f"sqlite:///{db.name}", max_connections=20)
+    monkeypatch.chdir("elsewhere")
     try:
-        with (
-            opened._database.writing() as first,
-            opened._database.reading() as second,
-            opened._database.reading() as third,
-        ):
-            for connection in (first, second, third):
+        with ExitStack() as stack:
+            connections = [stack.enter_context(opened._database.writing())]
+            connections += [stack.enter_context(opened._database.reading()) for _ in range(20)]
+            for connection in connections:
+                assert connection.exec_driver_sql("PRAGMA database_list").one()[2] == str(db.resolve())
                 assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
                 assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000  # for other processes

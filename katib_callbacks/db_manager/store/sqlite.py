@@ -188,8 +188,8 @@ class SQLiteDatabase(Database):
             if _identify(self._wal) != self._wal_id:
                 self._damage = (
                     f"the write-ahead log {self._wal.name!r} was removed or replaced while the DB manager was running; "
-                    "rows that were only in it may be lost. Restore the file from a backup, or restart and go on "
-                    "without"
+                    "rows that were only in it may be lost. Restore the file from a backup, or restart "
+                    "and go on without"
                 )
             elif size < self._size and self._is_cut():
                 self._damage = (

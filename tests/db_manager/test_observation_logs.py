@@ -326,7 +326,7 @@ def test_every_connection_is_to_the_file_at_the_start_logs_ahead_and_syncs_at_ea
             connections = [stack.enter_context(opened._database.writing())]
             connections += [stack.enter_context(opened._database.reading()) for _ in range(20)]
             for connection in connections:
-                assert connection.exec_driver_sql("PRAGMA database_list").one()[2] == str(db.resolve())
+                assert connection.exec_driver_sql("PRAGMA database_list").all()[0][2] == str(db.resolve())
                 assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
                 assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
                 assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000  # for other processes

@@ -1,5 +1,7 @@
 """Group commit by itself: who is written together, who is told what, and which rows are missing."""
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +190,11 @@ def test_what_is_queued_at_the_end_is_written_and_nothing_comes_after_it(writer,
     commit.close()
     with pytest.raises(StoreError, match=r"^the store is closed$"):
         commit.submit(batch("t", 1))
+
+
+def test_a_process_ends_though_nobody_closed_it():
+    program = f"from {group_commit.__name__} import GroupCommit; GroupCommit(print, refusals=())"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 values = st.lists(st.integers(0, 3), min_size=1, max_size=6)

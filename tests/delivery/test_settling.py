@@ -12,6 +12,8 @@ from partners import LOST_REPLY, LOST_REQUEST, NOON, TRUNCATED, FastClock, Fault
 
 from katib_callbacks import DeliveryError, KatibReporter, MetricLog, RejectedError, UnavailableError
 from katib_callbacks.settings import Runtime
+from katib_callbacks.sinks.katib.endpoint import Endpoint
+from katib_callbacks.sinks.katib.sink import DBManagerSink
 
 
 def test_a_lost_reply_is_not_sent_twice(server, reporter):
@@ -85,6 +87,27 @@ def test_a_server_that_was_away_has_to_answer_twice_a_second_apart(server):
     with KatibReporter(server.address, trial_name="trial", _runtime=runtime) as reporter:
         assert reporter.report({"loss": 0.5}).verified
     assert server.calls == ["report"] + ["get"] * 13
+
+
+@pytest.mark.parametrize(("abandoned_s", "is_stored"), [(1.0, True), (5.0, False)])
+def test_rows_of_an_earlier_process_are_sent_when_two_answers_a_second_apart_lack_them(server, abandoned_s, is_stored):
+    """Nobody has been sending them for a second, or for so long that their absence need not be asked for so long."""
+    log = MetricLog("loss", 0.5, NOON.replace(year=2090))
+    if is_stored:
+        server.rows = [("trial", "loss", "0.5", "2090-01-31T12:00:00.000000Z")]
+    slow = [*[Fault("UNAVAILABLE", "failed to connect to all addresses")] * 10, *[TRUNCATED] * 2]
+    if is_stored:
+        server.get_faults = [TRUNCATED, *slow]  # the first question is which batches are there
+    else:
+        server.report_faults = [LOST_REPLY]
+        server.on_report = lambda: server.get_faults.extend(slow)
+
+    sink = DBManagerSink(Endpoint(server.address), runtime=StandingClock().runtime)
+    outcome = sink.resend("trial", [log], deadline_s=480, abandoned_s=abandoned_s)
+
+    assert outcome.delivered == 1
+    assert server.calls.count("report") == (not is_stored)
+    assert server.values() == [("loss", "0.5")]
 
 
 def test_a_table_without_an_index_is_asked_seldom(server, reporter):

@@ -173,8 +173,8 @@ def test_what_is_typed_beside_an_experiment(sandbox):
         path = sandbox.folder / "examples" / "experiments" / f"{name}.yaml"
         path.write_text((ROOT / "examples" / "experiments" / f"{name}.yaml").read_text().replace("train.py", "wait.py"))
     (sandbox.folder / "examples" / "experiments" / "wait.py").write_text(WAITING)
-    sandbox.run("cp examples/experiments/long-running.yaml . && touch go")
-    sandbox.run("katib-callbacks experiment run examples/experiments/long-running.yaml && rm go")
+    sandbox.run("touch go")
+    sandbox.run("katib-callbacks experiment run examples/experiments/long-running.yaml && rm go waits")
 
     running = sandbox.start("katib-callbacks experiment run examples/experiments/tpe.yaml")
     sandbox.run("until [ -e waits ]; do sleep 0.1; done")

@@ -357,7 +357,8 @@ def test_a_key_that_is_no_name_is_left_out_and_breaks_nothing(metrics, caplog):
     reporter = Reporter()
     trained(MetricRecorder(metrics, reporter=reporter), {0: 0.5, "fine": 1}, {0: 0.5, None: 1.0, "fine": 1})
     assert reporter.values == [("fine", 1)]
-    assert ("a metric's name must be a str, not int: 0" in caplog.text) == (metrics is None)
+    for key in ("int: 0", "NoneType: None"):
+        assert (f"a metric's name must be a str, not {key}" in caplog.text) == (metrics is None)
     assert "Internal error" not in caplog.text
 
 
@@ -523,9 +524,25 @@ def test_outside_a_trial_one_process_of_many_says_so(caplog, rank, lines):
     with caplog.at_level(logging.INFO, logger="katib_callbacks"):
         recorder.start(None)
     assert not recorder.is_active
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == lines
-    assert all("Not in a Katib trial" in line for line in said)
+    assert recorder.is_recording == (rank == "0")
+    line = "Not in a Katib trial (KATIB_TRIAL_NAME is not set): nothing will be reported."
+    assert caplog.messages == [line] * lines
+
+
+def test_a_trial_out_of_reach_of_its_sink_says_so(caplog):
+    environ = {"KATIB_TRIAL_NAME": "t", "KATIB_CALLBACKS_SINKS": "trainjob"}
+    MetricRecorder(_runtime=Runtime(environ=lambda: environ)).start(None)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "Not in reach of a sink (KUBEFLOW_TRAINER_SERVER_URL is not set): nothing will be reported"
+    )
+
+
+def test_a_process_that_may_be_the_only_one_of_a_trial_is_warned(caplog):
+    environ = {"RANK": "3"}
+    MetricRecorder(reporter=Reporter(), _runtime=Runtime(environ=lambda: environ)).start(None)
+    (message,) = caplog.messages
+    assert "Only RANK says so" in message
 
 
 def test_a_pickled_recorder_goes_on_where_it_was():

@@ -23,7 +23,10 @@ SURVIVORS = ROOT / "tests" / "survivors.toml"
 PACKAGE = "katib_callbacks"
 
 PURE = ["unit/test_recorder.py", "unit/test_callback.py", "unit/test_progress.py"]
-SETTLING = ["delivery/test_settling.py", "delivery/test_previous_attempt.py", "delivery/test_replay.py"]
+SETTLING = [
+    *(f"delivery/test_{name}.py" for name in ("settling", "previous_attempt", "replay")),
+    "delivery/test_reporter.py::test_closing_ends_a_report_under_way_at_once",
+]
 REPORTING = [*PURE, *(f"delivery/test_{name}.py" for name in ("reporter", "timestamps", "previous_attempt", "spool"))]
 STORE = ["group_commit", "observation_logs", "trial_namespaces", "retention", "faults"]
 

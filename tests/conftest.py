@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "long: takes long and is the same everywhere; the session `tests` alone runs it."
     )
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background,
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # and processes that a test interrupts inherit it
 
 
 # -- skips ---------------------------------------------------------------------------------------------------------

@@ -74,6 +74,10 @@ PYTEST = [
 MYPY = ["--output=json", "--no-warn-unused-ignores", "--disable-error-code=no-redef", "--disable-error-code=has-type"]
 """The two: each mutant of a method that defines attributes defines them once more, which is no fault of the mutant."""
 
+NEVER_S = 1_000_000
+"""How long mutmut lets a mutant run. In the end it would send SIGXCPU to the process of this number, though the
+mutant's has ended long since and another one has the number. A test that hangs is ended by its own time limit."""
+
 KILLED = {"killed", "timeout", "caught by type check", "segfault"}
 
 NOT_RUN = 255
@@ -116,7 +120,7 @@ def _run(folder: Path, module: str) -> None:
         "forkserver_warmup": ["import"],
         "preload_modules_file": ["preloaded.txt"],
         "timeout_multiplier": ["1.0"],
-        "timeout_constant": ["1000000.0"],
+        "timeout_constant": [str(float(NEVER_S))],
     }
     (folder / "preloaded.txt").write_text("\n".join(PRELOADED))
     lines = [

@@ -25,6 +25,10 @@ MAX_CONNECTIONS = 500
 HEADER_TIMEOUT_S = 10.0
 """How long a connection may ask for nothing, twice at most; those whose request is being answered stay."""
 
+SEND_TIMEOUT_S = 600.0
+"""How long a slow reader may take for the rest of an answer, once its connection is to be closed; over TLS Python from
+3.11 on gives it 30 s."""
+
 _HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -79,7 +83,13 @@ def url_of(listening: socket.socket, token: str | None = None) -> str:
     return f"http://{shown}:{port}/" + (f"?{urlencode({'token': token})}" if token else "")
 
 
-def server(app: App, *, certificate: Path | None = None, header_timeout_s: float = HEADER_TIMEOUT_S) -> Any:
+def server(
+    app: App,
+    *,
+    certificate: Path | None = None,
+    header_timeout_s: float = HEADER_TIMEOUT_S,
+    send_timeout_s: float = SEND_TIMEOUT_S,
+) -> Any:
     """Return a server of uvicorn for an application, over TLS if it has a certificate; nothing is logged but errors."""
     try:
         import uvicorn  # noqa: PLC0415  optional
@@ -92,14 +102,21 @@ def server(app: App, *, certificate: Path | None = None, header_timeout_s: float
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(header_timeout_s, self._look, None)
+            self.timer = self.loop.call_later(header_timeout_s, self._look, None)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self.timer.cancel()
+            super().connection_lost(error)
 
         def _look(self, before: Any) -> None:
             is_waiting = self.cycle is None or self.cycle.response_complete
-            if is_waiting and self.cycle is before:
+            if not is_waiting or self.cycle is not before:
+                self.timer = self.loop.call_later(header_timeout_s, self._look, self.cycle)
+            elif before is None:
                 self.transport.abort()
-            elif not self.transport.is_closing():
-                self.loop.call_later(header_timeout_s, self._look, self.cycle)
+            else:
+                self.transport.close()  # once all is sent: a complete answer may still lie in the transport
+                self.timer = self.loop.call_later(send_timeout_s, self.transport.abort)
 
     config = uvicorn.Config(
         app,

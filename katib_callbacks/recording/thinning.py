@@ -34,8 +34,8 @@ def readable(epochs: Sequence[Sequence[MetricLog]]) -> list[MetricLog]:
         if index not in kept and sizes[index] <= room:
             kept.add(index)
             room -= sizes[index]
-    others = [index for index in range(len(epochs)) if index not in kept]
-    least = min((sizes[index] for index in others if sizes[index]), default=1)
+    others = [index for index in range(len(epochs)) if index not in kept and sizes[index]]
+    least = min((sizes[index] for index in others), default=1)
     count = max(0, min(len(others), room // least))  # at once right where all are of one size
     while count and sum(sizes[index] for index in _evenly(others, count)) > room:
         count = count * 9 // 10

@@ -293,12 +293,8 @@ def test_what_has_not_begun_has_a_status_and_nothing_to_show(experiment, tmp_pat
     assert "no process runs it; go on with: katib-callbacks experiment resume one" in out
     assert experiment("logs", "one") == 1
     assert "experiment 'one' has no trial that has begun" in capsys.readouterr().err
-    for path, status, words in (
-        ("x.gif", 2, "'x.gif' does not end in .html, .png"),
-        ("x.png", 1, "nothing to be drawn"),
-    ):
-        assert experiment("plot", "one", "-o", path) == status
-        assert words in capsys.readouterr().err
+    assert experiment("plot", "one", "-o", "x.gif") == 2
+    assert "'x.gif' does not end in .html, .png" in capsys.readouterr().err
 
 
 def test_an_experiment_that_needs_nothing_else_is_run_without_a_note(experiment, tmp_path, capsys):

@@ -80,6 +80,16 @@ def test_stop_leaves_no_thread_and_no_file_open(db, open_channel, make_logs):
     wait_until(lambda: {thread for thread in threading.enumerate() if not thread.daemon} <= threads)
 
 
+def test_a_start_that_gets_no_thread_leaves_nothing_open(db, monkeypatch):
+    def start(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        DBManager(db).start()
+    assert [path.name for path in db.parent.iterdir()] == ["katib.db"]  # no write-ahead log is left to fold in
+
+
 def test_a_relative_path_means_the_folder_at_the_start(tmp_path, monkeypatch, open_channel, make_logs):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,16 @@ def test_aliases_do_not_multiply_without_end():
         read_documents("a: &a [*a]")
 
 
+def test_what_is_merged_again_and_again_is_there_once():
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}], y{n}: 2}}" for n in range(1, 20)]
+    lines += ["first: {<<: [*a0, {x: 3}, *a0]}", "last: {<<: {x: 3}, x: 4}"]
+
+    [document] = read_documents("\n".join(lines))
+    assert document["a19"] == {"x": 1} | {f"y{n}": 2 for n in range(1, 20)}
+    assert (document["first"], document["last"]) == ({"x": 1}, {"x": 4})
+
+
 def test_what_is_too_deep_is_refused():
     with pytest.raises(ConfigurationError, match="too deep"):
         read_documents("[" * 5000 + "]" * 5000)

@@ -165,3 +165,8 @@ def test_what_cannot_be_drawn_says_why(record):
         drawable(record, "pie")
     with pytest.raises(ExperimentError, match="contour needs 2 parameters"):
         html.page(record, ["contour"])
+
+
+def test_nothing_is_drawn_of_an_experiment_without_trials(record):
+    with pytest.raises(ExperimentError, match="nothing to be drawn"):
+        png.picture(replace(record, trials=[]), tuple(KINDS))

@@ -4,8 +4,9 @@ import asyncio
 import http.client
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import httpx
 import pytest
@@ -14,6 +15,10 @@ from served import CLIENT, TOKEN
 
 from katib_callbacks.errors import ConfigurationError
 from katib_callbacks.net import web
+
+LARGE_BYTES = 32 << 20
+
+ASKING = f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
 
 
 async def app(scope, receive, send):
@@ -118,6 +123,35 @@ def test_who_asks_for_nothing_is_hung_up_on_and_who_is_answered_is_not(serve):
         assert answer.result().text == "inside"
 
 
+async def large(scope, receive, send):
+    """Answer with more than the system buffers."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"x" * LARGE_BYTES})
+
+
+def test_a_slow_reader_gets_the_rest_of_its_answer(serve):
+    url = httpx.URL(serve(large, header_timeout_s=0.1))
+    with closing(socket.create_connection((url.host, url.port), timeout=90)) as slow:
+        slow.sendall(ASKING)
+        received = len(slow.recv(1))
+        time.sleep(2)  # in which the connection is looked at again and again
+        while piece := slow.recv(1 << 20):
+            received += len(piece)
+    assert received > LARGE_BYTES
+
+
+def test_a_reader_who_never_takes_the_rest_is_hung_up_on(serve):
+    url = httpx.URL(serve(large, most=1, header_timeout_s=0.1, send_timeout_s=0.1))
+    with closing(socket.create_connection((url.host, url.port), timeout=90)) as mute:
+        mute.sendall(ASKING)
+        assert mute.recv(1)
+        other = None
+        while other is None:  # as long as the first one has the only place
+            with suppress(httpx.TransportError):
+                other = served.get(url)
+        assert other.status_code == 401
+
+
 def test_only_so_many_connections_are_open_at_a_time(serve):
     url = httpx.URL(serve(app, most=2))
     with ExitStack() as stack:
@@ -126,7 +160,7 @@ def test_only_so_many_connections_are_open_at_a_time(serve):
         )
         assert third.recv(1) == b""
         first.close()
-        second.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        second.sendall(ASKING)
         assert second.recv(12) == b"HTTP/1.1 200"
 
 

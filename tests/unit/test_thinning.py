@@ -75,6 +75,14 @@ def test_the_middle_is_thinned_evenly():
     assert steps <= {3, 4}
 
 
+def test_epochs_without_a_row_take_no_place_from_others(monkeypatch):
+    monkeypatch.setattr(thinning, "MAX_ANSWER_BYTES", 40_000)
+    rows = [MetricLog("val_acc", number / 10_000, NOON + timedelta(seconds=number)) for number in range(10_000)]
+    validated_each_tenth = [[row] if number % 10 == 0 else [] for number, row in enumerate(rows)]
+
+    assert len(readable(validated_each_tenth)) == len(readable([[row] for row in rows])) > 500
+
+
 def test_what_counts_stays_even_where_it_is_too_much(monkeypatch):
     monkeypatch.setattr(thinning, "MAX_ANSWER_BYTES", 200)
     epochs = [[MetricLog(f"metric_{number}", 0.5, NOON)] for number in range(8)]

@@ -177,10 +177,13 @@ class DatabaseServer(Database):
     def _lock_initialization(self, connection: Connection) -> None:
         """Wait for another manager that makes the index of a large table, however long that takes."""
         while True:
-            with suppress(BusyError):
+            try:
                 self.lock(connection, ["initialization"], is_patient=True)
+            except BusyError:  # noqa: PERF203  seconds apart
+                connection.rollback()  # PostgreSQL answers nothing else after an error
+                _logger.warning("waiting for another manager, which makes the table or its index")
+            else:
                 return
-            _logger.warning("waiting for another manager, which makes the table or its index")
 
     def _connect(self, timeout_s: float) -> Connection:
         give_up_at = time.monotonic() + timeout_s

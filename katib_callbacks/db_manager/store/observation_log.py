@@ -95,10 +95,10 @@ class ObservationLogStore:
                     has_namespaces = inspect(connection).has_table(TRIAL_NAMESPACES.name)
                 self._releases_namespaces = keeps_namespaces or has_namespaces
             self.check()
+            self._writer: GroupCommit[Batch] = GroupCommit(self._write, refusals=(UnstorableError,))
         except BaseException:
             self._database.close()
             raise
-        self._writer: GroupCommit[Batch] = GroupCommit(self._write, refusals=(UnstorableError,))
 
     def insert(self, trial_name: str, logs: Sequence[Log], *, namespace: str | None = None) -> None:
         """Store the rows, all or none; returns when they are on disk.

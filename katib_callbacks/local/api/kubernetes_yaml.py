@@ -106,6 +106,10 @@ def _loader() -> Any:
                 return _PLAIN
             return super().resolve(kind, value, implicit)
 
+        def flatten_mapping(self, node: Any) -> None:
+            super().flatten_mapping(node)  # which in PyYAML before 6.0.4 keeps a pair as often as it is merged
+            node.value = list({id(pair): pair for pair in reversed(node.value)}.values())[::-1]
+
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             return {key_text(key): value for key, value in super().construct_mapping(node, deep).items()}
 

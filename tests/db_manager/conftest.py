@@ -29,7 +29,7 @@ collect_ignore = _OF_SERVERS if STORES == ["sqlite"] else []
 WITHOUT_SERVERS = {
     f"test_{name}.py"
     for name in (
-        *("configuration", "faults", "group_commit", "lifecycle", "overload", "service_account_calls"),
+        *("configuration", "contention", "faults", "group_commit", "lifecycle", "overload", "service_account_calls"),
         *("service_accounts", "token_file", "trial_attacks", "trial_listener", "trial_rotation"),
     )
 }

@@ -18,6 +18,7 @@ from katib_callbacks.settings import Runtime
 from katib_callbacks.testing import FakeReporter, RecordingSink
 
 ZERO = framework_rank(is_global_zero=True)
+POLICY = "medianstop,type=maximize"
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -360,6 +361,23 @@ def test_a_key_that_is_no_name_is_left_out_and_breaks_nothing(metrics, caplog):
     for key in ("int: 0", "NoneType: None"):
         assert (f"a metric's name must be a str, not {key}" in caplog.text) == (metrics is None)
     assert "Internal error" not in caplog.text
+
+
+def test_the_best_row_needs_a_mode():
+    with pytest.raises(ConfigurationError, match="needs mode"):
+        MetricRecorder("a", report="best", monitor="a", reporter=Reporter())
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_disabled", "may"),
+    [(None, False, False), (POLICY, False, True), (POLICY, True, False), (None, True, False)],
+)
+def test_epochs_end_with_a_question_only_where_a_policy_holds(policy, is_disabled, may, monkeypatch):
+    if policy is not None:
+        monkeypatch.setenv("KATIB_CALLBACKS_EARLY_STOPPING", policy)
+    if is_disabled:
+        monkeypatch.setenv("KATIB_CALLBACKS_DISABLE", "1")
+    assert MetricRecorder("a", reporter=Reporter()).may_stop_early is may
 
 
 def test_each_run_has_the_mode_that_its_framework_says():

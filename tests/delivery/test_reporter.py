@@ -45,6 +45,29 @@ def runtime_with(**environ: str) -> Runtime:
     return FastClock(environ).runtime
 
 
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("timeout_s", -1.0),
+        ("tls_ca", "/absent.pem"),
+        ("tls_cert", "/absent.pem"),
+        ("tls_key", "/absent.pem"),
+        ("verify", "perhaps"),
+        ("previous_attempt", "perhaps"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_a_pod_says_it(argument, value, tmp_path, monkeypatch):
+    message = tmp_path / "termination-log"
+    message.touch()
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
+    monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("KATIB_CALLBACKS_TERMINATION_MESSAGE_PATH", str(message))
+
+    with pytest.raises(ConfigurationError, match=f"^{argument}\\b") as raised:
+        KatibReporter(**{argument: value})
+    assert message.read_text() == f"katib-callbacks: {raised.value}\n"
+
+
 def test_a_report_reaches_the_database_and_the_receipt_says_so(katib_db_manager):
     receipt = KatibReporter().report({"loss": 0.25, "accuracy": 1})
 

@@ -46,25 +46,25 @@ def runtime_with(**environ: str) -> Runtime:
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"),
+    ("arguments", "said"),
     [
-        ("timeout_s", -1.0),
-        ("tls_ca", "/absent.pem"),
-        ("tls_cert", "/absent.pem"),
-        ("tls_key", "/absent.pem"),
-        ("verify", "perhaps"),
-        ("previous_attempt", "perhaps"),
+        ({"timeout_s": -1.0}, "timeout_s must be a positive number"),
+        ({"tls_ca": "/absent.pem"}, "tls_ca: /absent.pem cannot be read"),
+        ({"tls_cert": "/absent.pem"}, "tls_cert is set without tls_key"),
+        ({"tls_key": "/absent.pem"}, "tls_key is set without tls_cert"),
+        ({"verify": "perhaps"}, "verify must be one of 'ambiguous', 'always', not"),
+        ({"previous_attempt": "perhaps"}, "previous_attempt must be one of 'ignore', 'warn', 'clear', not"),
     ],
 )
-def test_a_wrong_argument_is_named_and_a_pod_says_it(argument, value, tmp_path, monkeypatch):
+def test_a_wrong_argument_is_named_and_a_pod_says_it(arguments, said, tmp_path, monkeypatch):
     message = tmp_path / "termination-log"
     message.touch()
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
     monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("KATIB_CALLBACKS_TERMINATION_MESSAGE_PATH", str(message))
 
-    with pytest.raises(ConfigurationError, match=f"^{argument}\\b") as raised:
-        KatibReporter(**{argument: value})
+    with pytest.raises(ConfigurationError, match=f"^{said}") as raised:
+        KatibReporter(**arguments)
     assert message.read_text() == f"katib-callbacks: {raised.value}\n"
 
 

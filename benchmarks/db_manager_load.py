@@ -16,7 +16,7 @@ A group costs the writer's thread 600 us and each call in it 10; the handler tak
 of threads (13 a call, 8 where nothing is done) and what a hundred threads cost each other. Two ways around them were
 tried. If the writer's thread answered, a call would take 330 to 400 us: grpcio's threaded server has no public way to
 that, and by its private ones MariaDB's calls took no less time. On grpc.aio, where a group's calls are answered in one
-step of the event loop, it took 1.5 to 1.9 without any limit, metric or log, and no fewer seconds than the threads.
+step of the event loop, it took 1.3 to 1.9 without any limit, metric or log, in about the seconds of the threads.
 """
 
 import random

@@ -24,7 +24,6 @@ from katib_callbacks.local.state.store import ExperimentStore
 from katib_callbacks.local.state.watch import Watch
 from katib_callbacks.pictures.live import shown_live
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 from katib_callbacks.settings import Runtime
 
 MAX_SHARE_PERCENT = 1.0
@@ -38,7 +37,6 @@ RUNS = 5
 TRIAL = f"""
 import os, time
 from katib_callbacks.recording.recorder import MetricRecorder
-from katib_callbacks.recording.rows import Position
 
 recorder = MetricRecorder(["loss"])
 recorder.start(None)
@@ -48,7 +46,7 @@ for epoch in range(1, {EPOCHS} + 1):
     while time.process_time() < end_s:
         pass
     recorder.progress.show(epoch / {EPOCHS})
-    recorder.record({{"loss": float(os.environ["X"]) / epoch}}, row=Position(epoch=epoch))
+    recorder.record({{"loss": float(os.environ["X"]) / epoch}}, row=(epoch, None, 0))
 recorder.finish()
 recorder.deliver()
 """
@@ -115,7 +113,7 @@ def epoch_us(path: Path | None) -> float:
     recorder.begin_progress(lambda: 0.0)
     start_s = time.process_time()
     for epoch in range(TRAINING_EPOCHS):
-        recorder.record({"loss": 1 / (epoch + 1), "accuracy": 0.9}, row=Position(epoch=epoch + 1))
+        recorder.record({"loss": 1 / (epoch + 1), "accuracy": 0.9}, row=(epoch + 1, None, 0))
     spent_s = time.process_time() - start_s
     recorder.abandon()
     return spent_s / TRAINING_EPOCHS * 1e6

@@ -45,8 +45,9 @@ RUNS: Sequence[str] = (
 TIMEOUT_S = 600
 """Of one run: Ray has been seen to wait for ever on a machine that was overloaded."""
 
-BUSY = 0.5
-"""A load of so many processes for each processor, before a program began, makes its figures provisional."""
+BUSY = 1.5
+"""A load of so many processes for each processor, before a program began, makes its figures provisional: what the
+program before it has left is less."""
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The benchmarks' one table: what is told is shown, and what lies in the repository is what the programs measure."""
 
+import ast
 import json
 import re
 import subprocess
@@ -141,6 +142,18 @@ def test_the_results_in_the_repository_are_those_of_all_programs():
     assert shown == {path.name for path in results.PLOTS.iterdir()}
     assert len(shown) >= 12
     assert sum(path.stat().st_size for path in results.PLOTS.iterdir()) < 500_000
+
+
+@pytest.mark.parametrize("program", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_imports_only_what_the_package_has(program):
+    for node in ast.walk(ast.parse(program.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "katib_callbacks":
+            source = BENCHMARKS.parent.joinpath(*node.module.split("."))
+            module = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+            text = module.read_text("utf-8")
+            for name in (alias.name for alias in node.names):
+                is_module = (source / name).is_dir() or (source / f"{name}.py").exists()
+                assert is_module or re.search(rf"\b{name}\b", text), f"{node.module} has no {name}"
 
 
 def test_three_digits_are_shown():

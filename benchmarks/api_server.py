@@ -21,7 +21,8 @@ from katib_callbacks.local.state.store import ExperimentStore
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from api_servers import TRIALS, ApiServer
 
-WATCHED_TRIALS = (100, 300, 1_000, 3_000)
+WATCHED_TRIALS = (300, 1_000, 3_000)
+"""More than the 200 last events, which keep what they show."""
 SHOWN_TRIALS = 1_000
 LIST_LIMIT_S = 2.0
 AHEAD = 100

@@ -28,6 +28,7 @@ from katib_callbacks import (
     UnavailableError,
     report_metrics,
 )
+from katib_callbacks.reporting import termination
 from katib_callbacks.reporting.ranks import framework_rank
 from katib_callbacks.settings import Runtime
 
@@ -59,6 +60,7 @@ def runtime_with(**environ: str) -> Runtime:
 def test_a_wrong_argument_is_named_and_a_pod_says_it(arguments, said, tmp_path, monkeypatch):
     message = tmp_path / "termination-log"
     message.touch()
+    monkeypatch.setattr(termination, "_said", {})  # as in a new process
     monkeypatch.setenv("KATIB_TRIAL_NAME", "trial")
     monkeypatch.setenv("KATIB_DB_MANAGER_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("KATIB_CALLBACKS_TERMINATION_MESSAGE_PATH", str(message))

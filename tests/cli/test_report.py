@@ -63,28 +63,21 @@ def test_rows_of_an_earlier_call_stay_and_are_not_taken_for_an_attempt_that_fail
     assert rows(trial) == [("a", 1), ("b", 2)]
 
 
-def test_sigterm_delivers_what_there_is(trial):
+@pytest.mark.parametrize(
+    ("number", "status", "stored"),
+    [(signal.SIGTERM, 0, [("loss", 1)]), (signal.SIGINT, 130, [])],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_sigterm_delivers_what_there_is_and_an_interrupt_nothing(trial, number, status, stored):
     command = [sys.executable, "-m", "katib_callbacks.cli", "report", "--stdin"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdin.write("loss=1\n")
         process.stdin.flush()
         while not _waits_for_more(process):
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 0
-    assert rows(trial) == [("loss", 1)]
-
-
-def test_an_interrupt_reports_nothing(trial):
-    command = [sys.executable, "-m", "katib_callbacks.cli", "report", "--stdin"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        process.stdin.write("loss=1\n")
-        process.stdin.flush()
-        while not _waits_for_more(process):
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
-    assert rows(trial) == []
+        process.send_signal(number)
+        assert process.wait(120) == status
+    assert rows(trial) == stored
 
 
 def _waits_for_more(process):
